@@ -1,0 +1,251 @@
+"""Data sets and loaders, as timm's script makes them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
+
+from motivation.build.runtime import Runtime
+from motivation.data import CIFAR_POLICY, TrainFeed, create_dataset, customise_transform
+from motivation.evaluate import Evaluator, Recalibration
+
+_logger = logging.getLogger("train")
+
+
+@dataclass
+class Data:
+    """The loaders of a run.
+
+    Attributes:
+        feed: the training data.
+        evaluator: over the validation data, None without.
+        recalibration: None unless asked for.
+        mixes: whether targets are mixed (dense).
+        reference_batch: mean number of images of a micro-batch on one rank.
+    """
+
+    feed: TrainFeed
+    evaluator: Evaluator | None
+    recalibration: Recalibration | None
+    mixes: bool
+    reference_batch: float
+
+
+def mixes(args: Namespace) -> bool:
+    """Whether mixup or cutmix is on."""
+    return args.mixup > 0 or args.cutmix > 0.0 or args.cutmix_minmax is not None
+
+
+def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> tuple[Any, Any]:
+    """Training and validation set (None without a validation split).
+
+    Raises:
+        Exception: whatever the data set's own library raises.
+    """
+    args.data_dir = args.data_dir or args.data
+    mode = args.input_img_mode or ("RGB" if input_size[0] == 3 else "L")
+    shared = dict(
+        root=args.data_dir, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
+        input_img_mode=mode, input_key=args.input_key, target_key=args.target_key,
+        trust_remote_code=args.dataset_trust_remote_code,
+    )  # fmt: skip
+    train = create_dataset(
+        args.dataset, split=args.train_split, is_training=True, seed=args.seed, repeats=args.epoch_repeats,
+        num_samples=args.train_num_samples, **shared,
+    )  # fmt: skip
+    validation = None
+    if args.val_split:
+        validation = create_dataset(
+            args.dataset, split=args.val_split, is_training=False, num_samples=args.val_num_samples, **shared
+        )
+    return train, validation
+
+
+def make_loaders(
+    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, train_set: Any, validation_set: Any
+) -> Data:
+    """Everything that reads images.
+
+    Args:
+        config: timm's data configuration of the base model.
+        patch_size: of the base model, None if it has none (NaFlex).
+    """
+    maker = _LoaderMaker(args, runtime, config, patch_size)
+    for_recalibration = copy.copy(train_set) if args.motivation_bn_recalibrate else None
+    loader, mixup = maker.training(train_set)
+    reference = float(args.batch_size)
+    if args.train_img_sizes is not None and not args.naflex_loader:
+        reference = loader.batch_sampler.average_batch_size
+        if runtime.primary:
+            _logger.info(f"Training sizes {args.train_img_sizes} with batches of {loader.batch_sampler.batch_sizes}.")
+    feed = TrainFeed(
+        loader=loader,
+        accumulate=args.grad_accum_steps,
+        device=runtime.device,
+        dtype=runtime.dtype,
+        moves_data=not args.prefetcher,
+        mixup=mixup,
+        mixup_off_epoch=args.mixup_off_epoch,
+        channels_last=args.channels_last,
+    )
+    evaluator = None if validation_set is None else maker.evaluator(maker.validation(validation_set))
+    recalibration = None
+    if for_recalibration is not None:
+        recalibration = Recalibration(
+            loader=maker.recalibration(for_recalibration),
+            batches=args.motivation_bn_recalibrate,
+            prepare=feed.prepare_images,
+            autocast=runtime.autocast,
+            world_size=runtime.world_size,
+        )
+    return Data(feed, evaluator, recalibration, mixes(args), reference)
+
+
+class _LoaderMaker:
+    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any):
+        self.args, self.runtime, self.config = args, runtime, config
+        self.patch_size = patch_size or (16, 16)
+        self.splits = args.aug_splits if args.aug_splits > 0 else 0
+        self.common = dict(
+            mean=config["mean"], std=config["std"], pin_memory=args.pin_mem, device=runtime.device,
+            img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=args.prefetcher,
+        )  # fmt: skip
+        interpolation = args.train_interpolation
+        self.interpolation = config["interpolation"] if args.no_aug or not interpolation else interpolation
+        self.training_options = dict(
+            batch_size=args.batch_size, is_training=True, no_aug=args.no_aug, train_crop_mode=args.train_crop_mode,
+            scale=args.scale, ratio=args.ratio, hflip=args.hflip, vflip=args.vflip, color_jitter=args.color_jitter,
+            color_jitter_prob=args.color_jitter_prob, grayscale_prob=args.grayscale_prob,
+            gaussian_blur_prob=args.gaussian_blur_prob, auto_augment=None if args.aa == CIFAR_POLICY else args.aa,
+            num_aug_repeats=args.aug_repeats, num_aug_splits=self.splits, interpolation=self.interpolation,
+            num_workers=args.workers, worker_seeding=args.worker_seeding,
+            re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, re_split=args.resplit,
+        )  # fmt: skip
+        if args.aa == CIFAR_POLICY:
+            self.training_options["color_jitter"] = None  # as timm does for its own policies
+
+    def _mixup_options(self) -> dict[str, Any]:
+        args = self.args
+        return dict(
+            mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
+            switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
+            num_classes=args.num_classes,
+        )  # fmt: skip
+
+    def training(self, dataset: Any) -> tuple[Any, Any]:
+        """The training loader, and what mixes its batches if the loader does not."""
+        args = self.args
+        if args.naflex_loader:
+            return self._naflex_training(dataset), None
+        collate = mixup = None
+        if mixes(args) and args.prefetcher:
+            collate = FastCollateMixup(**self._mixup_options())
+        elif mixes(args):
+            mixup = Mixup(**self._mixup_options())
+        if self.splits > 1:
+            dataset = AugMixDataset(dataset, num_splits=self.splits)
+        progressive = args.train_size_schedule == "progressive"
+        loader = create_loader(
+            dataset,
+            input_size=self.config["input_size"],
+            input_size_choices=args.train_img_sizes,
+            batch_size_choices=args.train_batch_sizes,
+            batch_choice_weights=args.train_size_probs,
+            batch_choice_seed=args.seed,
+            batch_choice_schedule=args.train_size_schedule,
+            batch_schedule_epochs=args.epochs if progressive else None,
+            batch_schedule_spread=args.train_size_schedule_spread,
+            batch_schedule_random_mix=args.train_size_random_mix,
+            num_batches=args.train_batches_per_epoch,
+            collate_fn=collate,
+            use_multi_epochs_loader=args.use_multi_epochs_loader,
+            **self.common,
+            **self.training_options,
+        )
+        self._customise(loader.dataset)
+        return loader, mixup
+
+    def recalibration(self, dataset: Any) -> Any:
+        """Training images without mixing and erasing."""
+        options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
+        loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
+        self._customise(loader.dataset)
+        return loader
+
+    def _customise(self, dataset: Any) -> None:
+        """Pad-and-crop and the CIFAR policy, where they are asked for."""
+        args = self.args
+        if not args.train_pad and args.aa != CIFAR_POLICY:
+            return
+        sizes = [(size, size) for size in args.train_img_sizes or ()]
+        if sizes and hasattr(dataset, "transforms"):
+            dataset.transforms = [
+                customise_transform(transform, size, args.train_pad, args.aa, self.interpolation)
+                for transform, size in zip(dataset.transforms, sizes, strict=True)
+            ]
+        else:
+            size = tuple(self.config["input_size"][-2:])
+            dataset.transform = customise_transform(
+                dataset.transform, size, args.train_pad, args.aa, self.interpolation
+            )
+
+    def validation(self, dataset: Any) -> Any:
+        args = self.args
+        options = dict(
+            batch_size=args.validation_batch_size or args.batch_size, is_training=False,
+            interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], num_workers=args.workers,
+        )  # fmt: skip
+        if self.runtime.distributed and any(kind in args.dataset for kind in ("tfds", "wds")):
+            options["num_workers"] = min(2, args.workers)  # timm: less padding of the last batch
+        if args.naflex_loader:
+            return create_naflex_loader(
+                dataset=dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len,
+                patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
+            )  # fmt: skip
+        size = tuple(args.val_input_size) if args.val_input_size else self.config["input_size"]
+        return create_loader(dataset, input_size=size, **self.common, **options)
+
+    def evaluator(self, loader: Any) -> Evaluator:
+        args, runtime = self.args, self.runtime
+        return Evaluator(
+            loader=loader,
+            device=runtime.device,
+            autocast=runtime.autocast,
+            channels_last=args.channels_last,
+            moves_data=not args.prefetcher,
+            tta=args.tta,
+            world_size=runtime.world_size,
+            log_interval=args.log_interval,
+            primary=runtime.primary,
+        )
+
+    def _naflex_training(self, dataset: Any) -> Any:
+        args = self.args
+        mixup = None
+        if mixes(args):
+            from timm.data import NaFlexMixup
+
+            options = self._mixup_options()
+            mixup = NaFlexMixup(**{k: v for k, v in options.items() if k not in ("mode", "cutmix_minmax")})
+        patches: dict[str, Any] = {"patch_size": self.patch_size}
+        if args.naflex_patch_sizes:
+            patches = {"patch_size_choices": args.naflex_patch_sizes}
+            if args.naflex_patch_size_probs:
+                patches["patch_size_choice_probs"] = args.naflex_patch_size_probs
+        return create_naflex_loader(
+            dataset=dataset,
+            train_seq_lens=args.naflex_train_seq_lens,
+            mixup_fn=mixup,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            patchify_channels_last=not args.naflex_patchify_channels_first,
+            **patches,
+            **self.common,
+            **self.training_options,
+        )

@@ -1,0 +1,166 @@
+"""Checkpoints in timm's format, with a key of our own for what timm does not save.
+
+timm's keys: ``epoch``, ``arch``, ``state_dict``, ``optimizer``, ``version``, ``args``, ``metric``, and where they
+apply ``state_dict_ema``, ``task_state``, ``amp_scaler``. Ours: ``motivation``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import pickle
+import shutil
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from motivation.learner import Learner
+
+_logger = logging.getLogger("train")
+
+OUR_KEY = "motivation"
+_EXTENSION = ".pth.tar"
+
+
+def timm_contents(learner: Learner, args: Namespace, arch: str, epoch: int, metric: float | None) -> dict[str, Any]:
+    """What timm writes of a model in training, under timm's keys."""
+    contents: dict[str, Any] = {
+        "epoch": epoch,
+        "arch": arch,
+        "optimizer": learner.optimizer.state_dict(),
+        "version": 2,  # timm: from version 2 on the epoch is the one that was trained, not the next
+        "args": args,
+    }
+    if learner.rule.scaler is not None:
+        contents["amp_scaler"] = learner.rule.scaler.state_dict()
+    contents.update(learner.task.get_checkpoint_state())
+    contents.update(learner.task.get_checkpoint_state(ema=True))
+    if metric is not None:
+        contents["metric"] = metric
+    return contents
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a training checkpoint to the CPU; only tensors and plain values are accepted.
+
+    Raises:
+        ValueError: there is no such file, it is no checkpoint, or it carries code.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is no checkpoint that can be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} holds a {type(contents).__name__}, not a checkpoint")
+    return contents
+
+
+def write_whole(contents: dict[str, Any], path: Path) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    with open(scratch, "wb") as file:
+        torch.save(contents, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+    _sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where the file system has no links; never half of it."""
+    scratch = target.with_name(f".{target.name}.tmp")
+    scratch.unlink(missing_ok=True)
+    try:
+        os.link(source, scratch)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, scratch)
+    os.replace(scratch, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Saver:
+    """Keeps ``last``, the best, and the ``history`` best checkpoints of one model in a folder, named as by timm.
+
+    Args:
+        folder: exists already.
+        contents: ``(epoch, metric, update) -> contents`` of a checkpoint; ``update`` is None after a whole epoch.
+        decreasing: whether a lower metric is better.
+        history: how many numbered checkpoints to keep, at least 1.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        contents: Callable[[int, float | None, int | None], dict[str, Any]],
+        decreasing: bool = False,
+        history: int = 10,
+    ):
+        self.folder, self.decreasing, self.history = Path(folder), decreasing, max(1, history)
+        self.best_metric: float | None = None
+        self.best_epoch: int | None = None
+        self._contents = contents
+        self._kept: list[tuple[str, float | None]] = []
+        self._recoveries: list[Path] = []
+
+    def save(self, epoch: int, metric: float | None) -> None:
+        """Write the state after ``epoch`` as ``last`` and, if it is among the best, as ``checkpoint-<epoch>``."""
+        name = f"checkpoint-{epoch}{_EXTENSION}"
+        kept = self._ranked([entry for entry in self._kept if entry[0] != name] + [(name, metric)])
+        self._kept, dropped = kept[: self.history], kept[self.history :]
+        is_best = metric is not None and (self.best_metric is None or self._better(metric, self.best_metric))
+        if is_best:
+            self.best_metric, self.best_epoch = metric, epoch
+
+        last = self.folder / f"last{_EXTENSION}"
+        write_whole(self._contents(epoch, metric, None), last)
+        if (name, metric) in self._kept:
+            link_or_copy(last, self.folder / name)
+        if is_best:
+            link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
+        for old, _ in dropped:
+            (self.folder / old).unlink(missing_ok=True)
+        _sync_folder(self.folder)
+        listing = "\n".join(f" {self.folder / name}: {metric}" for name, metric in self._kept)
+        _logger.info(f"Checkpoints kept, best first:\n{listing}\n")
+
+    def save_recovery(self, epoch: int, update: int) -> None:
+        """Write the state in the middle of an epoch; the two newest such files are kept."""
+        path = self.folder / f"recovery-{epoch}-{update}{_EXTENSION}"
+        write_whole(self._contents(epoch, None, update), path)
+        self._recoveries = [*(p for p in self._recoveries if p != path), path]
+        while len(self._recoveries) > 2:
+            self._recoveries.pop(0).unlink(missing_ok=True)
+
+    def _better(self, metric: float, than: float) -> bool:
+        return metric < than if self.decreasing else metric > than
+
+    def _ranked(self, entries: list[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
+        """Best first, ties in order of age; without a metric last, newest first."""
+        with_metric = [entry for entry in entries if entry[1] is not None]
+        without = [entry for entry in entries if entry[1] is None]
+        return sorted(with_metric, key=lambda e: e[1] or 0.0, reverse=not self.decreasing) + without[::-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best metric and history."""
+        return {"best_metric": self.best_metric, "best_epoch": self.best_epoch, "kept": list(self._kept)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; files that are gone, or lie in another folder, are forgotten."""
+        self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
+        self._kept = [(name, metric) for name, metric in state["kept"] if (self.folder / name).exists()]

@@ -1,0 +1,210 @@
+"""Data: datasets and loaders from timm, what timm lacks (digits, pad-and-crop, the CIFAR policy), and the cutting of
+a loader into updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm import data as timm_data
+from timm.data.transforms import MaybePILToTensor, MaybeToTensor, RandomResizedCropAndInterpolation, str_to_interp_mode
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from motivation.records import MicroBatch
+
+CIFAR_POLICY = "cifar10"
+"""Value of ``--aa`` for the CIFAR-10 policy of AutoAugment, which timm does not have."""
+
+_TRAIN_SPLITS = ("train", "training")
+_VALIDATION_SPLITS = ("validation", "val", "valid", "test", "eval", "evaluation")
+
+
+class SklearnDigits(Dataset):
+    """scikit-learn's bundled 8x8 digits: 1797 grey images of 10 classes, a fifth of each class held out.
+
+    The split is stratified and always the same. Items are ``(PIL image in mode L or RGB, class)``.
+
+    Args:
+        split: a training split name of timm's, or one of its validation split names.
+        input_img_mode: ``'L'`` or ``'RGB'``.
+
+    Raises:
+        ValueError: no such split.
+    """
+
+    def __init__(self, split: str, input_img_mode: str = "L"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        if split not in _TRAIN_SPLITS + _VALIDATION_SPLITS:
+            raise ValueError(
+                f"sklearn/digits has no split {split!r}; use one of {', '.join(_TRAIN_SPLITS + _VALIDATION_SPLITS)}"
+            )
+        digits = load_digits()
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        train, held_out = train_test_split(
+            np.arange(len(images)), test_size=0.2, stratify=digits.target, random_state=0
+        )
+        chosen = np.sort(train if split in _TRAIN_SPLITS else held_out)
+        self.images, self.targets = images[chosen], digits.target[chosen].tolist()
+        self.classes = [str(name) for name in digits.target_names]
+        self.input_img_mode = input_img_mode
+        self.transform: Any = None
+        self.target_transform: Any = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image: Any = Image.fromarray(self.images[index]).convert(self.input_img_mode)
+        return (image if self.transform is None else self.transform(image)), int(self.targets[index])
+
+
+def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) -> Any:
+    """timm's dataset factory, and ``sklearn/digits``.
+
+    Raises:
+        ValueError: an unknown ``sklearn/`` data set or split.
+    """
+    if name.lower().startswith("sklearn/"):
+        if name.lower() != "sklearn/digits":
+            raise ValueError(f"unknown data set {name}; scikit-learn's bundled images are sklearn/digits")
+        return SklearnDigits(split, input_img_mode)
+    return timm_data.create_dataset(name, split=split, input_img_mode=input_img_mode, **kwargs)
+
+
+def class_count(dataset: Any) -> int | None:
+    """Number of classes of a data set, None if it does not say."""
+    if getattr(dataset, "classes", None):
+        return len(dataset.classes)
+    class_to_idx = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+    return max(class_to_idx.values()) + 1 if class_to_idx else None
+
+
+def customise_transform(
+    transform: Any, size: tuple[int, ...], train_pad: int, policy: str | None, interpolation: str
+) -> Any:
+    """timm's training transform with pad-and-crop in place of its random crop, and AutoAugment's CIFAR-10 policy.
+
+    Args:
+        transform: what timm made: a composition, or with augmentation splits a tuple of three.
+        size: ``(H, W)`` of the crop.
+        train_pad: pixels of zero padding on each side; 0 keeps timm's crop.
+        policy: `CIFAR_POLICY` to add it, else None.
+        interpolation: how to resize images that are not of ``size``.
+    """
+    if isinstance(transform, tuple):
+        primary, secondary, final = transform
+        secondary = transforms.Compose([*_policy(policy), *secondary.transforms])
+        return transforms.Compose(_pad_and_crop(primary.transforms, size, train_pad, interpolation)), secondary, final
+    steps = _pad_and_crop(list(transform.transforms), size, train_pad, interpolation)
+    end = next(i for i, step in enumerate(steps) if isinstance(step, (MaybePILToTensor, MaybeToTensor)))
+    flips = (transforms.RandomHorizontalFlip, transforms.RandomVerticalFlip, transforms.RandomCrop)
+    start = max((i + 1 for i, step in enumerate(steps[:end]) if isinstance(step, flips)), default=min(1, end))
+    return transforms.Compose([*steps[:start], *_policy(policy), *steps[start:]])
+
+
+def _policy(policy: str | None) -> list[Any]:
+    return [transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10)] if policy == CIFAR_POLICY else []
+
+
+def _pad_and_crop(steps: list[Any], size: tuple[int, ...], pad: int, interpolation: str) -> list[Any]:
+    if not pad:
+        return steps
+    if not isinstance(steps[0], RandomResizedCropAndInterpolation):
+        raise ValueError("--train-pad replaces timm's random resized crop; drop --no-aug and --train-crop-mode")
+    mode = "bilinear" if interpolation == "random" else interpolation
+    resize = transforms.Resize(size, interpolation=str_to_interp_mode(mode))
+    return [resize, transforms.RandomCrop(size, padding=pad), *steps[1:]]
+
+
+@dataclass
+class TrainFeed:
+    """Cuts the training loader into updates and brings its batches into the form the models want.
+
+    Attributes:
+        loader: timm's.
+        accumulate: micro-batches of an update; the last update of an epoch has what is left.
+        device, dtype: where and as what images are wanted, if the loader leaves them on the host.
+        moves_data: whether it does.
+        mixup: ``(images, targets) -> (images, targets)``, or None if the loader's collate mixes.
+        mixup_off_epoch: epoch from which on nothing is mixed; 0 for never.
+        channels_last: memory layout of the images.
+    """
+
+    loader: Any
+    accumulate: int
+    device: torch.device
+    dtype: torch.dtype | None = None
+    moves_data: bool = False
+    mixup: Any = None
+    mixup_off_epoch: int = 0
+    channels_last: bool = False
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """The last one may be of fewer micro-batches."""
+        return -(-len(self.loader) // self.accumulate)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell data set and sampler the epoch, and stop mixing when its time has come."""
+        loader = self.loader
+        sampler = loader.batch_sampler if hasattr(loader.batch_sampler, "set_epoch") else loader.sampler
+        for part in (loader.dataset, sampler):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+        if self.mixup_off_epoch and epoch >= self.mixup_off_epoch:
+            if not self.moves_data and loader.mixup_enabled:
+                loader.mixup_enabled = False
+            elif self.mixup is not None:
+                self.mixup.mixup_enabled = False
+
+    def prepare_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``[B, C, H, W]`` of a loader like this one, as the models want them."""
+        if self.moves_data:
+            images = images.to(device=self.device, dtype=self.dtype)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def updates(self, epoch: int) -> Iterator[Iterator[MicroBatch]]:
+        """The epoch's updates, each an iterator over its micro-batches.
+
+        Batches are fetched one at a time, when they are asked for: with random erasing in the main process the order
+        of fetching and training decides what the random stream gives.
+        """
+        self.start_epoch(epoch)
+        batches = self._batches()
+        for first in batches:
+            yield _one_update(first, batches)
+
+    def _batches(self) -> Iterator[MicroBatch]:
+        count = len(self.loader)
+        ragged = count % self.accumulate
+        since = time.time()
+        for index, (images, targets) in enumerate(self.loader):
+            if self.moves_data:
+                targets = targets.to(device=self.device)
+                images = images.to(device=self.device, dtype=self.dtype)
+                if self.mixup is not None:
+                    images, targets = self.mixup(images, targets)
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            parts = ragged if index >= count - ragged else self.accumulate
+            completes = index == count - 1 or (index + 1) % self.accumulate == 0
+            yield MicroBatch(images, targets, parts, completes, time.time() - since)
+            since = time.time()
+
+
+def _one_update(first: MicroBatch, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+    yield first
+    while not first.completes:
+        following = next(batches, None)
+        if following is None:
+            return
+        first = following
+        yield first

@@ -1,0 +1,186 @@
+"""Validation of one model, and the statistics it is validated with."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.utils import accuracy
+from torch import Tensor, nn
+
+from motivation.random_states import forked_random_states
+from motivation.records import Mean, Metrics
+
+_logger = logging.getLogger("train")
+
+
+@dataclass
+class Evaluator:
+    """Runs a model over a validation loader.
+
+    Attributes:
+        loader: yields ``(images [B, C, H, W], targets [B])`` on any device.
+        device, dtype: where and as what the images are wanted; a dtype of None leaves them.
+        autocast: makes the context of a forward pass.
+        channels_last: memory layout of the images.
+        moves_data: whether the loader leaves the images on the host.
+        tta: how many consecutive images are views of the same one, 0 or 1 for none.
+        world_size: number of ranks; metrics are averaged over them.
+        log_interval: batches between log lines, on the primary rank.
+        primary: whether this rank logs.
+    """
+
+    loader: Any
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    dtype: torch.dtype | None = None
+    channels_last: bool = False
+    moves_data: bool = False
+    tta: int = 0
+    world_size: int = 1
+    log_interval: int = 50
+    primary: bool = True
+
+    def __call__(self, model: nn.Module, label: str = "", dtype: torch.dtype | None = None) -> Metrics:
+        """Loss, top-1 and top-5 accuracy in percent."""
+        loss_fn = nn.CrossEntropyLoss().to(self.device)
+        means = {"loss": Mean(), "top1": Mean(), "top5": Mean()}
+        seconds = Mean()
+        model.eval()
+        last = len(self.loader) - 1
+        since = time.time()
+        with torch.inference_mode():
+            for index, (images, targets) in enumerate(self.loader):
+                output, targets = self._forward(model, images, targets, dtype)
+                with self.autocast():
+                    loss = loss_fn(output, targets)
+                top1, top5 = accuracy(output, targets, topk=(1, 5))
+                for name, value in (("loss", loss), ("top1", top1), ("top5", top5)):
+                    means[name].add(self._over_ranks(value).item(), output.shape[0])
+                seconds.add(time.time() - since)
+                since = time.time()
+                if self.primary and (index == last or index % self.log_interval == 0):
+                    self._log(label, index, last, seconds, means)
+        return {name: mean.mean for name, mean in means.items()}
+
+    def _forward(self, model: nn.Module, images: Any, targets: Tensor, dtype: torch.dtype | None) -> tuple[Any, Tensor]:
+        if self.moves_data:
+            images, targets = images.to(device=self.device, dtype=dtype), targets.to(device=self.device)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            output = model(images)
+            if isinstance(output, (tuple, list)):
+                output = output[0]
+            if self.tta > 1:
+                output = output.unfold(0, self.tta, self.tta).mean(dim=2)
+                targets = targets[:: self.tta]
+        return output, targets
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        if self.world_size == 1:
+            return value
+        mean = value.clone()
+        dist.all_reduce(mean)
+        return mean / self.world_size
+
+    def _log(self, label: str, index: int, last: int, seconds: Mean, means: dict[str, Mean]) -> None:
+        loss, top1, top5 = means["loss"], means["top1"], means["top5"]
+        _logger.info(
+            f"Test{label}: [{index:>4d}/{last}]  Time: {seconds.last:.3f} ({seconds.mean:.3f})  "
+            f"Loss: {loss.last:>7.3f} ({loss.mean:>6.3f})  Acc@1: {top1.last:>7.3f} ({top1.mean:>7.3f})  "
+            f"Acc@5: {top5.last:>7.3f} ({top5.mean:>7.3f})"
+        )
+
+
+def running_statistics(model: nn.Module) -> list[str]:
+    """Names of the buffers in which normalisation layers gather statistics."""
+    return [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if getattr(module, "running_mean", None) is not None
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+        if getattr(module, name, None) is not None
+    ]
+
+
+def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+
+
+@dataclass
+class Recalibration:
+    """Re-estimates BatchNorm statistics on training images (ours; the weights are not touched).
+
+    Attributes:
+        loader: training images without mixup, cutmix or erasing, ``([B, C, H, W], targets)``.
+        batches: how many batches to use; the loader is started over if it has fewer.
+        prepare: brings a batch of images into the form the model wants.
+        autocast: makes the context of a forward pass.
+        world_size: number of ranks, each with batches of its own; the statistics are averaged over them.
+    """
+
+    loader: Any
+    batches: int
+    prepare: Callable[[Any], Any]
+    autocast: Callable[[], AbstractContextManager]
+    world_size: int = 1
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Inside, the model has the re-estimated statistics; afterwards its own again, which the context yields.
+
+        All batches count the same. Everything but the BatchNorm layers is in evaluation mode, so the statistics are
+        those of the function that is evaluated.
+        """
+        layers = batchnorms(model)
+        momenta = [layer.momentum for layer in layers]
+        statistics = {name: value for name, value in model.named_buffers() if name in set(running_statistics(model))}
+        kept = {name: value.clone() for name, value in statistics.items()}
+        training = {module: module.training for module in model.modules()}
+        model.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch: a cumulative average
+            layer.train()
+        self._observe(model, layers)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+        try:
+            yield kept
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    statistics[name].copy_(value)
+            for module, mode in training.items():
+                module.training = mode
+
+    @torch.no_grad()
+    def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
+        with forked_random_states():
+            for images in itertools.islice(self._images(), self.batches):
+                with self.autocast():
+                    model(self.prepare(images))
+        if self.world_size > 1:
+            for layer in layers:
+                for statistic in (layer.running_mean, layer.running_var):
+                    dist.all_reduce(statistic)
+                    statistic /= self.world_size
+
+    def _images(self) -> Iterator[Any]:
+        while True:
+            for images, _ in self.loader:
+                yield images

@@ -1,0 +1,182 @@
+"""A model with everything it takes to train it: task, optimizer, schedule, EMA. One call is one update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.utils import dispatch_clip_grad, unwrap_model
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from motivation.records import DeferredScalar, MicroBatch, Outcome, Role
+
+
+@dataclass
+class UpdateRule:
+    """How gradients become an update; the same for both learners of a run.
+
+    Attributes:
+        autocast: makes the context of a forward pass.
+        scaler: gradient scaler of float16 AMP, shared by both learners.
+        clip_grad, clip_mode: as timm's flags; None for no clipping.
+        batch_scale: factor on the loss for a micro-batch of n images, for batches of varying size.
+        world_size: number of ranks.
+    """
+
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    scaler: torch.amp.GradScaler | None = None
+    clip_grad: float | None = None
+    clip_mode: str = "norm"
+    batch_scale: Callable[[int], float | Tensor] | None = None
+    world_size: int = 1
+
+
+class Learner:
+    """A model in training.
+
+    Args:
+        role: base or motivated.
+        task: a timm training task around the model.
+        optimizer: over the task's trainable module.
+        schedule: a timm scheduler over that optimizer, or None.
+        rule: see `UpdateRule`.
+    """
+
+    def __init__(self, role: Role, task: Any, optimizer: Optimizer, schedule: Any, rule: UpdateRule):
+        self.role, self.task, self.optimizer, self.schedule, self.rule = role, task, optimizer, schedule, rule
+        self.idle_decay = 1.0
+        self._second_order = bool(getattr(optimizer, "is_second_order", False))
+
+    @property
+    def model(self) -> nn.Module:
+        """The trainable module without its DDP and compile wrappers."""
+        return unwrap_model(self.task.get_trainable_module())
+
+    @property
+    def ema(self) -> Any:
+        """The EMA of the trainable module, or None."""
+        return self.task.get_trainable_module(ema=True)
+
+    @property
+    def lr(self) -> float:
+        """Mean learning rate over the parameter groups."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return sum(rates) / len(rates)
+
+    def start_epoch(self) -> None:
+        """Training mode and no gradients."""
+        self.task.get_trainable_module().train()
+        self.optimizer.zero_grad()
+
+    def train(self, micro_batches: Iterable[MicroBatch]) -> Outcome | None:
+        """One update.
+
+        Args:
+            micro_batches: the micro-batches of the update; they are pulled one at a time.
+
+        Returns:
+            The outcome, or None if the data ended before the update was complete.
+        """
+        losses: list[tuple[DeferredScalar, int]] = []
+        share_sum: Tensor | None = None
+        images, waited_s = 0, 0.0
+        for batch in micro_batches:
+            with nullcontext() if batch.completes else self.task.no_sync():
+                share = self._forward(batch)
+                share_sum = share.detach() if share_sum is None else share_sum + share.detach()
+                own = DeferredScalar(share, batch.parts)
+                losses.append((own, batch.size))
+                if batch.completes:  # before the backward pass, which hides the way of the number to the host
+                    single = self.rule.world_size == 1 and batch.parts == 1
+                    loss = own if single else DeferredScalar(self._over_ranks(share_sum))
+                self._backward(share, batch.size)
+            images += batch.size * self.rule.world_size
+            waited_s += batch.waited_s * batch.parts
+            if batch.completes:
+                self._step()
+                return Outcome(loss, losses, images, waited_s, batch.images)
+        return None
+
+    def _forward(self, batch: MicroBatch) -> Tensor:
+        with self.rule.autocast():
+            loss = self.task(batch.images, batch.targets)["loss"]
+        return loss / batch.parts if batch.parts > 1 else loss
+
+    def _over_ranks(self, loss: Tensor) -> Tensor:
+        if self.rule.world_size == 1:
+            return loss
+        mean = loss.clone()
+        dist.all_reduce(mean)
+        return mean / self.rule.world_size
+
+    def _backward(self, loss: Tensor, images: int) -> None:
+        if self.rule.batch_scale is not None:
+            loss = self.rule.batch_scale(images) * loss
+        if self.rule.scaler is not None:
+            loss = self.rule.scaler.scale(loss)
+        loss.backward(create_graph=self._second_order)
+
+    def _step(self) -> None:
+        rule = self.rule
+        if rule.clip_grad is not None:
+            if rule.scaler is not None:
+                rule.scaler.unscale_(self.optimizer)
+            parameters = self.task.get_clip_parameters(exclude_head="agc" in rule.clip_mode)
+            dispatch_clip_grad(parameters, value=rule.clip_grad, mode=rule.clip_mode)
+        if rule.scaler is None:
+            self.optimizer.step()
+        else:
+            rule.scaler.step(self.optimizer)
+            rule.scaler.update()
+        self.optimizer.zero_grad()
+
+    def end_epoch(self) -> None:
+        """What some optimizers do after their last update of an epoch."""
+        if hasattr(self.optimizer, "sync_lookahead"):
+            self.optimizer.sync_lookahead()
+
+    def update_ema(self, step: int) -> None:
+        """The EMA takes the weights that update number ``step`` has made."""
+        self.task.update_ema(step=step)
+
+    def skip_ema(self, step: int) -> None:
+        """The other model made update number ``step``: this EMA will be brought up to it when it is next used."""
+        if self.ema is not None:
+            self.idle_decay *= self.ema.get_decay(step)
+
+    @torch.no_grad()
+    def settle_ema(self) -> None:
+        """Bring the EMA to the present after idle updates.
+
+        The weights stood still meanwhile, so n updates with decays d are one with their product (spec: live + d^n
+        (ema - live)). What is shared with the other model is carried over it by the switch.
+        """
+        if self.ema is None or self.idle_decay == 1.0:
+            return
+        for average, live in zip(self.ema.module.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(live.to(device=average.device, dtype=average.dtype), 1.0 - self.idle_decay)
+            else:
+                average.copy_(live)
+        self.idle_decay = 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs of this learner."""
+        state = {"optimizer": self.optimizer.state_dict(), "idle_decay": self.idle_decay}
+        state.update(self.task.get_checkpoint_state())
+        state.update(self.task.get_checkpoint_state(ema=True))
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.task.load_checkpoint_state(state["state_dict"], state.get("task_state"))
+        if self.ema is not None and "state_dict_ema" in state:
+            self.task.load_checkpoint_state(state["state_dict_ema"], state.get("task_state_ema"), ema=True)
+        self.idle_decay = state["idle_decay"]
+

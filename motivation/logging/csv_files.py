@@ -1,0 +1,115 @@
+"""``summary.csv``, a line per evaluated epoch, and ``updates.csv``, a line per update."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from motivation.cost import average_flops
+from motivation.hooks import Hook
+from motivation.records import EpochRecord, Role, UpdateRecord
+
+UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
+
+
+def keep_epochs_before(path: Path, epoch: int) -> None:
+    """Drop the rows from ``epoch`` on, so that a resumed run writes them once. Without a row left the file goes."""
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epoch]
+    if not kept:
+        path.unlink()
+        return
+    scratch = path.with_name(f".{path.name}.tmp")
+    with open(scratch, "w", newline="") as file:
+        csv.writer(file).writerows([rows[0], *kept])
+    scratch.replace(path)
+
+
+def append_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Append to a CSV file; a new one gets a header."""
+    new = not path.exists() or path.stat().st_size == 0
+    with open(path, "a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(columns)
+        writer.writerows(rows)
+
+
+class UpdatesCsv(Hook):
+    """Epoch, update, active model, loss in full precision, streak, learning rate.
+
+    Losses are read in batches of ``buffer`` updates, so that the log does not make a GPU wait.
+    """
+
+    def __init__(self, path: Path, start_epoch: int = 0, buffer: int = 100):
+        self._path, self._buffer = path, buffer
+        self._unwritten: list[tuple[Any, ...]] = []
+        keep_epochs_before(path, start_epoch)
+
+    def update_end(self, record: UpdateRecord) -> None:
+        streak = "" if record.streak is None else record.streak
+        row = (record.epoch, record.update, record.role.value, record.outcome.loss, streak, repr(record.lr))
+        self._unwritten.append(row)
+        if len(self._unwritten) >= self._buffer:
+            self._write()
+
+    def epoch_end(self, record: EpochRecord) -> None:
+        self._write()
+
+    def run_end(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        rows = [(*row[:3], repr(row[3].value), *row[4:]) for row in self._unwritten]
+        self._unwritten.clear()
+        if rows:
+            append_rows(self._path, UPDATE_COLUMNS, rows)
+
+
+def summary_row(record: EpochRecord, flops: dict[Role, float] | None) -> dict[str, Any]:
+    """timm's columns; with the two models' FLOPs those of a motivated run behind them."""
+    row: dict[str, Any] = {"epoch": record.epoch, "train_loss": record.train_loss}
+    row.update({f"eval_{name}": value for name, value in (record.base or {}).items()})
+    row["lr"] = record.lr
+    if flops is not None:
+        for name in ("loss", "top1", "top5"):
+            row[f"motivated_eval_{name}"] = record.motivated[name] if record.motivated else ""
+        row["base_updates"] = record.counts.updates[Role.BASE]
+        row["motivated_updates"] = record.counts.updates[Role.MOTIVATED]
+        row["switches"] = record.counts.switches
+        row["average_flops"] = average_flops(record.counts, flops[Role.BASE], flops[Role.MOTIVATED])
+        row["seconds"] = round(record.elapsed_s, 3)
+    return row
+
+
+class SummaryCsv(Hook):
+    """One row per evaluated epoch.
+
+    Args:
+        path: the file; rows of epochs before ``start_epoch`` are kept.
+        start_epoch: first epoch of this process.
+        flops: forward FLOPs of both models in a motivated run, None in a plain one.
+    """
+
+    def __init__(self, path: Path, start_epoch: int = 0, flops: dict[Role, float] | None = None):
+        self._path, self._flops = path, flops
+        keep_epochs_before(path, start_epoch)
+
+    def epoch_end(self, record: EpochRecord) -> None:
+        row = summary_row(record, self._flops)
+        append_rows(self._path, row.keys(), [row.values()])
+
+
+class WandbLog(Hook):
+    """The rows of ``summary.csv`` for Weights & Biases; the run is open already."""
+
+    def __init__(self, log: Any, flops: dict[Role, float] | None = None):
+        self._log, self._flops = log, flops
+
+    def epoch_end(self, record: EpochRecord) -> None:
+        self._log(summary_row(record, self._flops))

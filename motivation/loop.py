@@ -1,0 +1,179 @@
+"""Algorithm 1 of the paper (section 3.5), and the epochs around it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from motivation.checkpoint import Saver
+from motivation.conditions import Condition
+from motivation.data import TrainFeed
+from motivation.hooks import HookList, RunView
+from motivation.judge import Judge
+from motivation.records import EpochRecord, Mean, Role, UpdateRecord
+from motivation.switcher import Switcher
+
+_logger = logging.getLogger("train")
+
+
+@dataclass
+class Clock:
+    """Counts updates and moves the schedules of both learners together."""
+
+    schedules: list[Any]
+    updates_per_epoch: int
+    step: int = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """The count is a function of the epoch, also after a resume."""
+        self.step = epoch * self.updates_per_epoch
+
+    def tick(self) -> None:
+        """An update was done: schedules in updates take their next value."""
+        for schedule in self.schedules:
+            schedule.step_update(num_updates=self.step)
+
+    def end_epoch(self, epoch: int, metric: float | None) -> None:
+        """Epoch ``epoch`` is over: schedules in epochs take the next one's value."""
+        for schedule in self.schedules:
+            schedule.step(epoch + 1, metric)
+
+
+@dataclass
+class Run:
+    """Everything the loop needs; made by `motivation.build`.
+
+    Attributes:
+        recovery_interval: updates between recovery checkpoints; 0 for none.
+        world_size: number of ranks.
+        ranking: the metric by which checkpoints of the base are ranked.
+        flops: forward FLOPs of both models; None in a plain run.
+        folder: of the run's files, on the primary rank.
+    """
+
+    switcher: Switcher
+    condition: Condition
+    feed: TrainFeed
+    clock: Clock
+    hooks: HookList
+    judge: Judge
+    savers: dict[Role, Saver]
+    start_epoch: int
+    epochs: int
+    val_interval: int = 1
+    recovery_interval: int = 0
+    world_size: int = 1
+    ranking: str = "top1"
+    device: torch.device = torch.device("cpu")
+    records: list[EpochRecord] = field(default_factory=list)
+    interrupted: bool = False
+    flops: dict[Role, float] | None = None
+    folder: Path | None = None
+
+
+def train(run: Run) -> None:
+    """Train all epochs; evaluate and save those that are due. Ctrl-C ends it after the present statement."""
+    began = time.time()
+    updates = run.feed.updates_per_epoch
+    run.hooks.run_start(RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None))
+    try:
+        for epoch in range(run.start_epoch, run.epochs):
+            before = run.switcher.counts.copy()
+            train_loss = train_epoch(run, epoch)
+            run.judge.share_statistics()
+            metric = None
+            if (epoch + 1) % run.val_interval == 0 or epoch + 1 == run.epochs:
+                with run.judge.verdict() as (base, motivated):
+                    counts = run.switcher.counts
+                    record = EpochRecord(
+                        epoch, train_loss, base, motivated, run.switcher.base.lr, counts - before, counts.copy(),
+                        time.time() - began,
+                    )
+                    run.hooks.epoch_end(record)
+                    metric = record.metric(run.ranking)
+                    _save(run, record, metric)
+                run.records.append(record)
+            else:
+                _logger.info("No evaluation is due after this epoch.")
+            run.clock.end_epoch(epoch, metric)
+    except KeyboardInterrupt:
+        run.interrupted = True
+        _logger.warning("Interrupted: training stops here.")
+    finally:
+        run.hooks.run_end()
+
+
+def train_epoch(run: Run, epoch: int) -> float:
+    """Algorithm 1: one epoch. Returns the mean training loss."""
+    switcher, condition, clock = run.switcher, run.condition, run.clock
+    losses = LossMeter()
+    clock.start_epoch(epoch)
+    condition.start_epoch(epoch, run.feed.updates_per_epoch)
+    switcher.activate(Role.BASE)
+    for learner in switcher.learners:
+        learner.start_epoch()
+    run.hooks.epoch_start(epoch)
+
+    for index, micro_batches in enumerate(run.feed.updates(epoch)):
+        if condition.motivated != switcher.is_motivated:
+            switcher.switch()
+        lr = switcher.active.lr
+        outcome = switcher.active.train(micro_batches)
+        if outcome is None:
+            break
+        clock.step += 1
+        switcher.count_update(clock.step)
+        record = UpdateRecord(epoch, index, clock.step, switcher.active.role, lr, outcome)
+        condition.observe(record)
+        losses.add(outcome)
+        run.hooks.update_end(replace(record, streak=condition.streak))
+        if run.recovery_interval and (index + 1) % run.recovery_interval == 0:
+            for saver in run.savers.values():
+                saver.save_recovery(epoch, index)
+        clock.tick()
+
+    switcher.active.end_epoch()
+    switcher.activate(Role.BASE)
+    return losses.mean(run.world_size, run.device)
+
+
+def _save(run: Run, record: EpochRecord, metric: float) -> None:
+    for role, saver in run.savers.items():
+        if role is Role.BASE:
+            saver.save(record.epoch, metric)
+        else:
+            saver.save(record.epoch, record.motivated[run.ranking] if record.motivated else None)
+
+
+class LossMeter:
+    """Mean training loss over an epoch, weighted by images; reads the losses only when it is asked."""
+
+    def __init__(self) -> None:
+        self._own = Mean()
+        self._pending: list[Any] = []
+
+    def add(self, outcome: Any) -> None:
+        """Count an update."""
+        self._pending.extend(outcome.own_losses)
+        if len(self._pending) >= 1000:
+            self._drain()
+
+    def _drain(self) -> None:
+        for loss, images in self._pending:
+            self._own.add(loss.value, images)
+        self._pending.clear()
+
+    def mean(self, world_size: int, device: torch.device) -> float:
+        """Over the images of this rank, then over ranks."""
+        self._drain()
+        if world_size == 1:
+            return self._own.mean
+        mean = torch.tensor([self._own.mean], device=device, dtype=torch.float32)
+        dist.all_reduce(mean)
+        return (mean / world_size).item()

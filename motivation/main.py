@@ -1,0 +1,60 @@
+"""Parse, check, build, train, report: the program behind `train_motivated.py`."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Sequence
+
+import torch.distributed as dist
+from timm.utils import setup_default_logging
+
+import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+from motivation.build import build_run
+from motivation.checks import StartupError, check_options
+from motivation.logging.closing import best_record, closing_table, result_json
+from motivation.logging.console import tidy_terminal
+from motivation.loop import Run, train
+from motivation.options import parse
+from motivation.records import Role
+
+_logger = logging.getLogger("train")
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    setup_default_logging()
+    args, args_text = parse(argv)
+    try:
+        check_options(args)
+        run = build_run(args, args_text)
+    except StartupError as error:
+        for fault in error.faults:
+            _logger.error(f"error: {fault}")
+        return EXIT_BAD_INPUT
+    try:
+        with tidy_terminal():
+            train(run)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    if args.rank == 0:
+        report(run, args)
+    return EXIT_INTERRUPTED if run.interrupted else 0
+
+
+def report(run: Run, args: Namespace) -> None:
+    """Say how the run went."""
+    decreasing = run.ranking == "loss"
+    if run.records:
+        best = best_record(run.records, run.ranking, decreasing)
+        _logger.info(f"*** Best metric: {best.metric(run.ranking)} (epoch {best.epoch})")
+        print(f"--result\n{result_json(run.records, run.ranking, decreasing)}")
+    if run.records and run.flops is not None:
+        names = {Role.BASE: args.model, Role.MOTIVATED: args.motivated_model}
+        print("\n" + closing_table(run.records, names, run.flops, run.condition.expected_share))
+    if run.folder is not None:
+        print(f"\nFiles of this run: {run.folder}")

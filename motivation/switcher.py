@@ -1,0 +1,163 @@
+"""The two learners and the switch between them (paper, section 3.5, lines 25-38 of Algorithm 1).
+
+*expand* copies base -> motivated, *extract* copies motivated -> base: parameters, buffers, optimizer state and EMA
+along the weights map. The copies are planned once and executed in place, many tensors at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motivation.evaluate import running_statistics
+from motivation.learner import Learner
+from motivation.optimizer_state import StateCarrier, tie, uncarriable
+from motivation.records import Counts, Role
+from weight_maps import WeightMap
+
+Copies = list[tuple[list[Tensor], list[Tensor]]]
+"""Groups of ``(sources, targets)``, each of one dtype and device on either side."""
+
+BATCHNORM_CHOICES = ("copy", "separate")
+
+
+class Switcher:
+    """Keeps one of two learners active and carries the shared weights when they change.
+
+    Args:
+        base: the learner every epoch begins and ends with.
+        motivated: the larger learner; None for a plain run, in which nothing ever switches.
+        weights_map: the base inside the motivated learner's trainable module.
+        batchnorm: ``'copy'`` carries running statistics like other buffers (the paper), ``'separate'`` leaves each
+            model its own (ours).
+
+    Raises:
+        ValueError: the optimizer's state cannot be carried; the reasons are listed.
+    """
+
+    def __init__(
+        self,
+        base: Learner,
+        motivated: Learner | None = None,
+        weights_map: WeightMap | None = None,
+        batchnorm: str = "copy",
+    ):
+        self.base, self.motivated = base, motivated
+        self.active = base
+        self.counts = Counts()
+        self._to_motivated: Copies = []
+        self._to_base: Copies = []
+        if motivated is None:
+            return
+        assert weights_map is not None and batchnorm in BATCHNORM_CHOICES
+        if batchnorm == "separate":
+            weights_map = weights_map.without(running_statistics(base.model), "each model keeps its own statistics")
+        self._plan(base, motivated, weights_map)
+
+    def _plan(self, base: Learner, motivated: Learner, weights_map: WeightMap) -> None:
+        pairs = weights_map.pairs(base.model.state_dict(), motivated.model.state_dict())
+        if base.ema is not None:
+            pairs += weights_map.pairs(base.ema.module.state_dict(), motivated.ema.module.state_dict())
+        self._to_motivated = grouped(pairs)
+        self._to_base = grouped((large, small) for small, large in pairs)
+
+        tied = tie(
+            weights_map.links,
+            dict(base.model.named_parameters()),
+            dict(motivated.model.named_parameters()),
+            base.optimizer,
+            motivated.optimizer,
+        )
+        if reasons := uncarriable(tied, base.optimizer, motivated.optimizer):
+            raise ValueError("the optimizer's state cannot follow a switch: " + "; ".join(reasons))
+        self._carrier = StateCarrier(tied, base.optimizer, motivated.optimizer)
+
+    @property
+    def learners(self) -> tuple[Learner, ...]:
+        """The base, and the motivated learner if there is one."""
+        return (self.base,) if self.motivated is None else (self.base, self.motivated)
+
+    @property
+    def is_motivated(self) -> bool:
+        """Whether the motivated model is the active one."""
+        return self.active is self.motivated
+
+    def switch(self) -> None:
+        """Change the active model and hand the shared weights over."""
+        assert self.motivated is not None, "a plain run has nothing to switch to"
+        if self.is_motivated:
+            self.extract()
+            self.active = self.base
+        else:
+            self.expand()
+            self.active = self.motivated
+        self.counts.switches += 1
+
+    def activate(self, role: Role) -> None:
+        """Switch unless this model is active already."""
+        if self.active.role is not role:
+            self.switch()
+
+    def expand(self, optimizer_state: bool = True) -> None:
+        """Copy the base into the motivated model; the differential part stays as it is.
+
+        Args:
+            optimizer_state: without it only weights, buffers and EMA are copied, which is enough to evaluate.
+        """
+        assert self.motivated is not None
+        self.motivated.settle_ema()
+        execute(self._to_motivated)
+        if optimizer_state:
+            execute(grouped(self._carrier.pairs(to_motivated=True)))
+
+    def extract(self) -> None:
+        """Copy the base's part of the motivated model back; the motivated model stays as it is."""
+        self.base.settle_ema()
+        execute(self._to_base)
+        execute(grouped(self._carrier.pairs(to_motivated=False)))
+
+    def count_update(self, step: int) -> None:
+        """Account for an update of the active model; both EMAs follow."""
+        self.counts.updates[self.active.role] += 1
+        for learner in self.learners:
+            if learner is self.active:
+                learner.update_ema(step)
+            else:
+                learner.skip_ema(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, the active model and the motivated learner; the base is in timm's own keys of the checkpoint."""
+        state: dict[str, Any] = {"counts": self.counts.state_dict(), "active": self.active.role.value}
+        if self.motivated is not None:
+            state["base_idle_decay"] = self.base.idle_decay
+            state["motivated"] = self.motivated.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; the base must have been loaded."""
+        self.counts.load_state_dict(state["counts"])
+        if self.motivated is not None:
+            self.base.idle_decay = state["base_idle_decay"]
+            self.motivated.load_state_dict(state["motivated"])
+            self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
+
+
+def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Copies:
+    """Collect ``(source, target)`` pairs that one multi-tensor copy can do together."""
+    groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for source, target in pairs:
+        sources, targets = groups[source.device, target.device, source.dtype, target.dtype]
+        sources.append(source)
+        targets.append(target)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def execute(copies: Sequence[tuple[list[Tensor], list[Tensor]]]) -> None:
+    """Copy every source over its target, in place."""
+    for sources, targets in copies:
+        torch._foreach_copy_(targets, sources)

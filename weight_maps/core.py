@@ -1,0 +1,213 @@
+"""A weights map: for every tensor of the base model, the place it has inside the motivated model.
+
+Section 3.3 of the paper. A map is made of names and shapes alone; it knows nothing of modules, optimizers or
+training, so it also serves a script that only grows a checkpoint.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+Shapes = Mapping[str, Sequence[int]]
+"""Tensor name to shape, as in a state dict."""
+
+Axis = tuple[tuple[int, int], ...]
+"""The place of a base axis on the motivated axis: runs ``(start, stop)``, in the order of the base."""
+
+
+class WeightMapError(ValueError):
+    """A map that cannot be used. ``faults`` lists every reason, one line each."""
+
+    def __init__(self, title: str, faults: Sequence[str]):
+        self.title = title
+        self.faults = list(faults)
+        super().__init__("\n  ".join([title, *faults]))
+
+
+@dataclass(frozen=True)
+class Link:
+    """One base tensor and the part of a motivated tensor that is the same weights.
+
+    ``index`` has one `Axis` per dimension. A base ``[8, 4]`` in the first rows and columns of a motivated ``[16, 8]``
+    is ``(((0, 8),), ((0, 4),))``.
+    """
+
+    base: str
+    motivated: str
+    index: tuple[Axis, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the part: what the base tensor's shape must be."""
+        return tuple(sum(stop - start for start, stop in axis) for axis in self.index)
+
+    def covers(self, motivated_shape: Sequence[int]) -> bool:
+        """Whether the part is the whole motivated tensor, in order."""
+        return self.index == leading(motivated_shape)
+
+    def overlaps(self, other: Link) -> bool:
+        """Whether both take an element of the same motivated tensor."""
+        return self.motivated == other.motivated and all(
+            any(a < d and c < b for a, b in mine for c, d in theirs)
+            for mine, theirs in zip(self.index, other.index, strict=False)
+        )
+
+    def views(self, base: Tensor, motivated: Tensor, axes: Sequence[int] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of views of equal shape that share memory with ``base`` and ``motivated``.
+
+        A plain slice gives one pair; an axis in several runs (a fused qkv) gives one pair for each run.
+
+        Args:
+            base: tensor of shape `shape`, or that shape reduced to ``axes``.
+            motivated: the tensor that holds it.
+            axes: for each dimension of the tensors the axis of the index it stands for, or -1 for a dimension of
+                size one; default all axes in order.
+        """
+        index = self.index if axes is None else tuple(((0, 1),) if a < 0 else self.index[a] for a in axes)
+        pairs = []
+        for runs in itertools.product(*(_runs_of(axis) for axis in index)):
+            small, large = base, motivated
+            for dim, (start, target, length) in enumerate(runs):
+                small = small.narrow(dim, start, length)
+                large = large.narrow(dim, target, length)
+            pairs.append((small, large))
+        return pairs
+
+
+def _runs_of(axis: Axis) -> list[tuple[int, int, int]]:
+    """``(start in the base, start in the motivated, length)`` of each run."""
+    runs, position = [], 0
+    for start, stop in axis:
+        runs.append((position, start, stop - start))
+        position += stop - start
+    return runs
+
+
+def leading(shape: Sequence[int]) -> tuple[Axis, ...]:
+    """The index of the first ``shape[i]`` elements on every axis i."""
+    return tuple(((0, int(size)),) for size in shape)
+
+
+def shapes_of(tensors: nn.Module | Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a module's state dict, of a state dict, or of shapes as they are."""
+    items = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    return {
+        name: tuple(value.shape) if isinstance(value, Tensor) else tuple(value)  # type: ignore[arg-type]
+        for name, value in items.items()
+    }
+
+
+def _tensors_of(model: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return model.state_dict() if isinstance(model, nn.Module) else model
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """Every base tensor's place in the motivated model.
+
+    Attributes:
+        links: one `Link` per mapped base tensor.
+        unmapped: base tensors that have no place on purpose, with the reason.
+        refusals: reasons the builder itself found against the map; `check` reports them with its own.
+    """
+
+    links: tuple[Link, ...]
+    unmapped: Mapping[str, str] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
+
+    def check(
+        self,
+        base: nn.Module | Mapping[str, object],
+        motivated: nn.Module | Mapping[str, object],
+        title: str = "the motivated model does not contain the base model:",
+    ) -> None:
+        """Raise `WeightMapError` with every fault of the map for these two models."""
+        faults = self._faults(shapes_of(base), shapes_of(motivated))
+        if faults:
+            raise WeightMapError(title, faults)
+
+    def _faults(self, base: Shapes, motivated: Shapes) -> list[str]:
+        faults = list(self.refusals)
+        seen: dict[str, list[Link]] = defaultdict(list)
+        mapped: set[str] = set()
+        for link in self.links:
+            if link.base not in base:
+                faults.append(f"{link.base}: the base model has no such tensor")
+                continue
+            if link.base in mapped:
+                faults.append(f"{link.base}: mapped twice")
+            mapped.add(link.base)
+            if link.motivated not in motivated:
+                faults.append(f"{link.base}: the motivated model has no {link.motivated}")
+                continue
+            faults += _shape_faults(link, base[link.base], motivated[link.motivated])
+            for other in seen[link.motivated]:
+                if link.overlaps(other):
+                    faults.append(f"{link.base} and {other.base}: both on the same part of {link.motivated}")
+            seen[link.motivated].append(link)
+        for name in base:
+            if name not in mapped and name not in self.unmapped:
+                faults.append(f"{name}: neither mapped nor declared unmapped")
+        for name in self.unmapped:
+            if name not in base:
+                faults.append(f"{name}: declared unmapped, but the base model has no such tensor")
+        return faults
+
+    def without(self, names: Iterable[str], reason: str) -> WeightMap:
+        """The same map with these base tensors declared unmapped."""
+        drop = set(names)
+        links = tuple(link for link in self.links if link.base not in drop)
+        return WeightMap(links, {**self.unmapped, **dict.fromkeys(sorted(drop), reason)}, self.refusals)
+
+    def prefixed(self, prefix: str) -> WeightMap:
+        """The same map for two models that are children of the same name, e.g. ``'student.'``."""
+        links = tuple(Link(prefix + link.base, prefix + link.motivated, link.index) for link in self.links)
+        return WeightMap(links, {prefix + name: why for name, why in self.unmapped.items()}, self.refusals)
+
+    def pairs(self, base: Mapping[str, Tensor], motivated: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Views ``(base, motivated)`` of all mapped tensors that both mappings hold, in the order of the links."""
+        return [
+            pair
+            for link in self.links
+            if link.base in base and link.motivated in motivated
+            for pair in link.views(base[link.base], motivated[link.motivated])
+        ]
+
+    @torch.no_grad()
+    def expand(self, base: nn.Module | Mapping[str, Tensor], motivated: nn.Module | Mapping[str, Tensor]) -> None:
+        """Copy the base's tensors into the motivated model, in place; its differential part stays as it is."""
+        for small, large in self.pairs(_tensors_of(base), _tensors_of(motivated)):
+            large.copy_(small)
+
+    @torch.no_grad()
+    def extract(self, motivated: nn.Module | Mapping[str, Tensor], base: nn.Module | Mapping[str, Tensor]) -> None:
+        """Copy the base's part of the motivated model back into the base, in place."""
+        for small, large in self.pairs(_tensors_of(base), _tensors_of(motivated)):
+            small.copy_(large)
+
+
+def _shape_faults(link: Link, base: Sequence[int], motivated: Sequence[int]) -> list[str]:
+    if len(link.index) != len(motivated):
+        return [f"{link.base}: {len(link.index)} axes indexed, {link.motivated} has shape {list(motivated)}"]
+    faults = []
+    for dim, (axis, size) in enumerate(zip(link.index, motivated, strict=True)):
+        ordered = [0, *(edge for run in axis for edge in run), size]
+        if any(a < 0 or b > size or a > b for a, b in axis):
+            faults.append(
+                f"{link.base} {list(base)} does not fit into {link.motivated} {list(motivated)}: "
+                f"axis {dim} would take {max(ordered)} of {size}"
+            )
+        elif any(a < d and c < b for (a, b), (c, d) in itertools.combinations(axis, 2)):
+            faults.append(f"{link.base}: axis {dim} takes an element of {link.motivated} twice")
+    if not faults and link.shape != tuple(base):
+        faults.append(
+            f"{link.base}: shape {list(base)}, but the part of {link.motivated} {list(motivated)} it is "
+            f"mapped to has shape {list(link.shape)}"
+        )
+    return faults

@@ -1,0 +1,3 @@
+"""Imports every family, so that its maps are registered."""
+
+from weight_maps import resnet as resnet
