@@ -81,7 +81,7 @@ class Evaluator:
                 output = output[0]
             if self.tta > 1:
                 output = output.unfold(0, self.tta, self.tta).mean(dim=2)
-                targets = targets[:: self.tta]
+                targets = targets[:: self.tta][: output.shape[0]]
         return output, targets
 
     def _over_ranks(self, value: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build import build_run
-from motivation.checks import StartupError, check_options
+from motivation.checks import StartupError
 from motivation.logging.closing import best_record, closing_table, result_json
 from motivation.logging.console import tidy_terminal
 from motivation.loop import Run, train
@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_default_logging()
     args, args_text = parse(argv)
     try:
-        check_options(args)
         run = build_run(args, args_text)
     except StartupError as error:
         for fault in error.faults:

@@ -35,13 +35,20 @@ class CifarBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     def __init__(
-        self, in_chans: int, out_chans: int, stride: int, shortcut: str, drop_path: float, norm: dict[str, Any]
+        self,
+        in_chans: int,
+        out_chans: int,
+        stride: int,
+        shortcut: str,
+        drop_path: float,
+        norm: dict[str, Any],
+        place: dict[str, Any],
     ):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False, **place)
         self.bn1 = nn.BatchNorm2d(out_chans, **norm)
         self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False, **place)
         self.bn2 = nn.BatchNorm2d(out_chans, **norm)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.act2 = nn.ReLU(inplace=True)
@@ -50,7 +57,7 @@ class CifarBlock(nn.Module):
             self.downsample = PaddedShortcut(out_chans - in_chans, stride)
         elif stride != 1 or in_chans != out_chans:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_chans, out_chans, 1, stride, bias=False), nn.BatchNorm2d(out_chans, **norm)
+                nn.Conv2d(in_chans, out_chans, 1, stride, bias=False, **place), nn.BatchNorm2d(out_chans, **norm)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,6 +79,7 @@ class CifarResNet(nn.Module):
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
         bn_momentum, bn_eps: of every BatchNorm.
+        device, dtype: where and as what the weights are made.
 
     Raises:
         ValueError: depth is not 6 n + 2, or the shortcut is neither A nor B.
@@ -88,6 +96,8 @@ class CifarResNet(nn.Module):
         drop_path_rate: float = 0.0,
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-5,
+        device: Any = None,
+        dtype: Any = None,
     ):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
@@ -95,13 +105,14 @@ class CifarResNet(nn.Module):
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut is 'A' or 'B', not {shortcut!r}")
         blocks = (depth - 2) // 6
-        norm = {"momentum": bn_momentum, "eps": bn_eps}
+        place = {"device": device, "dtype": dtype}
+        norm = {"momentum": bn_momentum, "eps": bn_eps, **place}
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.num_features = self.head_hidden_size = 64
         self.grad_checkpointing = False
         self.feature_info = []
 
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **place)
         self.bn1 = nn.BatchNorm2d(16, **norm)
         self.act1 = nn.ReLU(inplace=True)
         channels = 16
@@ -110,11 +121,11 @@ class CifarResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
                 drop_path = drop_path_rate * (stage * blocks + block) / max(1, 3 * blocks - 1)
-                layers.append(CifarBlock(channels, width, stride, shortcut, drop_path, norm))
+                layers.append(CifarBlock(channels, width, stride, shortcut, drop_path, norm, place))
                 channels = width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
             self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"})
-        self.global_pool, self.fc = create_classifier(64, num_classes, pool_type=global_pool)
+        self.global_pool, self.fc = create_classifier(64, num_classes, pool_type=global_pool, **place)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -15,8 +15,10 @@ from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import unwrap_model
 
 from motivation.build import learners as make
-from motivation.build.loaders import Data, make_datasets, make_loaders
+from motivation.build.feasible import model_faults, open_datasets
+from motivation.build.loaders import Data, make_loaders
 from motivation.build.runtime import Runtime, start_runtime
+from motivation.checks import StartupError, option_faults
 from motivation.checkpoint import OUR_KEY, Saver, read_checkpoint, timm_contents
 from motivation.conditions import Condition, Never, make_condition
 from motivation.cost import forward_flops
@@ -38,10 +40,28 @@ def build_run(args: Namespace, args_text: str) -> Run:
     """Make everything a run needs, in timm's order.
 
     Args:
-        args: checked options; what they leave open (``lr``, ``num_classes``, ``device``) is filled in.
+        args: options; what they leave open (``lr``, ``num_classes``, ``device``) is filled in.
         args_text: for ``args.yaml``.
+
+    Raises:
+        StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
+    faults = option_faults(args)
+    if any(fault.startswith("--device") for fault in faults):
+        raise StartupError(faults)
     runtime = start_runtime(args)
+    faults += model_faults(args)
+    datasets = open_datasets(args, faults)
+    if faults:
+        raise StartupError(faults)
+    try:
+        return _build(args, args_text, runtime, datasets)
+    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
+        # whatever the libraries below have against the options; a programming error keeps its trace
+        raise StartupError([f"{type(error).__name__}: {error}"]) from error
+
+
+def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[Any, Any]) -> Run:
     base_model = make.make_model(args, Role.BASE)
     if args.num_classes is None:
         args.num_classes = base_model.num_classes
@@ -49,7 +69,7 @@ def build_run(args: Namespace, args_text: str) -> Run:
     config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
-    data = make_loaders(args, runtime, config, patch_size, *make_datasets(args, config["input_size"]))
+    data = make_loaders(args, runtime, config, patch_size, *datasets)
     make.resolve_lr(args, runtime, data.reference_batch)
     rule = make.make_rule(args, runtime, data.reference_batch)
 

@@ -1,0 +1,34 @@
+# make quickstart: install and train on digits;  make test: install and run the suite;  make lint: the linters
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: quickstart test lint install install-dev clean
+
+quickstart: install
+	$(BIN)/python train_motivated.py --config configs/quickstart.yaml
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/pip install -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/pip install -r requirements-dev.txt
+	touch $(VENV)/installed $@
+
+clean:
+	rm -rf $(VENV)
