@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm
@@ -23,6 +24,18 @@ class StartupError(ValueError):
     def __init__(self, faults: Sequence[str]):
         self.faults = list(faults)
         super().__init__("; ".join(faults))
+
+
+@contextmanager
+def blaming(flags: str) -> Iterator[None]:
+    """Turn what a library raises inside into a `StartupError` that names the options behind it."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except (ValueError, AssertionError, RuntimeError, TypeError, KeyError, OSError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise StartupError([f"{flags}: {kind}{error}"]) from error
 
 
 def option_faults(args: Namespace) -> list[str]:

@@ -196,7 +196,7 @@ class TrainFeed:
                 images = images.contiguous(memory_format=torch.channels_last)
             parts = ragged if index >= count - ragged else self.accumulate
             completes = index == count - 1 or (index + 1) % self.accumulate == 0
-            yield MicroBatch(images, targets, parts, completes, time.time() - since)
+            yield MicroBatch(images, targets, parts, completes, index, time.time() - since)
             since = time.time()
 
 

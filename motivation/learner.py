@@ -99,7 +99,7 @@ class Learner:
             waited_s += batch.waited_s * batch.parts
             if batch.completes:
                 self._step()
-                return Outcome(loss, losses, images, waited_s, batch.images)
+                return Outcome(loss, losses, images, waited_s, batch)
         return None
 
     def _forward(self, batch: MicroBatch) -> Tensor:

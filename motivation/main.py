@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -31,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run = build_run(args, args_text)
     except StartupError as error:
-        for fault in error.faults:
-            _logger.error(f"error: {fault}")
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return EXIT_BAD_INPUT
     try:
         with tidy_terminal():

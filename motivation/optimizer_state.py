@@ -7,9 +7,11 @@ optimizer keeps for a parameter: tensors shaped like it, factored ones, scalars,
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +105,7 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
     twin = _twin(optimizer, group_index, scratch)
     inner = inner_optimizer(twin)
     before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}
-    with forked_random_states(), torch.enable_grad():
+    with forked_random_states(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
         ((scratch * 0) ** 2).sum().backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))
         twin.step()
     changed = {
@@ -181,40 +183,41 @@ def _group_indices(optimizer: Optimizer) -> dict[Tensor, int]:
 
 
 def uncarriable(tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
-    """Why the state of these optimizers cannot follow a switch: every distinct reason, none if it can.
+    """Why the state of these optimizers cannot follow a switch: the reasons for one parameter, none if it can.
 
-    Probes one parameter of each distinct pair of shapes and groups.
+    Probes one parameter of each distinct pair of shapes and groups until one is found that does not work.
     """
-    name = type(inner_optimizer(base_optimizer)).__name__
-    reasons: dict[str, None] = {}
     seen = set()
     for pair in tied:
-        kind = (tuple(pair.base.shape), tuple(pair.motivated.shape), pair.link.index, pair.base_group,
-                pair.motivated_group)
-        if kind in seen:
-            continue
-        seen.add(kind)
-        try:
-            small, small_group = first_step(base_optimizer, pair.base_group, pair.base)
-            large, large_group = first_step(motivated_optimizer, pair.motivated_group, pair.motivated)
-        except Exception as error:  # an optimizer may raise anything for a shape it does not take
-            reasons[f"{name} cannot take a step on a parameter of shape {list(pair.base.shape)}: {error}"] = None
-            continue
-        for group in (small_group, large_group):
-            for key, value in group.items():
-                if not _is_scalar(value):
-                    reasons[f"{name} keeps {type(value).__name__} {key!r} in its parameter groups"] = None
-        if small.keys() != large.keys():
-            reasons[
-                f"{name} keeps {', '.join(sorted(small)) or 'nothing'} for a parameter of shape "
-                f"{list(pair.base.shape)}, but {', '.join(sorted(large)) or 'nothing'} for shape "
-                f"{list(pair.motivated.shape)}"
-            ] = None
-            continue
-        for key, value in small.items():
-            if reason := _uncarriable_value(key, value, large[key], pair):
-                reasons[f"{name} {reason}"] = None
-    return list(reasons)
+        shapes = (tuple(pair.base.shape), tuple(pair.motivated.shape))
+        kind = (*shapes, pair.link.index, pair.base_group, pair.motivated_group)
+        if kind not in seen:
+            seen.add(kind)
+            if reasons := _uncarriable_pair(pair, base_optimizer, motivated_optimizer):
+                return reasons
+    return []
+
+
+def _uncarriable_pair(pair: Tied, base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
+    name = type(inner_optimizer(base_optimizer)).__name__
+    try:
+        small, small_group = first_step(base_optimizer, pair.base_group, pair.base)
+        large, large_group = first_step(motivated_optimizer, pair.motivated_group, pair.motivated)
+    except Exception as error:  # an optimizer may raise anything for a parameter that it does not take
+        return [f"{name} cannot be probed with a parameter of shape {list(pair.base.shape)}: {error}"]
+    reasons = [
+        f"{name} keeps {type(value).__name__} {key!r} in its parameter groups"
+        for key, value in {**small_group, **large_group}.items()
+        if not _is_scalar(value)
+    ]
+    if small.keys() != large.keys():
+        return [
+            *reasons,
+            f"{name} keeps {', '.join(sorted(small)) or 'nothing'} for a parameter of shape {list(pair.base.shape)}, "
+            f"but {', '.join(sorted(large)) or 'nothing'} for shape {list(pair.motivated.shape)}",
+        ]
+    values = (_uncarriable_value(key, value, large[key], pair) for key, value in small.items())
+    return reasons + [f"{name} {reason}" for reason in values if reason]
 
 
 def _uncarriable_value(key: str, small: Any, large: Any, pair: Tied) -> str | None:

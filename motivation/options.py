@@ -7,7 +7,7 @@ import difflib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -16,9 +16,23 @@ from motivation.flags import add_all_flags
 CONFIG_HELP = "YAML file of options; the command line wins over it"
 
 
+class OptionParser(ArgumentParser):
+    """A parser whose errors are one line, with the nearest known flag, instead of two hundred lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with code 2."""
+        if message.startswith("unrecognized arguments:"):
+            known = [flag for action in self._actions for flag in action.option_strings]
+            words = message.split(": ", 1)[1].split()
+            message = "unknown: " + "; ".join(
+                word + nearest(word.partition("=")[0], known) for word in words if word.startswith("-") or len(words) == 1
+            )
+        self.exit(2, f"error: {message} (--help lists all options)\n")
+
+
 def make_parser() -> ArgumentParser:
     """The parser of `train_motivated.py`."""
-    parser = ArgumentParser(
+    parser = OptionParser(
         prog="train_motivated.py",
         description="Train a timm model, and with --motivated-model a larger one around it.",
     )

@@ -60,6 +60,7 @@ class MicroBatch:
         targets: ``[B]`` class indices, or ``[B, num_classes]`` after mixup.
         parts: micro-batches of this update; the loss is divided by it.
         completes: the optimizer steps after this one.
+        index: its number in the epoch.
         waited_s: seconds spent on getting it.
     """
 
@@ -67,6 +68,7 @@ class MicroBatch:
     targets: Tensor
     parts: int
     completes: bool
+    index: int
     waited_s: float = 0.0
 
     @property
@@ -84,14 +86,14 @@ class Outcome:
         own_losses: ``(loss, images)`` of each micro-batch on this rank.
         images: how many images all ranks together have seen.
         waited_s: seconds spent waiting for data, on this rank.
-        last_images: the images of the last micro-batch.
+        last_batch: the last micro-batch.
     """
 
     loss: DeferredScalar
     own_losses: list[tuple[DeferredScalar, int]]
     images: int
     waited_s: float
-    last_images: Any = None
+    last_batch: MicroBatch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from motivation.build import learners as make
 from motivation.build.feasible import model_faults, open_datasets
 from motivation.build.loaders import Data, make_loaders
 from motivation.build.runtime import Runtime, start_runtime
-from motivation.checks import StartupError, option_faults
+from motivation.checks import StartupError, blaming, option_faults
 from motivation.checkpoint import OUR_KEY, Saver, read_checkpoint, timm_contents
 from motivation.conditions import Condition, Never, make_condition
 from motivation.cost import forward_flops
@@ -54,44 +54,46 @@ def build_run(args: Namespace, args_text: str) -> Run:
     datasets = open_datasets(args, faults)
     if faults:
         raise StartupError(faults)
-    try:
-        return _build(args, args_text, runtime, datasets)
-    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
-        # whatever the libraries below have against the options; a programming error keeps its trace
-        raise StartupError([f"{type(error).__name__}: {error}"]) from error
+    return _build(args, args_text, runtime, datasets)
 
 
 def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[Any, Any]) -> Run:
-    base_model = make.make_model(args, Role.BASE)
+    with blaming("--model"):
+        base_model = make.make_model(args, Role.BASE)
     if args.num_classes is None:
         args.num_classes = base_model.num_classes
     make.announce(base_model, args.model, runtime)
     config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
-    data = make_loaders(args, runtime, config, patch_size, *datasets)
+    with blaming("data options"):
+        data = make_loaders(args, runtime, config, patch_size, *datasets)
     make.resolve_lr(args, runtime, data.reference_batch)
     rule = make.make_rule(args, runtime, data.reference_batch)
 
     loss = make.make_loss(args, data.mixes, runtime.device)
-    task = make.make_task(base_model, loss, args, runtime)
-    optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
-    resumed, resume_epoch = _resume_base(task, optimizer, args, runtime)
-    if args.model_ema:
-        make.add_ema(task, args)
-        if args.resume:
-            load_task_ema_checkpoint(task, args.resume)
+    with blaming("distillation options"):
+        task = make.make_task(base_model, loss, args, runtime)
+    with blaming(f"--opt {args.opt}"):
+        optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
+    with blaming(f"--resume {args.resume}"):
+        resumed, resume_epoch = _resume_base(task, optimizer, args, runtime)
+        if args.model_ema:
+            make.add_ema(task, args)
+            if args.resume:
+                load_task_ema_checkpoint(task, args.resume)
     make.finish_task(task, args, runtime)
 
     ranking = args.eval_metric if data.evaluator is not None else "loss"
     updates = data.feed.updates_per_epoch
-    schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
+    with blaming(f"--sched {args.sched}"):
+        schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
     base = Learner(Role.BASE, task, optimizer, schedule, rule)
 
     condition: Condition = Never()
     switcher, flops = Switcher(base), None
     if args.motivated_model:
-        with forked_random_states():
+        with forked_random_states(), blaming(f"--motivated-model {args.motivated_model}"):
             condition = make_condition(args.motivation_condition, args.motivation_k)
             motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
             switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
@@ -129,7 +131,8 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
     )
     if runtime.primary:
         _add_outputs(run, args, args_text, config)
-    _restore(run, resumed, args, runtime)
+    with blaming(f"--resume {args.resume}"):
+        _restore(run, resumed, args, runtime)
     _start_schedules(run, args)
     _announce_plan(run, args, data, runtime)
     return run

@@ -68,7 +68,8 @@ class ConsoleLog(Hook):
             parts.append(f"Active: {record.role.value} (share {self._motivated_updates / self._updates:.4f})")
         _logger.info("  ".join(parts))
         if self._images_to is not None:
-            _save_images(record.outcome.last_images, self._images_to / f"train-batch-{record.update}.jpg")
+            batch = record.outcome.last_batch
+            _save_images(batch.images, self._images_to / f"train-batch-{batch.index}.jpg")
 
 
 def _save_images(images: Any, path: Path) -> None:
