@@ -8,7 +8,7 @@ from collections import defaultdict
 from weight_maps.core import Link, Shapes, WeightMap, leading
 from weight_maps.registry import register_map
 
-_BLOCK = re.compile(r"^(layer\d+)\.(\d+)\.(.+)$")
+_BLOCK = re.compile(r"^(layer\d+|stages\.\d+\.blocks)\.(\d+)\.(.+)$")
 
 
 def align_blocks(base_blocks: int, motivated_blocks: int) -> list[int]:
@@ -39,7 +39,8 @@ def _depths(shapes: Shapes) -> dict[str, int]:
 def resnet_map(base: Shapes, motivated: Shapes) -> WeightMap:
     """Map of a ResNet inside a deeper one of the same widths; stem and head by name.
 
-    Works on names of the form ``layer<stage>.<block>.<rest>``, those of timm's ResNets and of ours for CIFAR.
+    Works on names of the form ``layer<stage>.<block>.<rest>`` (timm's ResNets, ours for CIFAR) and
+    ``stages.<stage>.blocks.<block>.<rest>`` (timm's pre-activation ResNets).
     """
     base_depths, motivated_depths = _depths(base), _depths(motivated)
     refusals = [

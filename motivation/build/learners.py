@@ -68,7 +68,7 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
         scriptable=args.torchscript,
         checkpoint_path=checkpoint,
     )
-    model = create_model(model_name(args, role), **settings, **options)
+    model = create_model(model_name(args, role), **{**settings, **options})
     head = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
     if head is not None and args.head_init_scale is not None:
         with torch.no_grad():

@@ -1,0 +1,232 @@
+"""A switch carries optimizer state along the map, for every optimizer that timm has here or refuses by name."""
+
+import warnings
+
+import pytest
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+from toys import Toy, pair, snapshot, update
+
+from motivation.optimizer_state import first_step, inner_optimizer, kept_axes
+from weight_maps import leading
+
+NAMES = list_optimizers()
+REFUSED = {"adahessian": "cannot be probed", "kron": "'Q'", "kronc": "'Q'", "kronw": "'Q'"}
+NOT_HERE = [name for name in NAMES if name.startswith(("bnb", "fused"))]
+"""They need a GPU library."""
+WORKS = [name for name in NAMES if name not in REFUSED and name not in NOT_HERE]
+
+LOOKS_FOR_STATE = {"adoptc", "adoptw", "cadoptc", "cadoptw"}
+"""Their first step decays the weights or not by whether there is a state at all."""
+
+
+def is_known(name):
+    return sum(name in names for names in (WORKS, REFUSED, NOT_HERE)) == 1
+
+
+def test_every_optimizer_of_timm_is_in_one_drawer():
+    assert all(is_known(name) for name in NAMES)
+
+
+def made(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pair(name, lr=1e-2)
+
+
+def assert_carried(switcher, name, to_motivated):
+    """The receiver has the sender's state on the mapped part; the sender's is untouched."""
+    small = {n: p for n, p in switcher.base.model.named_parameters()}
+    large = {n: p for n, p in switcher.motivated.model.named_parameters()}
+    base_state = inner_optimizer(switcher.base.optimizer).state
+    motivated_state = inner_optimizer(switcher.motivated.optimizer).state
+    compared = 0
+    for key, parameter in small.items():
+        sent = base_state[parameter] if to_motivated else motivated_state[large[key]]
+        for entry in sent:
+            a, b = base_state[parameter][entry], motivated_state[large[key]][entry]
+            if not isinstance(a, torch.Tensor) or a.dim() == 0:
+                assert a == b or a is b, (name, key, entry)
+            else:
+                assert torch.equal(a, b[tuple(slice(0, size) for size in a.shape)]), (name, key, entry)
+            compared += 1
+    return compared
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_switches_carry_the_state_of(name):
+    switcher = made(name)
+    pointers = {
+        tensor.data_ptr() for one in switcher.learners for tensor in one.model.state_dict().values() if tensor.numel()
+    }
+    for step in range(2):
+        update(switcher.base, step)
+    before = snapshot(switcher.base)
+    switcher.switch()
+    compared = assert_carried(switcher, name, to_motivated=True)
+    switcher.switch()
+    after = snapshot(switcher.base)
+    for part in ("model", "state"):
+        for key, value in before[part].items():
+            for a, b in zip(value.values(), after[part][key].values()) if part == "state" else [(value, after[part][key])]:
+                assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, (name, key)
+    assert before["groups"] == after["groups"]
+    switcher.switch()
+    update(switcher.motivated, 3)
+    switcher.switch()
+    assert assert_carried(switcher, name, to_motivated=False) == compared or name == "momentum"
+    update(switcher.base, 4)
+    for one in switcher.learners:
+        for tensor in one.model.state_dict().values():
+            assert torch.isfinite(tensor.float()).all()
+            assert not tensor.numel() or tensor.data_ptr() in pointers, f"{name} replaced a weight"
+
+
+@pytest.mark.parametrize("name", ["lookahead_sgd", "lookahead_adamw", "lookahead_lamb", "lookahead_rmsproptf"])
+def test_lookahead_carries_slow_weights_and_its_counter(name):
+    switcher = made(name)
+    for step in range(7):
+        update(switcher.base, step)
+    switcher.switch()
+    assert_carried(switcher, name, to_motivated=True)
+    assert all(group["lookahead_step"] == 7 for group in switcher.motivated.optimizer.param_groups)
+    for step in range(6):
+        update(switcher.motivated, step)
+    switcher.switch()
+    assert_carried(switcher, name, to_motivated=False)
+
+
+@pytest.mark.parametrize("name", [f"lookahead_{name}" for name in WORKS])
+def test_lookahead_is_accepted_around(name):
+    made(name)
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *(f"lookahead_{name}" for name in REFUSED)])
+def test_refused_by_name_at_start_up(name):
+    with pytest.raises(ValueError, match=REFUSED[name.removeprefix("lookahead_")]):
+        made(name)
+
+
+@pytest.mark.parametrize("name", NOT_HERE)
+def test_not_installed_here(name):
+    with pytest.raises((AssertionError, ImportError, RuntimeError)):
+        create_optimizer_v2(Toy(), opt=name, lr=0.1)
+
+
+def first_updates(name):
+    """A parameter after its first update: from no state, and from the state that a switch makes."""
+    torch.manual_seed(0)
+    values, gradient = torch.randn(6, 5), torch.randn(6, 5)
+    for given in (False, True):
+        parameter = nn.Parameter(values.clone())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer = create_optimizer_v2([parameter], opt=name, lr=0.01, weight_decay=0.1, momentum=0.9)
+        if given:
+            initial, _ = first_step(optimizer, 0, parameter)
+            inner_optimizer(optimizer).state[parameter].update(initial)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        yield parameter.detach().clone()
+
+
+@pytest.mark.parametrize("name", [name for name in WORKS if name not in LOOKS_FOR_STATE])
+def test_made_state_is_the_optimizers_own_first_step(name):
+    assert torch.equal(*first_updates(name))
+
+
+@pytest.mark.parametrize("name", sorted(LOOKS_FOR_STATE))
+def test_an_optimizer_that_looks_for_its_state_takes_another_first_step(name):
+    """Documented in docs/method.md; if this fails, an optimizer can leave the list."""
+    assert not torch.equal(*first_updates(name))
+
+
+def test_rmsproptf_starts_new_rows_at_one_not_zero():
+    switcher = pair("rmsproptf", wide=True)
+    update(switcher.base)
+    switcher.switch()
+    weight = dict(switcher.motivated.model.named_parameters())["head.weight"]
+    state = switcher.motivated.optimizer.state[weight]
+    assert torch.equal(state["square_avg"][:, 4:], torch.ones(3, 2))
+    assert not torch.equal(state["square_avg"][:, :4], torch.ones(3, 4))
+
+
+def test_momentum_of_mapped_slice_is_carried_and_the_rest_starts_at_zero():
+    switcher = pair("sgd", wide=True)
+    update(switcher.base)
+    switcher.switch()
+    small = dict(switcher.base.model.named_parameters())["blocks.0.weight"]
+    large = dict(switcher.motivated.model.named_parameters())["blocks.0.weight"]
+    carried = switcher.motivated.optimizer.state[large]["momentum_buffer"]
+    assert torch.equal(carried[:4, :4], switcher.base.optimizer.state[small]["momentum_buffer"])
+    assert carried[4:].abs().sum() == carried[:, 4:].abs().sum() == 0
+
+
+def test_differential_tensors_get_no_state_before_their_first_update():
+    switcher = pair("adamw", wide=False)
+    update(switcher.base)
+    switcher.switch()
+    new = dict(switcher.motivated.model.named_parameters())["blocks.2.weight"]
+    assert new not in switcher.motivated.optimizer.state
+    update(switcher.motivated)
+    assert switcher.motivated.optimizer.state[new]["step"] == 1
+    old = dict(switcher.motivated.model.named_parameters())["blocks.0.weight"]
+    assert switcher.motivated.optimizer.state[old]["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["lamb", "adan"])
+def test_counters_of_a_parameter_group_are_carried_whole(name):
+    switcher = pair(name)
+    for step in range(3):
+        update(switcher.base, step)
+    switcher.switch()
+    assert [group["step"] for group in switcher.motivated.optimizer.param_groups] == [3, 3]
+    update(switcher.motivated)
+    switcher.switch()
+    assert [group["step"] for group in switcher.base.optimizer.param_groups] == [4, 4]
+
+
+def test_the_probe_leaves_optimizer_and_random_states_alone():
+    switcher = pair("adamw")
+    update(switcher.base)
+    before, states = snapshot(switcher.base), torch.get_rng_state()
+    first_step(switcher.base.optimizer, 0, next(switcher.base.model.parameters()))
+    after = snapshot(switcher.base)
+    assert torch.equal(states, torch.get_rng_state())
+    assert before["groups"] == after["groups"]
+    assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
+
+
+@pytest.mark.parametrize(
+    ("state", "parameter", "expected"),
+    [
+        ((4, 3), (4, 3), [(0, 1)]),
+        ((4,), (4, 3), [(0,)]),
+        ((1, 3), (4, 3), [(-1, 1)]),
+        ((64, 3, 3), (64, 64, 3, 3), [(0, 2, 3), (1, 2, 3)]),
+        ((5,), (4, 3), []),
+        ((2, 3), (4, 3), []),
+    ],
+)
+def test_factored_state_is_read_from_its_shape(state, parameter, expected):
+    assert [axes for axes in kept_axes(state, parameter) if axes in expected] == expected
+    assert bool(kept_axes(state, parameter)) == bool(expected)
+
+
+def test_adafactor_that_factors_one_side_only_is_refused():
+    from timm.optim import Adafactor
+    from toys import Role, learner, toy_map
+
+    from motivation.switcher import Switcher
+
+    base, motivated = Toy(4, 1), Toy(6, 1)
+    one, other = learner(base), learner(motivated, Role.MOTIVATED)
+    one.optimizer = Adafactor(base.parameters(), lr=0.1, min_dim_size_to_factor=5)
+    other.optimizer = Adafactor(motivated.parameters(), lr=0.1, min_dim_size_to_factor=5)
+    with pytest.raises(ValueError, match="exp_avg_sq_row"):
+        Switcher(one, other, toy_map(base))
+
+
+def test_whole_index_is_the_leading_index():
+    assert leading((2, 3)) == (((0, 2),), ((0, 3),))

@@ -1,0 +1,242 @@
+"""The program on real images: the invariants of the algorithm, its files, its flags together."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from conftest import DIGITS, MOTIVATED, assert_equal, load
+
+from motivation.build import build_run
+from motivation.conditions import next_streak
+from motivation.loop import train as train_loop
+from motivation.options import parse
+from motivation.random_states import random_states, set_random_states
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder):
+    return [row["loss"] for row in rows(folder / "updates.csv")]
+
+
+VARIANTS = {
+    "plain": (),
+    "recipe": ("--opt", "lamb", "--mixup", "0.2", "--reprob", "0.3", "--drop", "0.2", "--model-ema", "--clip-grad", "1"),
+    "recalibrated": ("--motivation-bn-recalibrate", "2"),
+    "separate": ("--motivation-bn", "separate", "--dist-bn", "", "-j", "1"),
+}
+
+
+@pytest.mark.parametrize("flags", VARIANTS.values(), ids=VARIANTS)
+def test_never_is_training_the_base_alone(train, flags):
+    plain = train(*flags, name="plain")
+    never = train(*flags, *MOTIVATED, "--motivation-condition", "never", name="never")
+    assert losses(plain) == losses(never)
+    a, b = load(plain / "last.pth.tar"), load(never / "last.pth.tar")
+    for key in ("state_dict", "state_dict_ema", "optimizer", "metric"):
+        assert (key in a) == (key in b)
+        if key in a:
+            assert_equal(b[key], a[key], key)
+    for one, other in zip(rows(plain / "summary.csv"), rows(never / "summary.csv")):
+        assert one.items() <= other.items()
+
+
+def built(*flags, output):
+    return build_run(*parse([*DIGITS, "--output", str(output), *map(str, flags)]))
+
+
+def test_always_is_training_the_motivated_model_alone(tmp_path):
+    flags = ("--opt", "adamw", "--lr", "0.01", "--mixup", "0.3", "--drop", "0.1")
+    always = built(*flags, *MOTIVATED, "--motivation-condition", "always", output=tmp_path / "a")
+    always.switcher.expand()
+    start = tmp_path / "start.pth"
+    torch.save(always.switcher.motivated.model.state_dict(), start)
+    states = random_states()
+    train_loop(always)
+
+    alone = built(*flags, "--model", "resnet14_cifar", "--initial-checkpoint", start, output=tmp_path / "b")
+    set_random_states(states)
+    train_loop(alone)
+    assert losses(always.folder) == losses(alone.folder)
+    assert_equal(always.switcher.motivated.model.state_dict(), alone.switcher.base.model.state_dict())
+    assert [r.motivated for r in always.records] == [r.base for r in alone.records]
+
+
+def test_the_rule_can_be_recomputed_from_updates_csv(train):
+    folder = train(*MOTIVATED, "-b", "60", "--epochs", "3")
+    streak, previous, epoch, actives = 0, None, None, []
+    for row in rows(folder / "updates.csv"):
+        if row["epoch"] != epoch:
+            streak, previous, epoch = 0, None, row["epoch"]
+        assert row["active"] == ("motivated" if streak >= 1 else "base")
+        streak, previous = next_streak(streak, previous, float(row["loss"])), float(row["loss"])
+        assert int(row["streak"]) == streak
+        actives.append(row["active"])
+    assert {"motivated", "base"} == set(actives)
+    summary = rows(folder / "summary.csv")
+    assert sum(int(row["motivated_updates"]) for row in summary) == actives.count("motivated")
+    assert sum(int(row["base_updates"]) for row in summary) == actives.count("base")
+
+
+def test_what_a_motivated_run_leaves_behind(train, capsys):
+    folder = train(*MOTIVATED)
+    base = ["args.yaml", "checkpoint-0.pth.tar", "checkpoint-1.pth.tar", "last.pth.tar", "model_best.pth.tar"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*base, "motivated", "summary.csv", "updates.csv"])
+    assert sorted(p.name for p in (folder / "motivated").iterdir()) == base[1:]
+    columns = list(rows(folder / "summary.csv")[0])
+    assert columns[:6] == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
+    assert columns[6:] == [
+        "motivated_eval_loss", "motivated_eval_top1", "motivated_eval_top5", "base_updates", "motivated_updates",
+        "switches", "average_flops", "seconds",
+    ]  # fmt: skip
+    out = capsys.readouterr().out
+    results = json.loads(out[out.index("--result") + 8 : out.index("]\n") + 1])
+    assert results[0].keys() == {"epoch", "train", "validation", "motivated_validation"}
+    assert "share     " in out
+    assert "(expected 0.5000)" in out
+    assert yaml.safe_load((folder / "args.yaml").read_text())["motivated_model"] == "resnet14_cifar"
+
+
+@pytest.mark.parametrize("bn", [(), ("--motivation-bn-recalibrate", "2"), ("--motivation-bn", "separate")])
+def test_the_files_hold_the_models_that_were_evaluated(train, bn):
+    folder = train(*MOTIVATED, *bn)
+    from motivation.data import SklearnDigits
+
+    data = SklearnDigits("validation")
+    images = torch.stack([torch.from_numpy(np.array(image)).float()[None] / 255 for image, _ in data])
+    images, targets = (images - 0.3) / 0.36, torch.tensor(data.targets)
+    last = rows(folder / "summary.csv")[-1]
+    for name, file, column in (
+        ("resnet8_cifar", folder / "last.pth.tar", "eval_top1"),
+        ("resnet14_cifar", folder / "motivated" / "last.pth.tar", "motivated_eval_top1"),
+    ):
+        model = timm.create_model(name, num_classes=10, in_chans=1, checkpoint_path=str(file)).eval()
+        with torch.no_grad():
+            top1 = (model(images).argmax(1) == targets).float().mean().item() * 100
+        assert top1 == pytest.approx(float(last[column]), abs=0.01)
+        assert load(file)["arch"] == name
+        assert load(file)["metric"] == float(last[column])
+
+
+def test_recalibration_is_undone_after_the_checkpoint(train):
+    kept = train(*MOTIVATED, name="kept")
+    again = train(*MOTIVATED, "--motivation-bn-recalibrate", "3", name="again")
+    assert losses(kept) == losses(again)
+    a, b = load(kept / "last.pth.tar"), load(again / "last.pth.tar")
+    statistics = b["motivation"]["running_statistics"]["base"]
+    for name, value in a["state_dict"].items():
+        if name in statistics:
+            assert torch.equal(statistics[name], value), name
+        else:
+            assert torch.equal(b["state_dict"][name], value), name
+    assert not torch.equal(a["state_dict"]["bn1.running_mean"], b["state_dict"]["bn1.running_mean"])
+
+
+TOGETHER = {
+    "ema_accumulation_clipping": ("--model-ema", "--model-ema-decay", "0.9", "--grad-accum-steps", "2", "--clip-grad", "0.5"),
+    "bf16_channels_last": ("--amp", "--amp-dtype", "bfloat16", "--channels-last"),
+    "bf16_weights": ("--model-dtype", "bfloat16", "--opt", "adamw", "--lr", "0.01"),
+    "mixup_bce_lamb": ("--mixup", "0.1", "--cutmix", "1", "--bce-loss", "--bce-target-thresh", "0.2", "--opt", "lamb"),
+    "updates_schedule_noise": ("--sched-on-updates", "--lr-noise", "0.2", "--warmup-epochs", "1"),
+    "plateau": ("--sched", "plateau", "--patience-epochs", "0"),
+    "no_schedule": ("--sched", "none"),
+    "augmentation_splits": ("--aug-splits", "2", "--jsd-loss", "--split-bn", "--aa", "augmix-m3-w2", "--train-pad", "0"),
+    "no_prefetcher_workers": ("--no-prefetcher", "-j", "1", "--reprob", "0.3"),
+    "scheduled_sizes": ("--train-img-sizes", "8", "16", "--train-batch-sizes", "120", "60", "--train-pad", "0"),
+    "drops": ("--drop", "0.1", "--drop-path", "0.1", "--motivated-drop", "0", "--motivated-drop-path", "0.3"),
+    "val_interval_loss_metric": ("--val-interval", "2", "--eval-metric", "loss"),
+    "no_validation": ("--val-split", ""),
+    "not_evaluated": ("--motivated-eval", "none"),
+    "recovery": ("--recovery-interval", "2"),
+    "grad_checkpointing": ("--grad-checkpointing",),
+    "sync_flags_alone": ("--sync-bn", "--dist-bn", "broadcast", "--synchronize-step"),
+    "cifar_policy": ("--aa", "cifar10", "--input-size", "3", "16", "16", "--mean", "0.3", "0.3", "0.3"),
+    "validation_size": ("--val-input-size", "1", "16", "16", "--crop-pct", "0.9"),
+    "motivated_kwargs": ("--model-kwargs", "shortcut=A", "--motivated-model-kwargs", "bn_momentum=0.2"),
+    "lookahead": ("--opt", "lookahead_adam", "--lr", "0.01"),
+}
+
+
+@pytest.mark.parametrize("flags", TOGETHER.values(), ids=TOGETHER)
+def test_a_motivated_run_works_with(train, flags):
+    folder = train(*MOTIVATED, *flags)
+    updates = rows(folder / "updates.csv")
+    assert {row["active"] for row in updates} == {"base", "motivated"}
+    assert all(np.isfinite(float(row["loss"])) for row in updates)
+    assert load(folder / "motivated" / "last.pth.tar")["arch"] == "resnet14_cifar"
+
+
+def test_a_motivated_run_works_compiled(train):
+    eager = train(*MOTIVATED, "--model-ema", name="eager")
+    compiled = train(*MOTIVATED, "--torchcompile", "eager", "--model-ema", name="compiled")
+    assert losses(eager) == losses(compiled)
+    assert_equal(load(compiled / "last.pth.tar")["state_dict"], load(eager / "last.pth.tar")["state_dict"])
+
+
+@pytest.mark.parametrize("kind", ["logit", "feature", "token"])
+def test_a_motivated_run_distils(kind, train, monkeypatch):
+    import comparison_models  # noqa: F401  (the distilled transformers)
+
+    def teacher(**kwargs):
+        torch.manual_seed(0)
+        return timm.create_model("resnet8_cifar", num_classes=10)
+
+    monkeypatch.setattr("timm.task.distillation.create_model", teacher)
+    flags = ["--input-size", "3", "8", "8", "--mean", "0.3", "0.3", "0.3", "--kd-model-name", "resnet8_cifar"]
+    models = MOTIVATED
+    if kind == "token":
+        models = ["--model", "comparison_deit", "--motivated-model", "comparison_deit_deeper", "--motivation-k", "1",
+                  "--input-size", "3", "32", "32", "--lr", "0.01"]  # fmt: skip
+    folder = train(*flags, *models, "--kd-distill-type", kind, "--model-ema")
+    assert {row["active"] for row in rows(folder / "updates.csv")} == {"base", "motivated"}
+
+
+def test_a_resumed_motivated_run_is_the_run_that_was_not_interrupted(train):
+    flags = (*MOTIVATED, "--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "120")
+    whole = train(*flags, "--epochs", "4", "--min-lr", "0.05", name="whole")
+    train(*flags, "--epochs", "2", "--min-lr", "0.05", name="part")
+    part = train(*flags, "--epochs", "4", "--min-lr", "0.05", "--resume", whole.parent / "part" / "last.pth.tar", name="part")
+    assert losses(whole) == losses(part)
+    for file in ("last.pth.tar", "motivated/last.pth.tar", "model_best.pth.tar"):
+        a, b = load(whole / file), load(part / file)
+        for key in a.keys() - {"args", "motivation"}:
+            assert_equal(b[key], a[key], f"{file}/{key}")
+    for one, other in zip(rows(whole / "summary.csv"), rows(part / "summary.csv"), strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def test_timms_own_loaders_read_the_files(train):
+    folder = train(*MOTIVATED)
+    from timm.models import load_state_dict
+    from timm.task import ClassificationTask, resume_task_checkpoint
+
+    model = timm.create_model("resnet14_cifar", num_classes=10, in_chans=1)
+    task = ClassificationTask(model, torch.nn.CrossEntropyLoss(), verbose=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    optimizer = timm.optim.create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9)
+    path = str(folder / "motivated" / "last.pth.tar")
+    assert resume_task_checkpoint(task, path, optimizer=optimizer) == 2
+    assert_equal(model.state_dict(), load_state_dict(path))
+
+
+def test_console_lines_name_the_active_model(train, caplog):
+    with caplog.at_level("INFO"):
+        train(*MOTIVATED, "--log-interval", "1")
+    lines = [r.message for r in caplog.records if r.message.startswith("Train:")]
+    pattern = (
+        r"Train: \d+ \[ +\d+/\d+ \( *\d+%\)\]  Loss: \S+ \(\S+\)  Time: \S+s, +\S+/s  \(\S+s, +\S+/s\)  LR: \S+  "
+        r"Data: \S+ \(\S+\)  Active: (base|motivated) \(share 0\.\d{4}\)"
+    )
+    assert len(lines) == 10
+    assert all(re.fullmatch(pattern, line) for line in lines)
+    assert any("motivated" in line for line in lines)
+    tests = [r.message for r in caplog.records if r.message.startswith("Test")]
+    assert any(line.startswith("Test (motivated)") for line in tests)

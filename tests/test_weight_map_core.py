@@ -1,0 +1,117 @@
+"""A map places every base tensor, says all that is wrong with it, and copies there and back without loss."""
+
+import pytest
+import torch
+
+from weight_maps import Link, WeightMap, WeightMapError, leading, register_map
+from weight_maps.registry import _builders
+
+BASE = {"a": (2, 3), "b": (4,)}
+LARGE = {"a": (5, 6), "b": (9,), "c": (7,)}
+
+
+def links(**over):
+    made = {"a": Link("a", "a", leading((2, 3))), "b": Link("b", "b", leading((4,)))}
+    made.update(over)
+    return tuple(made.values())
+
+
+def faults(weights_map, base=BASE, motivated=LARGE):
+    with pytest.raises(WeightMapError) as caught:
+        weights_map.check(base, motivated)
+    return caught.value.faults
+
+
+def test_a_good_map_passes():
+    WeightMap(links()).check(BASE, LARGE)
+
+
+def test_every_fault_is_listed_at_once():
+    weights_map = WeightMap(
+        (
+            Link("a", "a", (((0, 2),), ((4, 7),))),  # beyond the end
+            Link("b", "nowhere", leading((4,))),
+            Link("ghost", "c", leading((4,))),
+        ),
+        {"spook": "gone"},
+        ("the builder's own reason",),
+    )
+    found = "\n".join(faults(weights_map, {**BASE, "d": (1,)}))
+    for expected in ("axis 1 would take 7 of 6", "no nowhere", "no such tensor", "d: neither mapped", "spook", "own reason"):
+        assert expected in found
+
+
+def test_a_shape_that_differs_after_indexing_is_a_fault():
+    assert "has shape [2, 2]" in faults(WeightMap(links(a=Link("a", "a", (((0, 2),), ((0, 2),))))))[0]
+
+
+def test_a_wrong_number_of_axes_is_a_fault():
+    assert "axes indexed" in faults(WeightMap(links(a=Link("a", "b", leading((2, 3))))))[0]
+
+
+def test_two_base_tensors_on_the_same_target_are_a_fault():
+    weights_map = WeightMap((Link("a", "c", leading((4,))), Link("b", "c", (((3, 7),),))))
+    assert faults(weights_map, {"a": (4,), "b": (4,)}) == ["b and a: both on the same part of c"]
+
+
+def test_two_base_tensors_on_disjoint_parts_are_fine():
+    WeightMap((Link("a", "c", leading((3,))), Link("b", "c", (((3, 7),),)))).check({"a": (3,), "b": (4,)}, LARGE)
+
+
+def test_an_axis_that_takes_an_element_twice_is_a_fault():
+    assert "twice" in faults(WeightMap((Link("b", "b", (((0, 2), (1, 3)),)),)), {"b": (4,)})[0]
+
+
+def test_a_base_tensor_mapped_twice_is_a_fault():
+    found = faults(WeightMap((*links(), Link("b", "c", leading((4,))))))
+    assert found == ["b: mapped twice"]
+
+
+def test_a_declared_unmapped_tensor_is_no_fault_and_stays_out_of_the_pairs():
+    weights_map = WeightMap(links()).without(["b"], "kept apart")
+    weights_map.check(BASE, LARGE)
+    assert [link.base for link in weights_map.links] == ["a"]
+    assert weights_map.unmapped == {"b": "kept apart"}
+
+
+def test_expand_then_extract_restores_the_base_and_leaves_the_rest():
+    base = {name: torch.randn(shape) for name, shape in BASE.items()}
+    large = {name: torch.randn(shape) for name, shape in LARGE.items()}
+    base_before, large_before = ({k: v.clone() for k, v in d.items()} for d in (base, large))
+    weights_map = WeightMap(links())
+    weights_map.expand(base, large)
+    assert torch.equal(large["a"][:2, :3], base_before["a"])
+    assert torch.equal(large["a"][2:], large_before["a"][2:])
+    assert torch.equal(large["a"][:, 3:], large_before["a"][:, 3:])
+    assert torch.equal(large["c"], large_before["c"])
+    base["a"].zero_()
+    weights_map.extract(large, base)
+    assert all(torch.equal(base[name], base_before[name]) for name in base)
+
+
+def test_runs_of_an_axis_keep_their_order_like_a_fused_qkv():
+    small, large = torch.arange(6.0), torch.zeros(12)
+    link = Link("qkv", "qkv", (((0, 2), (4, 6), (8, 10)),))
+    WeightMap((link,)).expand({"qkv": small}, {"qkv": large})
+    assert large.tolist() == [0, 1, 0, 0, 2, 3, 0, 0, 4, 5, 0, 0]
+    assert link.shape == (6,)
+    assert not link.covers((12,))
+    assert Link("b", "b", leading((4,))).covers((4,))
+
+
+def test_a_prefixed_map_is_the_map_of_two_parents():
+    weights_map = WeightMap(links(), {"d": "why"}).prefixed("student.")
+    assert {link.base for link in weights_map.links} == {"student.a", "student.b"}
+    assert weights_map.unmapped == {"student.d": "why"}
+
+
+def test_a_pattern_is_registered_once():
+    @register_map("toy_once*")
+    def builder(base, motivated):
+        return WeightMap(())
+
+    try:
+        with pytest.raises(ValueError, match="registered already"):
+            register_map("toy_once*")(builder)
+    finally:
+        del _builders["toy_once*"]
