@@ -1,0 +1,1 @@
+"""Motivated training: a larger model takes over a smaller one when things go well (arXiv 2602.21064)."""

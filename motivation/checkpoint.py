@@ -24,6 +24,7 @@ _logger = logging.getLogger("train")
 
 OUR_KEY = "motivation"
 _EXTENSION = ".pth.tar"
+_Entry = tuple[str, float | None]
 
 
 def timm_contents(learner: Learner, args: Namespace, arch: str, epoch: int, metric: float | None) -> dict[str, Any]:
@@ -117,13 +118,13 @@ class Saver:
         self.best_metric: float | None = None
         self.best_epoch: int | None = None
         self._contents = contents
-        self._kept: list[tuple[str, float | None]] = []
+        self._kept: list[_Entry] = []
         self._recoveries: list[Path] = []
 
     def save(self, epoch: int, metric: float | None) -> None:
         """Write the state after ``epoch`` as ``last`` and, if it is among the best, as ``checkpoint-<epoch>``."""
         name = f"checkpoint-{epoch}{_EXTENSION}"
-        kept = self._ranked([entry for entry in self._kept if entry[0] != name] + [(name, metric)])
+        kept = self._ranked((name, metric), [entry for entry in self._kept if entry[0] != name])
         self._kept, dropped = kept[: self.history], kept[self.history :]
         is_best = metric is not None and (self.best_metric is None or self._better(metric, self.best_metric))
         if is_best:
@@ -152,11 +153,11 @@ class Saver:
     def _better(self, metric: float, than: float) -> bool:
         return metric < than if self.decreasing else metric > than
 
-    def _ranked(self, entries: list[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
-        """Best first, ties in order of age; without a metric last, newest first."""
-        with_metric = [entry for entry in entries if entry[1] is not None]
-        without = [entry for entry in entries if entry[1] is None]
-        return sorted(with_metric, key=lambda e: e[1] or 0.0, reverse=not self.decreasing) + without[::-1]
+    def _ranked(self, new: _Entry, kept: list[_Entry]) -> list[_Entry]:
+        """Best first, ties in order of age; those without a metric behind them, newest first."""
+        ranked = [entry for entry in [*kept, new] if entry[1] is not None]
+        unranked = [entry for entry in [new, *kept] if entry[1] is None]
+        return sorted(ranked, key=lambda e: e[1] or 0.0, reverse=not self.decreasing) + unranked
 
     def state_dict(self) -> dict[str, Any]:
         """Best metric and history."""

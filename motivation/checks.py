@@ -53,8 +53,9 @@ def _name_faults(args: Namespace) -> Iterator[str]:
     yield from _unknown_model("--model", args.model)
     yield from _unknown_model("--kd-model-name", args.kd_model_name)
     optimizer = args.opt.lower().removeprefix("lookahead_").replace("_", "")
-    if optimizer not in list_optimizers():
-        yield f"--opt: timm has no optimizer {args.opt!r}{nearest(optimizer, list_optimizers())}"
+    known_optimizers = [str(name) for name in list_optimizers()]
+    if optimizer not in known_optimizers:
+        yield f"--opt: timm has no optimizer {args.opt!r}{nearest(optimizer, known_optimizers)}"
     for flag, value, known in (
         ("--sched", args.sched, SCHEDULES),
         ("--eval-metric", args.eval_metric, ("top1", "top5", "loss")),
@@ -70,7 +71,8 @@ def _name_faults(args: Namespace) -> Iterator[str]:
 
 def _unknown_model(flag: str, name: str | None) -> Iterator[str]:
     if name and ":" not in name and not timm.is_model(name):  # a colon: hf-hub:..., local-dir:...
-        yield f"{flag}: timm has no model {name!r}{nearest(name.split('.')[0], timm.list_models())}"
+        known = [str(model) for model in timm.list_models()]
+        yield f"{flag}: timm has no model {name!r}{nearest(name.split('.')[0], known)}"
 
 
 def _motivation_faults(args: Namespace) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Condition:
     reads_loss: ClassVar[bool] = True
     """Whether `observe` reads the loss; if not, the run never waits for it."""
 
-    streak: int | None = None
+    streak: Any = None
     """Length of the present streak, for the log; None where there is none."""
 
     @property
@@ -122,7 +122,7 @@ class FallingLoss(Condition):
         if k < 1:
             raise ValueError(f"k is the length of a streak, at least 1, not {k}")
         self.k = k
-        self.streak = 0
+        self.streak: int = 0
         self._previous: float | None = None
 
     @property

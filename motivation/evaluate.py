@@ -176,7 +176,8 @@ class Recalibration:
                     model(self.prepare(images))
         if self.world_size > 1:
             for layer in layers:
-                for statistic in (layer.running_mean, layer.running_var):
+                statistics: list[Any] = [layer.running_mean, layer.running_var]
+                for statistic in statistics:
                     dist.all_reduce(statistic)
                     statistic /= self.world_size
 

@@ -28,12 +28,15 @@ class _Group:
         self._group.add_argument(flag, nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE", help=help)
 
 
-def add_data_flags(parser: ArgumentParser) -> None:
+def _add_data_flags(parser: ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DIR", const=None, help="data folder (older form of --data-dir)")
     g = _Group(parser, "Data")
     g.value("--data-dir", type=None, metavar="DIR", help="folder of the data set")
     g.value(
-        "--dataset", default="", type=None, metavar="KIND/NAME",
+        "--dataset",
+        default="",
+        type=None,
+        metavar="KIND/NAME",
         help="torch/cifar10, hfds/..., tfds/..., wds/..., sklearn/digits; empty: a folder of class folders, or tars",
     )
     g.value("--train-split", default="train", type=None, metavar="NAME", help="split to train on")
@@ -48,7 +51,7 @@ def add_data_flags(parser: ArgumentParser) -> None:
     g.switch("--dataset-trust-remote-code", help="run code that comes with a Hugging Face data set")
 
 
-def add_model_flags(parser: ArgumentParser) -> None:
+def _add_model_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Model")
     g.value("--model", default="resnet50", metavar="NAME", help="timm model; in a motivated run the base model")
     g.switch("--pretrained", help="begin with timm's pretrained weights")
@@ -61,13 +64,20 @@ def add_model_flags(parser: ArgumentParser) -> None:
     g.value("--img-size", type=int, metavar="PX", help="side of square input images; default the model's own")
     g.value("--in-chans", type=int, metavar="N", help="channels of the input images; default 3")
     g.value("--input-size", type=int, nargs=3, metavar=("C", "H", "W"), help="size of the input images")
-    g.value("--val-input-size", type=int, nargs=3, metavar=("C", "H", "W"),
-            help="size of the validation images; default that of the training images, as in timm")
+    g.value(
+        "--val-input-size",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="size of the validation images; default that of the training images, as in timm",
+    )
     g.value("--crop-pct", type=float, metavar="X", help="part of a validation image that the centre crop keeps")
     g.value("--mean", type=float, nargs="+", metavar="X", help="mean of the pixels, per channel, in 0..1")
     g.value("--std", type=float, nargs="+", metavar="X", help="standard deviation of the pixels, per channel")
     g.value("--interpolation", default="", metavar="NAME", help="how images are resized: bilinear, bicubic, ...")
-    g.value("-b", "--batch-size", default=128, type=int, metavar="N", help="training images of one micro-batch per rank")
+    g.value(
+        "-b", "--batch-size", default=128, type=int, metavar="N", help="training images of one micro-batch per rank"
+    )
     g.value("-vb", "--validation-batch-size", type=int, metavar="N", help="default: --batch-size")
     g.switch("--channels-last", help="NHWC memory layout")
     g.value("--fuser", default="", metavar="NAME", help="TorchScript fuser: te, old, nvfuser")
@@ -83,7 +93,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     g.value("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="torch.compile the models")
 
 
-def add_device_flags(parser: ArgumentParser) -> None:
+def _add_device_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Device")
     g.value("--device", default="cuda", metavar="NAME", help="cuda, cpu, mps, npu, ...")
     g.switch("--amp", help="mixed precision")
@@ -95,7 +105,7 @@ def add_device_flags(parser: ArgumentParser) -> None:
     g.value("--device-modules", nargs="+", metavar="MODULE", help="Python modules to import first")
 
 
-def add_optimizer_flags(parser: ArgumentParser) -> None:
+def _add_optimizer_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Optimizer")
     g.value("--opt", default="sgd", metavar="NAME", help="timm optimizer")
     g.value("--opt-eps", type=float, metavar="X", help="epsilon; default the optimizer's own")
@@ -110,10 +120,14 @@ def add_optimizer_flags(parser: ArgumentParser) -> None:
     g.pairs("--opt-kwargs", help="further arguments of the optimizer")
 
 
-def add_schedule_flags(parser: ArgumentParser) -> None:
+def _add_schedule_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Learning rate schedule")
-    g.value("--sched", default="cosine", metavar="NAME",
-            help="cosine, tanh, step, multistep, plateau, poly, or none; timm's")
+    g.value(
+        "--sched",
+        default="cosine",
+        metavar="NAME",
+        help="cosine, tanh, step, multistep, plateau, poly, or none; timm's",
+    )
     g.switch("--sched-on-updates", help="change the learning rate after every update, not every epoch")
     g.value("--lr", type=float, metavar="X", help="learning rate; default from --lr-base")
     g.value("--lr-base", default=0.1, type=float, metavar="X", help="learning rate for --lr-base-size images an update")
@@ -140,12 +154,17 @@ def add_schedule_flags(parser: ArgumentParser) -> None:
     g.value("--decay-rate", "--dr", default=0.1, type=float, metavar="X", help="factor of a step; power of poly")
 
 
-def add_augmentation_flags(parser: ArgumentParser) -> None:
+def _add_augmentation_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Augmentation")
     g.switch("--no-aug", help="train on validation-like images")
     g.value("--train-crop-mode", metavar="MODE", help="rrc, rkrc or rkrr")
-    g.value("--train-pad", default=0, type=int, metavar="PX",
-            help="resize to the input size, pad by this much, crop at random; replaces the random resized crop")
+    g.value(
+        "--train-pad",
+        default=0,
+        type=int,
+        metavar="PX",
+        help="resize to the input size, pad by this much, crop at random; replaces the random resized crop",
+    )
     g.value("--scale", default=[0.08, 1.0], type=float, nargs="+", metavar="X", help="area of a random crop")
     g.value("--ratio", default=[3 / 4, 4 / 3], type=float, nargs="+", metavar="X", help="aspect ratio of a random crop")
     g.value("--hflip", default=0.5, type=float, metavar="P", help="probability of a horizontal flip")
@@ -154,8 +173,11 @@ def add_augmentation_flags(parser: ArgumentParser) -> None:
     g.value("--color-jitter-prob", type=float, metavar="P", help="probability of colour jitter; default always")
     g.value("--grayscale-prob", type=float, metavar="P", help="probability of turning grey")
     g.value("--gaussian-blur-prob", type=float, metavar="P", help="probability of blur")
-    g.value("--aa", metavar="POLICY",
-            help="rand-..., augmix-..., v0, original, 3a of timm; cifar10 for AutoAugment's CIFAR-10 policy")
+    g.value(
+        "--aa",
+        metavar="POLICY",
+        help="rand-..., augmix-..., v0, original, 3a of timm; cifar10 for AutoAugment's CIFAR-10 policy",
+    )
     g.value("--aug-repeats", default=0, type=float, metavar="N", help="repeated augmentation (distributed runs)")
     g.value("--aug-splits", default=0, type=int, metavar="N", help="augmentation splits, 0 or at least 2")
     g.switch("--jsd-loss", help="Jensen-Shannon consistency over the augmentation splits")
@@ -183,12 +205,14 @@ def add_augmentation_flags(parser: ArgumentParser) -> None:
     g.value("--drop-block", type=float, metavar="P", help="drop block")
 
 
-def add_batchnorm_flags(parser: ArgumentParser) -> None:
+def _add_batchnorm_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "BatchNorm")
     g.value("--bn-momentum", type=float, metavar="X", help="momentum of the running statistics")
     g.value("--bn-eps", type=float, metavar="X", help="epsilon")
     g.switch("--sync-bn", help="statistics over all ranks")
-    g.value("--dist-bn", default="reduce", metavar="HOW", help="how ranks share running statistics: reduce, broadcast, ''")
+    g.value(
+        "--dist-bn", default="reduce", metavar="HOW", help="how ranks share running statistics: reduce, broadcast, ''"
+    )
     g.switch("--split-bn", help="statistics of their own for each augmentation split")
     g = _Group(parser, "Average of the weights")
     g.switch("--model-ema", help="track an exponential moving average and evaluate it")
@@ -197,7 +221,7 @@ def add_batchnorm_flags(parser: ArgumentParser) -> None:
     g.switch("--model-ema-warmup", help="let the decay grow at the start")
 
 
-def add_run_flags(parser: ArgumentParser) -> None:
+def _add_run_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Run")
     g.value("--seed", default=42, type=int, metavar="N", help="random seed")
     g.value("--worker-seeding", default="all", metavar="HOW", help="all or part")
@@ -220,49 +244,79 @@ def add_run_flags(parser: ArgumentParser) -> None:
     g.value("--wandb-resume-id", default="", metavar="ID", help="its run to resume")
 
 
-def add_size_flags(parser: ArgumentParser) -> None:
+def _add_size_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Training sizes that vary")
     g.value("--train-img-sizes", type=int, nargs="+", metavar="PX", help="image sizes that batches are drawn from")
     g.value("--train-batch-sizes", type=int, nargs="+", metavar="N", help="a batch size for each of them")
     g.value("--train-size-probs", type=float, nargs="+", metavar="P", help="a weight for each of them")
-    g.value("--train-size-schedule", default="constant", choices=("constant", "progressive"),
-            help="progressive: from the first size to the last")
-    g.value("--train-size-schedule-spread", default=0.65, type=float, metavar="X", help="spread around the present size")
+    g.value(
+        "--train-size-schedule",
+        default="constant",
+        choices=("constant", "progressive"),
+        help="progressive: from the first size to the last",
+    )
+    g.value(
+        "--train-size-schedule-spread", default=0.65, type=float, metavar="X", help="spread around the present size"
+    )
     g.value("--train-size-random-mix", default=0.1, type=float, metavar="X", help="part of batches of any size")
-    g.value("--train-batches-per-epoch", "--train-steps-per-epoch", type=int, metavar="N",
-            help="micro-batches of an epoch; default from the mean batch size")
-    g.value("--variable-batch-loss-scale", default="none", choices=("none", "sqrt", "linear"),
-            help="weight of a batch's loss by its size")
+    g.value(
+        "--train-batches-per-epoch",
+        "--train-steps-per-epoch",
+        type=int,
+        metavar="N",
+        help="micro-batches of an epoch; default from the mean batch size",
+    )
+    g.value(
+        "--variable-batch-loss-scale",
+        default="none",
+        choices=("none", "sqrt", "linear"),
+        help="weight of a batch's loss by its size",
+    )
     g = _Group(parser, "NaFlex loader")
     g.switch("--naflex-loader", help="batches of patches; for NaFlex models")
-    g.value("--naflex-train-seq-lens", default=[128, 256, 576, 784, 1024], type=int, nargs="+", metavar="N",
-            help="sequence lengths of training")
+    g.value(
+        "--naflex-train-seq-lens",
+        default=[128, 256, 576, 784, 1024],
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="sequence lengths of training",
+    )
     g.value("--naflex-max-seq-len", default=576, type=int, metavar="N", help="sequence length of validation")
     g.value("--naflex-patch-sizes", type=int, nargs="+", metavar="PX", help="patch sizes of training")
     g.value("--naflex-patch-size-probs", type=float, nargs="+", metavar="P", help="a weight for each of them")
-    g.value("--naflex-loss-scale", default="linear", choices=("none", "sqrt", "linear"),
-            help="weight of a batch's loss by its size")
+    g.value(
+        "--naflex-loss-scale",
+        default="linear",
+        choices=("none", "sqrt", "linear"),
+        help="weight of a batch's loss by its size",
+    )
     g.switch("--naflex-patchify-channels-first", help="flatten patches channel by channel")
 
 
-def add_distillation_flags(parser: ArgumentParser) -> None:
+def _add_distillation_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Distillation")
     g.value("--kd-model-name", metavar="NAME", help="timm model that teaches, pretrained")
     g.value("--kd-distill-type", default="logit", choices=("logit", "feature", "token"), help="what is matched")
     g.value("--kd-loss-type", default="kl", metavar="NAME", help="loss on the logits: kl")
     g.value("--distill-loss-weight", type=float, metavar="X", help="weight of the teacher's loss")
-    g.value("--task-loss-weight", type=float, metavar="X",
-            help="weight of the labels' loss; alone it makes the teacher's one minus it")
+    g.value(
+        "--task-loss-weight",
+        type=float,
+        metavar="X",
+        help="weight of the labels' loss; alone it makes the teacher's one minus it",
+    )
     g.value("--kd-temperature", default=4.0, type=float, metavar="T", help="temperature of both softmaxes")
     g.value("--kd-student-feature-dim", type=int, metavar="N", help="width of the student's features")
     g.value("--kd-teacher-feature-dim", type=int, metavar="N", help="width of the teacher's features")
     g.value("--kd-token-distill-type", default="soft", choices=("soft", "hard"), help="targets of the token head")
 
 
-def add_motivation_flags(parser: ArgumentParser) -> None:
+def _add_motivation_flags(parser: ArgumentParser) -> None:
     """The flags that are new here."""
     g = _Group(
-        parser, "Motivation",
+        parser,
+        "Motivation",
         "A second, larger model takes over while the condition holds. Without --motivated-model nothing of it applies.",
     )
     g.value("--motivated-model", metavar="NAME", help="timm model that contains --model")
@@ -274,22 +328,47 @@ def add_motivation_flags(parser: ArgumentParser) -> None:
     g.value("--motivated-drop-path", type=float, metavar="P", help="stochastic depth; default --drop-path")
     g.value("--motivated-drop-block", type=float, metavar="P", help="drop block; default --drop-block")
     g.switch("--motivated-pretrained", help="begin with timm's pretrained weights; the base is then laid over them")
-    g.value("--motivated-initial-checkpoint", default="", metavar="FILE",
-            help="weights to begin with; the base is then laid over them")
-    g.value("--motivated-eval", default="synced", choices=("synced", "none"),
-            help="synced: evaluate it with the base's present weights in their place")
+    g.value(
+        "--motivated-initial-checkpoint",
+        default="",
+        metavar="FILE",
+        help="weights to begin with; the base is then laid over them",
+    )
+    g.value(
+        "--motivated-eval",
+        default="synced",
+        choices=("synced", "none"),
+        help="synced: evaluate it with the base's present weights in their place",
+    )
     g = _Group(parser, "BatchNorm of the two models")
-    g.value("--motivation-bn", default="copy", choices=("copy", "separate"),
-            help="carry running statistics at a switch (the paper), or let each model keep its own")
-    g.value("--motivation-bn-recalibrate", default=0, type=int, metavar="N",
-            help="re-estimate them on N training batches before each evaluation; also in a plain run")
+    g.value(
+        "--motivation-bn",
+        default="copy",
+        choices=("copy", "separate"),
+        help="carry running statistics at a switch (the paper), or let each model keep its own",
+    )
+    g.value(
+        "--motivation-bn-recalibrate",
+        default=0,
+        type=int,
+        metavar="N",
+        help="re-estimate them on N training batches before each evaluation; also in a plain run",
+    )
 
 
 def add_all_flags(parser: ArgumentParser) -> None:
     """Every flag, group by group."""
     for add in (
-        add_data_flags, add_model_flags, add_device_flags, add_optimizer_flags, add_schedule_flags,
-        add_augmentation_flags, add_batchnorm_flags, add_run_flags, add_size_flags, add_distillation_flags,
-        add_motivation_flags,
+        _add_data_flags,
+        _add_model_flags,
+        _add_device_flags,
+        _add_optimizer_flags,
+        _add_schedule_flags,
+        _add_augmentation_flags,
+        _add_batchnorm_flags,
+        _add_run_flags,
+        _add_size_flags,
+        _add_distillation_flags,
+        _add_motivation_flags,
     ):
         add(parser)

@@ -179,4 +179,3 @@ class Learner:
         if self.ema is not None and "state_dict_ema" in state:
             self.task.load_checkpoint_state(state["state_dict_ema"], state.get("task_state_ema"), ema=True)
         self.idle_decay = state["idle_decay"]
-

@@ -70,7 +70,7 @@ class Run:
     recovery_interval: int = 0
     world_size: int = 1
     ranking: str = "top1"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     records: list[EpochRecord] = field(default_factory=list)
     interrupted: bool = False
     flops: dict[Role, float] | None = None
@@ -92,13 +92,19 @@ def train(run: Run) -> None:
                 with run.judge.verdict() as (base, motivated):
                     counts = run.switcher.counts
                     record = EpochRecord(
-                        epoch, train_loss, base, motivated, run.switcher.base.lr, counts - before, counts.copy(),
+                        epoch,
+                        train_loss,
+                        base,
+                        motivated,
+                        run.switcher.base.lr,
+                        counts - before,
+                        counts.copy(),
                         time.time() - began,
                     )
+                    run.records.append(record)
                     run.hooks.epoch_end(record)
                     metric = record.metric(run.ranking)
                     _save(run, record, metric)
-                run.records.append(record)
             else:
                 _logger.info("No evaluation is due after this epoch.")
             run.clock.end_epoch(epoch, metric)

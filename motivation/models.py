@@ -154,7 +154,8 @@ class CifarResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, 64, H / 4, W / 4]``"""
         x = self.act1(self.bn1(self.conv1(x)))
-        for stage in (self.layer1, self.layer2, self.layer3):
+        stages: list[Any] = [self.layer1, self.layer2, self.layer3]
+        for stage in stages:
             x = checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
         return x
 

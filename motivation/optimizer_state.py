@@ -54,8 +54,8 @@ def inner_optimizer(optimizer: Optimizer) -> Optimizer:
 
 
 def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Everything but state, groups and hooks; a generator is copied, so that a probe draws nothing from the real one."""
-    attributes = {}
+    """Everything but state, groups and hooks; generators are copied, so that a probe draws nothing from them."""
+    attributes: dict[str, Any] = {}
     for name, value in vars(optimizer).items():
         if name in ("state", "param_groups", "_base_optimizer"):
             continue
@@ -108,9 +108,7 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
     with forked_random_states(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
         ((scratch * 0) ** 2).sum().backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))
         twin.step()
-    changed = {
-        k: v for k, v in inner.param_groups[0].items() if k != "params" and (k not in before or before[k] != v)
-    }
+    changed = {k: v for k, v in inner.param_groups[0].items() if k != "params" and (k not in before or before[k] != v)}
     state = inner.state[scratch]
     initial = dict(state.first) if isinstance(state, _FirstValues) else dict(state)
     if twin is not inner:
@@ -143,8 +141,13 @@ def kept_axes(shape: Sequence[int], parameter_shape: Sequence[int]) -> list[tupl
     ]
 
 
-def _axes_of_state(link: Link, base: Sequence[int], base_parameter: Sequence[int],
-                   motivated: Sequence[int], motivated_parameter: Sequence[int]) -> tuple[int, ...] | None:
+def _axes_of_state(
+    link: Link,
+    base: Sequence[int],
+    base_parameter: Sequence[int],
+    motivated: Sequence[int],
+    motivated_parameter: Sequence[int],
+) -> tuple[int, ...] | None:
     """The parameter axes that a state tensor keeps, agreed by both models; None where the shapes do not tell."""
     readings = [axes for axes in kept_axes(base, base_parameter) if axes in kept_axes(motivated, motivated_parameter)]
     indices = {tuple(((0, 1),) if axis < 0 else link.index[axis] for axis in axes) for axes in readings}
@@ -166,8 +169,13 @@ class Tied:
     motivated_group: int
 
 
-def tie(links: Iterable[Link], base_parameters: dict[str, Tensor], motivated_parameters: dict[str, Tensor],
-        base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[Tied]:
+def tie(
+    links: Iterable[Link],
+    base_parameters: dict[str, Tensor],
+    motivated_parameters: dict[str, Tensor],
+    base_optimizer: Optimizer,
+    motivated_optimizer: Optimizer,
+) -> list[Tied]:
     """All linked parameters that both optimizers train."""
     base_groups, motivated_groups = _group_indices(base_optimizer), _group_indices(motivated_optimizer)
     tied = []
@@ -203,7 +211,7 @@ def _uncarriable_pair(pair: Tied, base_optimizer: Optimizer, motivated_optimizer
     try:
         small, small_group = first_step(base_optimizer, pair.base_group, pair.base)
         large, large_group = first_step(motivated_optimizer, pair.motivated_group, pair.motivated)
-    except Exception as error:  # an optimizer may raise anything for a parameter that it does not take
+    except Exception as error:  # noqa: BLE001  (an optimizer may raise anything for a parameter it does not take)
         return [f"{name} cannot be probed with a parameter of shape {list(pair.base.shape)}: {error}"]
     reasons = [
         f"{name} keeps {type(value).__name__} {key!r} in its parameter groups"
@@ -271,8 +279,9 @@ class StateCarrier:
         self._carry_counters(to_motivated)
         return copies
 
-    def _carry(self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool,
-               copies: list[tuple[Tensor, Tensor]]) -> None:
+    def _carry(
+        self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool, copies: list[tuple[Tensor, Tensor]]
+    ) -> None:
         value = source[key]
         if not isinstance(value, Tensor):
             target[key] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import difflib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -25,7 +24,9 @@ class OptionParser(ArgumentParser):
             known = [flag for action in self._actions for flag in action.option_strings]
             words = message.split(": ", 1)[1].split()
             message = "unknown: " + "; ".join(
-                word + nearest(word.partition("=")[0], known) for word in words if word.startswith("-") or len(words) == 1
+                word + nearest(word.partition("=")[0], known)
+                for word in words
+                if word.startswith("-") or len(words) == 1
             )
         self.exit(2, f"error: {message} (--help lists all options)\n")
 
@@ -92,5 +93,3 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """
     close = difflib.get_close_matches(name, known, n=3)
     return f" (did you mean {', '.join(close)}?)" if close else ""
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -210,5 +209,3 @@ class Mean:
     def mean(self) -> float:
         """0 before the first value."""
         return self.total / self.count if self.count else 0.0
-
-

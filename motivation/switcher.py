@@ -53,7 +53,8 @@ class Switcher:
         self._to_base: Copies = []
         if motivated is None:
             return
-        assert weights_map is not None and batchnorm in BATCHNORM_CHOICES
+        assert weights_map is not None
+        assert batchnorm in BATCHNORM_CHOICES
         if batchnorm == "separate":
             weights_map = weights_map.without(running_statistics(base.model), "each model keeps its own statistics")
         self._plan(base, motivated, weights_map)

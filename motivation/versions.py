@@ -21,7 +21,7 @@ NEEDED = {
 def version_faults() -> list[str]:
     """One line for each package that does not fit; none if all do."""
     faults = []
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (pip does not look at it for a script)
         faults.append(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
     for package, (lowest, below) in NEEDED.items():
         try:

@@ -9,7 +9,8 @@ from motivation.main import main
 from motivation.random_states import random_states, set_random_states
 
 DIGITS = [
-    "--dataset", "sklearn/digits", "--input-size", "1", "8", "8", "--num-classes", "10", "--mean", "0.3", "--std", "0.36",
+    "--dataset", "sklearn/digits", "--input-size", "1", "8", "8", "--num-classes", "10", "--mean", "0.3",
+    "--std", "0.36",
     "--device", "cpu", "-b", "240", "-vb", "180", "-j", "0", "--epochs", "2", "--lr", "0.05", "--warmup-epochs", "0",
     "--model", "resnet8_cifar", "--train-pad", "1", "--hflip", "0", "--color-jitter", "0", "--smoothing", "0",
 ]  # fmt: skip

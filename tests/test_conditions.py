@@ -5,7 +5,14 @@ import random
 
 import pytest
 
-from motivation.conditions import Condition, condition_names, expected_share, make_condition, next_streak, register_condition
+from motivation.conditions import (
+    Condition,
+    condition_names,
+    expected_share,
+    make_condition,
+    next_streak,
+    register_condition,
+)
 from motivation.conditions import _conditions as registry
 
 

@@ -37,8 +37,8 @@ def made(name):
 
 def assert_carried(switcher, name, to_motivated):
     """The receiver has the sender's state on the mapped part; the sender's is untouched."""
-    small = {n: p for n, p in switcher.base.model.named_parameters()}
-    large = {n: p for n, p in switcher.motivated.model.named_parameters()}
+    small = dict(switcher.base.model.named_parameters())
+    large = dict(switcher.motivated.model.named_parameters())
     base_state = inner_optimizer(switcher.base.optimizer).state
     motivated_state = inner_optimizer(switcher.motivated.optimizer).state
     compared = 0
@@ -69,7 +69,9 @@ def test_switches_carry_the_state_of(name):
     after = snapshot(switcher.base)
     for part in ("model", "state"):
         for key, value in before[part].items():
-            for a, b in zip(value.values(), after[part][key].values()) if part == "state" else [(value, after[part][key])]:
+            for a, b in (
+                zip(value.values(), after[part][key].values()) if part == "state" else [(value, after[part][key])]
+            ):
                 assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, (name, key)
     assert before["groups"] == after["groups"]
     switcher.switch()

@@ -29,7 +29,19 @@ def losses(folder):
 
 VARIANTS = {
     "plain": (),
-    "recipe": ("--opt", "lamb", "--mixup", "0.2", "--reprob", "0.3", "--drop", "0.2", "--model-ema", "--clip-grad", "1"),
+    "recipe": (
+        "--opt",
+        "lamb",
+        "--mixup",
+        "0.2",
+        "--reprob",
+        "0.3",
+        "--drop",
+        "0.2",
+        "--model-ema",
+        "--clip-grad",
+        "1",
+    ),
     "recalibrated": ("--motivation-bn-recalibrate", "2"),
     "separate": ("--motivation-bn", "separate", "--dist-bn", "", "-j", "1"),
 }
@@ -141,14 +153,31 @@ def test_recalibration_is_undone_after_the_checkpoint(train):
 
 
 TOGETHER = {
-    "ema_accumulation_clipping": ("--model-ema", "--model-ema-decay", "0.9", "--grad-accum-steps", "2", "--clip-grad", "0.5"),
+    "ema_accumulation_clipping": (
+        "--model-ema",
+        "--model-ema-decay",
+        "0.9",
+        "--grad-accum-steps",
+        "2",
+        "--clip-grad",
+        "0.5",
+    ),
     "bf16_channels_last": ("--amp", "--amp-dtype", "bfloat16", "--channels-last"),
     "bf16_weights": ("--model-dtype", "bfloat16", "--opt", "adamw", "--lr", "0.01"),
     "mixup_bce_lamb": ("--mixup", "0.1", "--cutmix", "1", "--bce-loss", "--bce-target-thresh", "0.2", "--opt", "lamb"),
     "updates_schedule_noise": ("--sched-on-updates", "--lr-noise", "0.2", "--warmup-epochs", "1"),
     "plateau": ("--sched", "plateau", "--patience-epochs", "0"),
     "no_schedule": ("--sched", "none"),
-    "augmentation_splits": ("--aug-splits", "2", "--jsd-loss", "--split-bn", "--aa", "augmix-m3-w2", "--train-pad", "0"),
+    "augmentation_splits": (
+        "--aug-splits",
+        "2",
+        "--jsd-loss",
+        "--split-bn",
+        "--aa",
+        "augmix-m3-w2",
+        "--train-pad",
+        "0",
+    ),
     "no_prefetcher_workers": ("--no-prefetcher", "-j", "1", "--reprob", "0.3"),
     "scheduled_sizes": ("--train-img-sizes", "8", "16", "--train-batch-sizes", "120", "60", "--train-pad", "0"),
     "drops": ("--drop", "0.1", "--drop-path", "0.1", "--motivated-drop", "0", "--motivated-drop-path", "0.3"),
@@ -203,7 +232,9 @@ def test_a_resumed_motivated_run_is_the_run_that_was_not_interrupted(train):
     flags = (*MOTIVATED, "--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "120")
     whole = train(*flags, "--epochs", "4", "--min-lr", "0.05", name="whole")
     train(*flags, "--epochs", "2", "--min-lr", "0.05", name="part")
-    part = train(*flags, "--epochs", "4", "--min-lr", "0.05", "--resume", whole.parent / "part" / "last.pth.tar", name="part")
+    part = train(
+        *flags, "--epochs", "4", "--min-lr", "0.05", "--resume", whole.parent / "part" / "last.pth.tar", name="part"
+    )
     assert losses(whole) == losses(part)
     for file in ("last.pth.tar", "motivated/last.pth.tar", "model_best.pth.tar"):
         a, b = load(whole / file), load(part / file)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import assert_equal, load
 from PIL import Image
 
 SCRIPT = os.environ.get("TIMM_TRAIN_SCRIPT")
@@ -57,13 +58,16 @@ CASES = {
     "mixup_off_epoch": "--lr 0.05 --mixup 0.4 --mixup-off-epoch 1 -j 1",
     "bce_mixup": "--lr 0.05 --bce-loss --mixup 0.1 --cutmix 1.0 --bce-target-thresh 0.2",
     "bce_smoothing_sum": "--lr 0.01 --bce-loss --bce-sum --smoothing 0.2",
-    "jsd_augmix_split_bn": "--lr 0.01 --aug-splits 3 --jsd-loss --split-bn --aa augmix-m3-w3 --resplit --reprob 0.3 -b 8",
+    "jsd_augmix_split_bn": "--lr 0.01 --aug-splits 3 --jsd-loss --split-bn --aa augmix-m3-w3 --resplit --reprob 0.3 "
+    "-b 8",
     # augmentation
     "randaugment_erasing": "--lr 0.05 --aa rand-m6-mstd0.5-inc1 --reprob 0.5 --recount 2",
     "autoaugment_original": "--lr 0.05 --aa original --remode rand --reprob 0.25",
     "no_aug": "--lr 0.05 --no-aug",
-    "crop_rkrc_vflip_jitter": "--lr 0.05 --train-crop-mode rkrc --vflip 0.3 --color-jitter-prob 0.5 --grayscale-prob 0.2",
-    "scale_ratio_bicubic": "--lr 0.05 --scale 0.5 1.0 --ratio 0.9 1.1 --train-interpolation bicubic --interpolation bicubic",
+    "crop_rkrc_vflip_jitter": "--lr 0.05 --train-crop-mode rkrc --vflip 0.3 --color-jitter-prob 0.5 "
+    "--grayscale-prob 0.2",
+    "scale_ratio_bicubic": "--lr 0.05 --scale 0.5 1.0 --ratio 0.9 1.1 --train-interpolation bicubic "
+    "--interpolation bicubic",
     "grey_input": "--lr 0.05 --in-chans 1 --input-size 1 32 32",
     # averages, accumulation, clipping
     "ema": "--lr 0.05 --model-ema --model-ema-decay 0.9",
@@ -175,28 +179,6 @@ def arguments(flags, images, output, weights):
     ]  # fmt: skip
 
 
-def checkpoint(path):
-    import argparse
-
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def assert_same(ours, theirs, where):
-    if isinstance(theirs, torch.Tensor):
-        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), where
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in theirs:
-            assert_same(ours[key], theirs[key], f"{where}/{key}")
-    elif isinstance(theirs, (list, tuple)):
-        assert len(ours) == len(theirs), where
-        for index, (a, b) in enumerate(zip(ours, theirs)):
-            assert_same(a, b, f"{where}/{index}")
-    else:
-        assert ours == theirs or (ours != ours and theirs != theirs), where
-
-
 def compare_runs(ours, theirs):
     """Same files, same numbers in them."""
     our_files = {p.name for p in ours.iterdir()} - {"updates.csv"}
@@ -207,9 +189,9 @@ def compare_runs(ours, theirs):
     for key in their_args.keys() - {"output", "resume"}:
         assert our_args[key] == their_args[key], key
     for path in sorted(theirs.glob("*.pth.tar")):
-        a, b = checkpoint(ours / path.name), checkpoint(path)
+        a, b = load(ours / path.name), load(path)
         for key in b.keys() - {"args", "saver"}:
-            assert_same(a[key], b[key], f"{path.name}/{key}")
+            assert_equal(a[key], b[key], f"{path.name}/{key}")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -220,7 +202,9 @@ def test_plain_run_is_timms_bit_for_bit(name, harness, images, weights, tmp_path
     compare_runs(tmp_path / "ours" / "run", tmp_path / "timm" / "run")
 
 
-@pytest.mark.parametrize("flags", ["--lr 0.05 --reprob 0.4", "--opt lamb --lr 5e-3 --model-ema", "--no-resume-opt --lr 0.1"])
+@pytest.mark.parametrize(
+    "flags", ["--lr 0.05 --reprob 0.4", "--opt lamb --lr 5e-3 --model-ema", "--no-resume-opt --lr 0.1"]
+)
 def test_resuming_timms_checkpoint_is_timms_resume(flags, harness, images, weights, tmp_path):
     first = arguments(flags, images, tmp_path / "first", weights)
     harness("timm", [*first, "--epochs", "2"], tmp_path / "first.log")

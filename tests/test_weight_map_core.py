@@ -37,7 +37,14 @@ def test_every_fault_is_listed_at_once():
         ("the builder's own reason",),
     )
     found = "\n".join(faults(weights_map, {**BASE, "d": (1,)}))
-    for expected in ("axis 1 would take 7 of 6", "no nowhere", "no such tensor", "d: neither mapped", "spook", "own reason"):
+    for expected in (
+        "axis 1 would take 7 of 6",
+        "no nowhere",
+        "no such tensor",
+        "d: neither mapped",
+        "spook",
+        "own reason",
+    ):
         assert expected in found
 
 

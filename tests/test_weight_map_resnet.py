@@ -21,7 +21,14 @@ def places(base, motivated, **kwargs):
 
 @pytest.mark.parametrize(
     ("base", "motivated", "expected"),
-    [(3, 5, [0, 1, 4]), (5, 5, [0, 1, 2, 3, 4]), (2, 3, [0, 2]), (1, 4, [0]), (1, 1, [0]), (6, 23, [0, 1, 2, 3, 4, 22])],
+    [
+        (3, 5, [0, 1, 4]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (2, 3, [0, 2]),
+        (1, 4, [0]),
+        (1, 1, [0]),
+        (6, 23, [0, 1, 2, 3, 4, 22]),
+    ],
 )
 def test_blocks_align_as_the_paper_says(base, motivated, expected):
     assert align_blocks(base, motivated) == expected
@@ -42,11 +49,15 @@ def test_cifar_resnet20_lies_in_resnet32_tensor_by_tensor():
         assert target == name.replace(".2.", ".4.") if ".2." in name else target == name
 
 
+TWO_TO_3463 = {"layer1.1": "layer1.2", "layer2.1": "layer2.3", "layer3.1": "layer3.5", "layer4.1": "layer4.2"}
+"""Stages of 2 blocks in stages of 3, 4, 6 and 3."""
+
+
 @pytest.mark.parametrize(
     ("base", "motivated", "moved"),
     [
-        ("resnet18", "resnet34", {"layer1.1": "layer1.2", "layer2.1": "layer2.3", "layer3.1": "layer3.5", "layer4.1": "layer4.2"}),
-        ("resnet26", "resnet50", {"layer1.1": "layer1.2", "layer2.1": "layer2.3", "layer3.1": "layer3.5", "layer4.1": "layer4.2"}),
+        ("resnet18", "resnet34", TWO_TO_3463),
+        ("resnet26", "resnet50", TWO_TO_3463),
         ("resnet50", "resnet152", {"layer2.3": "layer2.7", "layer3.5": "layer3.35"}),
         ("resnet50d", "resnet101d", {"layer3.5": "layer3.22"}),
         ("wide_resnet50_2", "wide_resnet101_2", {"layer3.5": "layer3.22"}),

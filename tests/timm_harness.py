@@ -38,7 +38,7 @@ def run_in_child(program, argv, log) -> int:
         code = program() or 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
     finally:
         sys.stdout.flush()

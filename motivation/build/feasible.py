@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from timm import is_model
 from timm.data import resolve_data_config
-from torch import nn
 
 from motivation.build.learners import channels, make_model, model_name
 from motivation.build.loaders import make_datasets
@@ -25,7 +24,7 @@ def model_faults(args: Namespace) -> list[str]:
     The models are built on the meta device, so that this costs neither memory nor random numbers.
     """
     roles = [Role.BASE, Role.MOTIVATED] if args.motivated_model else [Role.BASE]
-    models: dict[Role, nn.Module] = {}
+    models: dict[Role, Any] = {}
     faults = []
     for role in roles:
         name = model_name(args, role)
@@ -33,7 +32,7 @@ def model_faults(args: Namespace) -> list[str]:
             continue
         try:
             models[role] = _shape_of_model(args, role)
-        except Exception as error:  # a model may raise anything for arguments that it does not take
+        except Exception as error:  # noqa: BLE001  (a model may raise anything for arguments that it does not take)
             flag = "--model" if role is Role.BASE else "--motivated-model"
             faults.append(f"{flag}: {name} cannot be made: {type(error).__name__}: {error}")
     if Role.BASE in models and Role.MOTIVATED in models:
@@ -50,7 +49,7 @@ def model_faults(args: Namespace) -> list[str]:
     return faults
 
 
-def _shape_of_model(args: Namespace, role: Role) -> nn.Module:
+def _shape_of_model(args: Namespace, role: Role) -> Any:
     blank = copy.copy(args)
     blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
     blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
@@ -67,11 +66,11 @@ def open_datasets(args: Namespace, faults: list[str]) -> tuple[Any, Any]:
         base = _shape_of_model(args, Role.BASE)
         size = resolve_data_config(vars(args), model=base)["input_size"]
         classes = base.num_classes
-    except Exception:  # hub models, and what `model_faults` has said already
+    except Exception:  # noqa: BLE001  (hub models, and what `model_faults` has said already)
         size, classes = (channels(args), 224, 224), args.num_classes
     try:
         train, validation = make_datasets(args, size)
-    except Exception as error:  # each kind of data set has its own exceptions
+    except Exception as error:  # noqa: BLE001  (each kind of data set has its own exceptions)
         faults.append(f"--dataset: {args.dataset or args.data_dir} cannot be opened: {error}")
         return None, None
     for split, dataset in ((args.train_split, train), (args.val_split, validation)):

@@ -55,7 +55,7 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
     elif args.pretrained_path:
         # timm: a file goes before url and hub; -1 classes make the head adapt
         options["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
-    settings = dict(
+    settings: dict[str, Any] = dict(
         pretrained=pretrained,
         in_chans=channels(args),
         num_classes=args.num_classes,
@@ -68,7 +68,7 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
         scriptable=args.torchscript,
         checkpoint_path=checkpoint,
     )
-    model = create_model(model_name(args, role), **{**settings, **options})
+    model: Any = create_model(model_name(args, role), **{**settings, **options})
     head = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
     if head is not None and args.head_init_scale is not None:
         with torch.no_grad():
@@ -94,7 +94,7 @@ def place_model(model: nn.Module, args: Namespace, runtime: Runtime) -> nn.Modul
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
     model.to(device=runtime.device, dtype=runtime.dtype)
     if args.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     if runtime.distributed and args.sync_bn:
         args.dist_bn = ""  # all ranks have the same statistics already
         model = convert_sync_batchnorm(model)
@@ -106,7 +106,9 @@ def place_model(model: nn.Module, args: Namespace, runtime: Runtime) -> nn.Modul
 def make_loss(args: Namespace, mixes: bool, device: torch.device) -> nn.Module:
     """The training loss; smoothing is done by the mixing, where there is one."""
     loss: nn.Module
-    binary = dict(target_threshold=args.bce_target_thresh, sum_classes=args.bce_sum, pos_weight=args.bce_pos_weight)
+    binary: dict[str, Any] = dict(
+        target_threshold=args.bce_target_thresh, sum_classes=args.bce_sum, pos_weight=args.bce_pos_weight
+    )
     if args.jsd_loss:
         loss = JsdCrossEntropy(num_splits=args.aug_splits, smoothing=args.smoothing)
     elif mixes:
@@ -126,7 +128,7 @@ def make_task(model: nn.Module, loss: nn.Module, args: Namespace, runtime: Runti
     Args:
         teacher: of another task, to share; None to make it from ``--kd-model-name``.
     """
-    common = dict(criterion=loss, device=runtime.device, dtype=runtime.dtype, verbose=runtime.primary)
+    common: dict[str, Any] = dict(criterion=loss, device=runtime.device, dtype=runtime.dtype, verbose=runtime.primary)
     if args.kd_model_name is None:
         return ClassificationTask(model=model, **common)
     common |= dict(
@@ -136,7 +138,9 @@ def make_task(model: nn.Module, loss: nn.Module, args: Namespace, runtime: Runti
         task_loss_weight=args.task_loss_weight,
     )
     if args.kd_distill_type == "feature":
-        widths = dict(student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim)
+        widths: dict[str, Any] = dict(
+            student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim
+        )
         return FeatureDistillationTask(**common, **widths)
     common["temperature"] = args.kd_temperature
     if args.kd_distill_type == "token":

@@ -18,8 +18,8 @@ from motivation.build import learners as make
 from motivation.build.feasible import model_faults, open_datasets
 from motivation.build.loaders import Data, make_loaders
 from motivation.build.runtime import Runtime, start_runtime
-from motivation.checks import StartupError, blaming, option_faults
 from motivation.checkpoint import OUR_KEY, Saver, read_checkpoint, timm_contents
+from motivation.checks import StartupError, blaming, option_faults
 from motivation.conditions import Condition, Never, make_condition
 from motivation.cost import forward_flops
 from motivation.hooks import Hook, HookList
@@ -200,9 +200,14 @@ def _resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -
         scaler = runtime.scaler
         if "amp_scaler" in contents:
             scaler.load_state_dict(contents["amp_scaler"])
-    epoch = resume_task_checkpoint(
-        task, args.resume, optimizer=None if args.no_resume_opt else optimizer, log_info=runtime.primary
-    )
+    try:
+        epoch = resume_task_checkpoint(
+            task, args.resume, optimizer=None if args.no_resume_opt else optimizer, log_info=runtime.primary
+        )
+    except (RuntimeError, ValueError) as error:
+        arch = contents.get("arch", args.model)
+        why = f"it is of {arch}, --model is {args.model}" if arch != args.model else " ".join(str(error).split())[:300]
+        raise ValueError(f"the checkpoint does not fit: {why}") from error
     ours = contents.get(OUR_KEY, {})
     if ours.get("update") is not None:
         epoch = contents["epoch"]
@@ -333,4 +338,3 @@ def _announce_plan(run: Run, args: Namespace, data: Data, runtime: Runtime) -> N
             "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "
             "trains it more."
         )
-

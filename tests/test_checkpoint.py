@@ -1,0 +1,98 @@
+"""Checkpoints: timm's names and order, never half a file."""
+
+import os
+
+import pytest
+import torch
+
+from motivation import checkpoint
+from motivation.checkpoint import Saver, link_or_copy, read_checkpoint, write_whole
+
+
+def saver(folder, **options):
+    return Saver(folder, lambda epoch, metric, update: {"epoch": epoch, "metric": metric, "update": update}, **options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_best_are_kept_and_the_rest_is_dropped(tmp_path):
+    one = saver(tmp_path, history=2)
+    for epoch, metric in enumerate([50.0, 70.0, 60.0, 10.0]):
+        one.save(epoch, metric)
+    assert names(tmp_path) == ["checkpoint-1.pth.tar", "checkpoint-2.pth.tar", "last.pth.tar", "model_best.pth.tar"]
+    assert read_checkpoint(tmp_path / "model_best.pth.tar")["epoch"] == 1
+    assert read_checkpoint(tmp_path / "last.pth.tar")["epoch"] == 3
+    assert (one.best_metric, one.best_epoch) == (70.0, 1)
+
+
+def test_lower_is_better_for_a_loss_and_ties_keep_the_earlier(tmp_path):
+    one = saver(tmp_path, decreasing=True, history=1)
+    for epoch, metric in enumerate([3.0, 1.0, 1.0, 2.0]):
+        one.save(epoch, metric)
+    assert (one.best_metric, one.best_epoch) == (1.0, 1)
+    assert "checkpoint-1.pth.tar" in names(tmp_path)
+
+
+def test_without_a_metric_the_newest_are_kept(tmp_path):
+    one = saver(tmp_path, history=2)
+    for epoch in range(4):
+        one.save(epoch, None)
+    assert names(tmp_path) == ["checkpoint-2.pth.tar", "checkpoint-3.pth.tar", "last.pth.tar"]
+
+
+def test_history_is_resumed(tmp_path):
+    one = saver(tmp_path, history=2)
+    one.save(0, 50.0)
+    one.save(1, 40.0)
+    other = saver(tmp_path, history=2)
+    other.load_state_dict(one.state_dict())
+    other.save(2, 45.0)
+    assert "checkpoint-0.pth.tar" in names(tmp_path)
+    assert "checkpoint-1.pth.tar" not in names(tmp_path)
+    assert other.best_epoch == 0
+
+
+def test_two_recovery_files_are_kept(tmp_path):
+    one = saver(tmp_path)
+    for update in (4, 9, 14):
+        one.save_recovery(0, update)
+    assert names(tmp_path) == ["recovery-0-14.pth.tar", "recovery-0-9.pth.tar"]
+    assert read_checkpoint(tmp_path / "recovery-0-14.pth.tar")["update"] == 14
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth.tar"
+    write_whole({"epoch": 1}, path)
+
+    def full_disk(contents, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_whole({"epoch": 2}, path)
+    monkeypatch.undo()
+    assert read_checkpoint(path)["epoch"] == 1
+
+
+def test_where_there_are_no_links_a_copy_is_made(tmp_path, monkeypatch):
+    write_whole({"epoch": 1}, tmp_path / "a")
+
+    def no_links(source, target):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert read_checkpoint(tmp_path / "b")["epoch"] == 1
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_damaged_file_is_said_to_be_one(tmp_path):
+    write_whole({"weights": torch.zeros(1000)}, tmp_path / "whole")
+    (tmp_path / "half").write_bytes((tmp_path / "whole").read_bytes()[:2000])
+    with pytest.raises(ValueError, match="damaged or no checkpoint"):
+        read_checkpoint(tmp_path / "half")
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        read_checkpoint(tmp_path / "nowhere")

@@ -1,0 +1,116 @@
+"""Hooks cannot be misspelt; the CSV files can be resumed; a progress bar is for people only."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DIGITS, MOTIVATED, load
+
+from motivation.hooks import EVENTS, Hook, HookList
+from motivation.logging.closing import closing_table
+from motivation.logging.csv_files import append_rows, keep_epochs_before
+from motivation.records import Counts, EpochRecord, Mean, Role
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_misspelt_event_is_refused():
+    class Mine(Hook):
+        def update_ends(self, record):
+            pass
+
+    with pytest.raises(ValueError, match="'update_ends', which is no event"):
+        HookList([Mine()])
+
+
+def test_every_event_reaches_every_hook_in_order():
+    calls = []
+
+    def hook(name):
+        made = {event: (lambda self, *a, e=event: calls.append((name, e))) for event in EVENTS}
+        return type("Recorder", (Hook,), made)()
+
+    hooks = HookList([hook("a"), hook("b")])
+    for event in sorted(EVENTS):
+        getattr(hooks, event)(*([] if event == "run_end" else [None]))
+    assert calls == [(name, event) for event in sorted(EVENTS) for name in "ab"]
+
+
+def test_rows_from_a_resumed_epoch_on_are_dropped(tmp_path):
+    path = tmp_path / "summary.csv"
+    append_rows(path, ["epoch", "x"], [[0, "a"], [1, "b"], [2, "c"]])
+    keep_epochs_before(path, 2)
+    append_rows(path, ["epoch", "x"], [[2, "d"]])
+    assert path.read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
+    keep_epochs_before(path, 0)
+    assert not path.exists()
+
+
+def test_the_closing_table_says_what_the_counts_say():
+    counts = Counts({Role.BASE: 80, Role.MOTIVATED: 20}, 12)
+    metrics = [{"loss": 1.0, "top1": top1, "top5": 99.0} for top1 in (90.0, 80.0)]
+    records = [
+        EpochRecord(0, 1.0, metrics[0], metrics[1], 0.1, counts, counts, 1.0),
+        EpochRecord(1, 1.0, metrics[1], metrics[1], 0.1, counts, counts, 2.0),
+    ]
+    table = closing_table(
+        records, {Role.BASE: "small", Role.MOTIVATED: "large"}, {Role.BASE: 1e6, Role.MOTIVATED: 2e6}, 1 / 6
+    )
+    assert "base       small                      80.00   99.00   90.00          1.00M" in table
+    assert "updates   100: 80 base, 20 motivated; 12 switches" in table
+    assert "share     0.2000 (expected 0.1667)" in table
+    assert "1.200 x small alone, 0.600 x large alone" in table
+
+
+def test_counts_subtract_to_those_of_an_epoch():
+    before = Counts({Role.BASE: 3, Role.MOTIVATED: 1}, 2)
+    after = Counts({Role.BASE: 8, Role.MOTIVATED: 2}, 4)
+    assert after - before == Counts({Role.BASE: 5, Role.MOTIVATED: 1}, 2)
+    state = after.state_dict()
+    restored = Counts()
+    restored.load_state_dict(state)
+    assert restored == after
+
+
+def test_a_mean_is_weighted():
+    mean = Mean()
+    assert mean.mean == 0.0
+    mean.add(1.0, 3)
+    mean.add(5.0, 1)
+    assert (mean.mean, mean.last) == (2.0, 5.0)
+
+
+def test_no_progress_bar_where_nobody_watches(train, capfd):
+    train(*MOTIVATED)
+    assert "update/s" not in capfd.readouterr().err
+
+
+def test_a_progress_bar_on_a_terminal(train, monkeypatch, capsys):
+    monkeypatch.setattr("motivation.build.run.on_terminal", lambda: True)
+    train(*MOTIVATED)
+    assert "epoch 2/2" in capsys.readouterr().err
+
+
+def test_interrupting_a_run_leaves_whole_files(tmp_path):
+    argv = [*DIGITS, *MOTIVATED, "--epochs", "500", "--output", str(tmp_path), "--experiment", "run"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_motivated.py"), *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    summary = tmp_path / "run" / "summary.csv"
+    deadline = time.time() + 100
+    while not summary.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output[-3000:]
+    assert "Traceback" not in output
+    assert "share     " in output
+    for path in (tmp_path / "run").rglob("*.pth.tar"):
+        load(path)
+    assert not list((tmp_path / "run").rglob("*.tmp"))

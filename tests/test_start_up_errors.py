@@ -1,0 +1,114 @@
+"""What cannot work is said before any training, all of it at once, in lines that name the option."""
+
+import pytest
+import torch
+from conftest import DIGITS, MOTIVATED
+
+from motivation.checks import StartupError, option_faults
+from motivation.main import main
+from motivation.options import parse
+
+
+def errors(capsys, tmp_path, *flags):
+    argv = [*DIGITS, "--output", str(tmp_path / "out"), *map(str, flags)]
+    assert main(argv) == 2
+    assert not list(tmp_path.glob("out/*/*.pth.tar"))
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "  "))]
+
+
+def test_all_faults_come_at_once(capsys, tmp_path):
+    wrong = [
+        "--model",
+        "resnet20_cifer",
+        "--motivated-model",
+        "resnet32_cifarr",
+        "--motivation-k",
+        "0",
+        "--opt",
+        "adamx",
+    ]
+    wrong += ["--motivation-condition", "los", "--dataset", "", "--data-dir", tmp_path / "nowhere"]
+    found = "\n".join(errors(capsys, tmp_path, *wrong))
+    for expected in (
+        "resnet20_cifar", "resnet32_cifar", "at least one update", "did you mean loss", "did you mean", "no folder",
+    ):  # fmt: skip
+        assert expected in found
+    assert found.count("error: ") == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--motivated-model", "resnet8_cifar", "--model", "resnet14_cifar"], "layer3: the base has 2 blocks"),
+        (["--motivated-model", "resnet18"], "does not contain"),
+        (["--motivated-model", "test_vit"], "no weights map is known"),
+        ([*MOTIVATED, "--motivation-k", "-1"], "at least one update"),
+        ([*MOTIVATED, "--naflex-loader", "--train-pad", "0"], "--naflex-loader: not with --motivated-model"),
+        ([*MOTIVATED, "--torchscript"], "--torchscript: not with --motivated-model"),
+        ([*MOTIVATED, "--layer-decay", "0.7"], "--layer-decay: not with --motivated-model"),
+        ([*MOTIVATED, "--opt", "kron"], "Kron keeps list 'Q'"),
+        ([*MOTIVATED, "--motivated-model-kwargs", "num_classes=3"], "has 3 classes, resnet8_cifar has 10"),
+        ([*MOTIVATED, "--motivated-model-kwargs", "shortcut=C"], "shortcut is 'A' or 'B'"),
+        ([*MOTIVATED, "--motivated-initial-checkpoint", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--num-classes", "4"], "split 'train' has 10 classes, the model 4"),
+        (["--train-split", "tran"], "has no split 'tran'"),
+        (["--dataset", "sklearn/faces"], "unknown data set sklearn/faces"),
+        (["--dataset", "torch/nothing", "--data-dir", "."], "torch/nothing cannot be opened"),
+        (["--dataset", "", "--data-dir", ""], "say where the data are"),
+        (["--batch-size", "2000"], "has 1437 images"),
+        (["--batch-size", "0"], "--batch-size: at least 1"),
+        (["--sched", "cosin"], "--sched: 'cosin'"),
+        (["--eval-metric", "top2"], "--eval-metric"),
+        (["--resume", "nowhere.pth.tar"], "--resume: there is no file"),
+        (["--aug-repeats", "3"], "this run has one"),
+        (["--jsd-loss"], "--jsd-loss: needs --aug-splits"),
+        (["--train-pad", "1", "--no-aug"], "--train-pad"),
+        (["--opt-kwargs", "nonsense=1"], "--opt sgd: TypeError"),
+        (["--model-kwargs", "nonsense=1"], "unexpected keyword argument 'nonsense'"),
+        (["--amp", "--model-dtype", "bfloat16"], "--model-dtype: with --amp"),
+    ],
+)
+def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
+    found = errors(capsys, tmp_path, *flags)
+    assert message in "\n".join(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_device_is_named(capsys, tmp_path):
+    assert errors(capsys, tmp_path, "--device", "cuda") == ["error: --device: cuda is not available; use --device cpu"]
+
+
+def test_a_missing_split_is_named_where_the_other_is_a_folder(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    args, _ = parse(["--data-dir", str(tmp_path), "--device", "cpu"])
+    assert option_faults(args) == [f"--val-split: {tmp_path} has no split 'validation'; it has other, train"]
+
+
+def test_a_file_that_is_no_checkpoint_is_named(capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"x": StartupError}, tmp_path / "code.pth")
+    for name, message in (("notes.txt", "no checkpoint"), ("list.pth", "holds a list"), ("code.pth", "carries code")):
+        (line,) = errors(capsys, tmp_path, "--resume", tmp_path / name)
+        assert message in line
+
+
+def test_a_checkpoint_of_another_architecture_is_named(capsys, tmp_path, train):
+    folder = train("--epochs", "1")
+    (line,) = errors(capsys, tmp_path, "--model", "resnet14_cifar", "--resume", folder / "last.pth.tar")
+    assert "does not fit: it is of resnet8_cifar, --model is resnet14_cifar" in line
+
+
+def test_too_old_packages_are_named(monkeypatch):
+    from motivation import versions
+
+    assert versions.version_faults() == []
+    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.0.9", "torch": "2.4.0+cpu"}.get(name, "99"))
+    found = "\n".join(versions.version_faults())
+    assert "timm 1.0.29 or newer is needed, 1.0.9 is installed" in found
+    assert "torch 2.11 or newer is needed" in found
+    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.1.0"}.get(name, "99"))
+    assert versions.version_faults() == ["timm below 1.1 is needed, 1.1.0 is installed"]
+    with pytest.raises(SystemExit, match="pip install"):
+        versions.require_versions()
