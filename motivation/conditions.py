@@ -147,25 +147,26 @@ class FallingLoss(Condition):
         self.streak, self._previous = state["streak"], state["previous"]
 
 
-@register_condition("never")
-class Never(Condition):
-    """The base alone."""
+class _Bound(Condition):
+    """A condition that looks at nothing."""
 
     reads_loss = False
+
+    def __init__(self, k: int = 0):
+        pass
+
+
+@register_condition("never")
+class Never(_Bound):
+    """The base alone."""
+
     motivated = False
     expected_share = 0.0
 
-    def __init__(self, k: int = 0):
-        pass
-
 
 @register_condition("always")
-class Always(Condition):
+class Always(_Bound):
     """The motivated model alone, from the first update on; the base is its extract."""
 
-    reads_loss = False
     motivated = True
     expected_share = 1.0
-
-    def __init__(self, k: int = 0):
-        pass

@@ -15,8 +15,9 @@ from motivation.checkpoint import Saver
 from motivation.conditions import Condition
 from motivation.data import TrainFeed
 from motivation.hooks import HookList, RunView
+from motivation.interrupt import Interrupt
 from motivation.judge import Judge
-from motivation.records import EpochRecord, Mean, Role, UpdateRecord
+from motivation.records import Counts, EpochRecord, Mean, Role, UpdateRecord
 from motivation.switcher import Switcher
 
 _logger = logging.getLogger("train")
@@ -47,7 +48,7 @@ class Clock:
 
 @dataclass
 class Run:
-    """Everything the loop needs; made by `motivation.build`.
+    """Everything the loop needs; made by `motivation.builders`.
 
     Attributes:
         recovery_interval: updates between recovery checkpoints; 0 for none.
@@ -72,47 +73,51 @@ class Run:
     ranking: str = "top1"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     records: list[EpochRecord] = field(default_factory=list)
-    interrupted: bool = False
+    interrupt: Interrupt = field(default_factory=Interrupt)
     flops: dict[Role, float] | None = None
     folder: Path | None = None
 
 
 def train(run: Run) -> None:
-    """Train all epochs; evaluate and save those that are due. Ctrl-C ends it after the present statement."""
+    """Train all epochs; evaluate and save those that are due.
+
+    Ctrl-C ends the run after the present update, or with all of the evaluation and checkpoint that it comes in.
+    """
     began = time.time()
     updates = run.feed.updates_per_epoch
     run.hooks.run_start(RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None))
     try:
-        for epoch in range(run.start_epoch, run.epochs):
-            before = run.switcher.counts.copy()
-            train_loss = train_epoch(run, epoch)
-            run.judge.share_statistics()
-            metric = None
-            if (epoch + 1) % run.val_interval == 0 or epoch + 1 == run.epochs:
-                with run.judge.verdict() as (base, motivated):
-                    counts = run.switcher.counts
-                    record = EpochRecord(
-                        epoch,
-                        train_loss,
-                        base,
-                        motivated,
-                        run.switcher.base.lr,
-                        counts - before,
-                        counts.copy(),
-                        time.time() - began,
-                    )
-                    run.records.append(record)
-                    run.hooks.epoch_end(record)
-                    metric = record.metric(run.ranking)
-                    _save(run, record, metric)
-            else:
-                _logger.info("No evaluation is due after this epoch.")
-            run.clock.end_epoch(epoch, metric)
+        with Interrupt(active=run.world_size == 1) as run.interrupt:
+            for epoch in range(run.start_epoch, run.epochs):
+                before = run.switcher.counts.copy()
+                train_loss = train_epoch(run, epoch)
+                if run.interrupt.requested:
+                    break
+                metric = evaluate_and_save(run, epoch, train_loss, before, began)
+                run.clock.end_epoch(epoch, metric)
     except KeyboardInterrupt:
-        run.interrupted = True
-        _logger.warning("Interrupted: training stops here.")
+        run.interrupt.requested = True
     finally:
         run.hooks.run_end()
+
+
+def evaluate_and_save(run: Run, epoch: int, train_loss: float, before: Counts, began: float) -> float | None:
+    """What follows an epoch; returns the metric that ranks it, None where no evaluation is due."""
+    run.judge.share_statistics()
+    if (epoch + 1) % run.val_interval and epoch + 1 != run.epochs:
+        _logger.info("No evaluation is due after this epoch.")
+        return None
+    with run.judge.verdict() as (base, motivated):
+        switcher, counts = run.switcher, run.switcher.counts.copy()
+        elapsed_s = time.time() - began
+        record = EpochRecord(epoch, train_loss, base, motivated, switcher.base.lr, counts - before, counts, elapsed_s)
+        run.records.append(record)
+        run.hooks.epoch_end(record)
+        metric = record.metric(run.ranking)
+        for role, saver in run.savers.items():
+            of_motivated = record.motivated[run.ranking] if record.motivated else None
+            saver.save(epoch, metric if role is Role.BASE else of_motivated)
+    return metric
 
 
 def train_epoch(run: Run, epoch: int) -> float:
@@ -143,18 +148,12 @@ def train_epoch(run: Run, epoch: int) -> float:
             for saver in run.savers.values():
                 saver.save_recovery(epoch, index)
         clock.tick()
+        if run.interrupt.requested:
+            break
 
     switcher.active.end_epoch()
     switcher.activate(Role.BASE)
     return losses.mean(run.world_size, run.device)
-
-
-def _save(run: Run, record: EpochRecord, metric: float) -> None:
-    for role, saver in run.savers.items():
-        if role is Role.BASE:
-            saver.save(record.epoch, metric)
-        else:
-            saver.save(record.epoch, record.motivated[run.ranking] if record.motivated else None)
 
 
 class LossMeter:

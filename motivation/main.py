@@ -12,7 +12,7 @@ import torch.distributed as dist
 from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build import build_run
+from motivation.builders import build_run
 from motivation.checks import StartupError
 from motivation.logging.closing import best_record, closing_table, result_json
 from motivation.logging.console import tidy_terminal
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dist.destroy_process_group()
     if args.rank == 0:
         report(run, args)
-    return EXIT_INTERRUPTED if run.interrupted else 0
+    return EXIT_INTERRUPTED if run.interrupt.requested else 0
 
 
 def report(run: Run, args: Namespace) -> None:

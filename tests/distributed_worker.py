@@ -7,7 +7,7 @@ import torch
 from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401
-from motivation.build import build_run
+from motivation.builders import build_run
 from motivation.hooks import Hook, HookList
 from motivation.loop import train
 from motivation.options import parse

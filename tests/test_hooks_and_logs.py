@@ -1,5 +1,6 @@
 """Hooks cannot be misspelt; the CSV files can be resumed; a progress bar is for people only."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -89,24 +90,26 @@ def test_no_progress_bar_where_nobody_watches(train, capfd):
 
 
 def test_a_progress_bar_on_a_terminal(train, monkeypatch, capsys):
-    monkeypatch.setattr("motivation.build.run.on_terminal", lambda: True)
+    monkeypatch.setattr("motivation.builders.outputs.on_terminal", lambda: True)
     train(*MOTIVATED)
     assert "epoch 2/2" in capsys.readouterr().err
 
 
-def test_interrupting_a_run_leaves_whole_files(tmp_path):
-    argv = [*DIGITS, *MOTIVATED, "--epochs", "500", "--output", str(tmp_path), "--experiment", "run"]
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_interrupting_a_run_leaves_whole_files(workers, tmp_path):
+    argv = [*DIGITS, *MOTIVATED, "--epochs", "500", "-j", workers, "--output", str(tmp_path), "--experiment", "run"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train_motivated.py"), *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     summary = tmp_path / "run" / "summary.csv"
     deadline = time.time() + 100
     while not summary.exists() and time.time() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the data workers too
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output[-3000:]
     assert "Traceback" not in output

@@ -8,7 +8,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 from toys import Toy, pair, snapshot, update
 
-from motivation.optimizer_state import first_step, inner_optimizer, kept_axes
+from motivation.optimizer_probe import first_step, inner_optimizer, kept_axes
 from weight_maps import leading
 
 NAMES = list_optimizers()

@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import DIGITS, MOTIVATED, assert_equal, load
 
-from motivation.build import build_run
+from motivation.builders import build_run
 from motivation.conditions import next_streak
 from motivation.loop import train as train_loop
 from motivation.options import parse

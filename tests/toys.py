@@ -72,7 +72,7 @@ def update(one, seed=0):
 def snapshot(one):
     """A deep copy of weights, buffers and optimizer state, by name."""
     names = {parameter: name for name, parameter in one.model.named_parameters()}
-    from motivation.optimizer_state import inner_optimizer
+    from motivation.optimizer_probe import inner_optimizer
 
     state = {
         names[p]: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}

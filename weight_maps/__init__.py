@@ -4,7 +4,8 @@
 """
 
 from weight_maps.core import Link, Shapes, WeightMap, WeightMapError, leading, shapes_of
-from weight_maps.registry import find_map, known_patterns, register_map
+from weight_maps.find import find_map
+from weight_maps.registry import known_patterns, register_map
 
 __all__ = [
     "Link",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-from torch import nn
-
-from weight_maps.core import Shapes, WeightMap, WeightMapError, shapes_of
+from weight_maps.core import Shapes, WeightMap, WeightMapError
 
 MapBuilder = Callable[[Shapes, Shapes], WeightMap]
 
@@ -39,7 +37,13 @@ def known_patterns() -> list[str]:
     return sorted(_builders)
 
 
-def _builder_for(base_name: str, motivated_name: str) -> MapBuilder:
+def builder_for(base_name: str, motivated_name: str) -> MapBuilder:
+    """The builder whose patterns match both names.
+
+    Raises:
+        WeightMapError: there is none.
+    """
+
     def matches(name: str) -> set[str]:
         # timm names carry the pretrained tag behind a dot: resnet50.a1_in1k
         return {pattern for pattern in _builders if fnmatchcase(name.split(".")[0], pattern)}
@@ -52,27 +56,3 @@ def _builder_for(base_name: str, motivated_name: str) -> MapBuilder:
             ["maps are registered for " + ", ".join(known_patterns())],
         )
     return _builders[max(fitting, key=len)]
-
-
-def find_map(
-    base_name: str,
-    motivated_name: str,
-    base: nn.Module | Mapping[str, object],
-    motivated: nn.Module | Mapping[str, object],
-) -> WeightMap:
-    """The checked map of one timm model inside another.
-
-    Args:
-        base_name, motivated_name: timm model names; they choose the builder.
-        base, motivated: the two models, their state dicts, or their shapes. Meta tensors are enough.
-
-    Raises:
-        WeightMapError: no map is known for the names, or the motivated model does not contain the base; the error
-            lists every reason.
-    """
-    import weight_maps.families  # noqa: F401  (registers the maps)
-
-    base_shapes, motivated_shapes = shapes_of(base), shapes_of(motivated)
-    weights_map = _builder_for(base_name, motivated_name)(base_shapes, motivated_shapes)
-    weights_map.check(base_shapes, motivated_shapes, f"{motivated_name} does not contain {base_name}:")
-    return weights_map

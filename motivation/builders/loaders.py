@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
 
-from motivation.build.runtime import Runtime
+from motivation.builders.runtime import Runtime
 from motivation.data import CIFAR_POLICY, TrainFeed, create_dataset, customise_transform
 from motivation.evaluate import Evaluator, Recalibration
+from motivation.interrupt import WithoutInterrupts
 
 _logger = logging.getLogger("train")
 
@@ -169,14 +170,14 @@ class _LoaderMaker:
             **self.training_options,
         )
         self._customise(loader.dataset)
-        return loader, mixup
+        return _undisturbed(loader), mixup
 
     def recalibration(self, dataset: Any) -> Any:
         """Training images without mixing and erasing."""
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
         self._customise(loader.dataset)
-        return loader
+        return _undisturbed(loader)
 
     def _customise(self, dataset: Any) -> None:
         """Pad-and-crop and the CIFAR policy, where they are asked for."""
@@ -209,7 +210,7 @@ class _LoaderMaker:
                 patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
             )  # fmt: skip
         size = tuple(args.val_input_size) if args.val_input_size else self.config["input_size"]
-        return create_loader(dataset, input_size=size, **self.common, **options)
+        return _undisturbed(create_loader(dataset, input_size=size, **self.common, **options))
 
     def evaluator(self, loader: Any) -> Evaluator:
         args, runtime = self.args, self.runtime
@@ -249,3 +250,10 @@ class _LoaderMaker:
             **self.common,
             **self.training_options,
         )
+
+
+def _undisturbed(loader: Any) -> Any:
+    """Let Ctrl-C end the main process only, which then ends the workers."""
+    inner = getattr(loader, "loader", loader)
+    inner.worker_init_fn = WithoutInterrupts(inner.worker_init_fn)
+    return loader

@@ -10,8 +10,8 @@ import torch
 from timm import is_model
 from timm.data import resolve_data_config
 
-from motivation.build.learners import channels, make_model, model_name
-from motivation.build.loaders import make_datasets
+from motivation.builders.learners import channels, make_model, model_name
+from motivation.builders.loaders import make_datasets
 from motivation.data import class_count
 from motivation.random_states import forked_random_states
 from motivation.records import Role

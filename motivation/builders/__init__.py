@@ -4,6 +4,6 @@ The order in which things are made is timm's, because each may draw from the ran
 has is made in a fork of it.
 """
 
-from motivation.build.run import build_run
+from motivation.builders.run import build_run
 
 __all__ = ["build_run"]

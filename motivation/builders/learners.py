@@ -18,7 +18,7 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import ClassificationTask, FeatureDistillationTask, LogitDistillationTask, TokenDistillationTask
 from torch import Tensor, nn
 
-from motivation.build.runtime import Runtime
+from motivation.builders.runtime import Runtime
 from motivation.learner import UpdateRule
 from motivation.records import Role
 

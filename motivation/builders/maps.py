@@ -1,0 +1,35 @@
+"""The weights map in the names that the learners train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.utils import unwrap_model
+
+from weight_maps import Link, WeightMap, find_map, leading, shapes_of
+
+
+def task_map(base_name: str, motivated_name: str, base_task: Any, motivated_task: Any) -> WeightMap:
+    """The models' map in the names of the tasks' trainable modules.
+
+    Feature distillation trains the model as a child ``student`` beside a projection; where both tasks have one, the
+    base's is the leading slice of the motivated model's.
+    """
+    base, motivated = unwrap_model(base_task.get_eval_model()), unwrap_model(motivated_task.get_eval_model())
+    weights_map = find_map(base_name, motivated_name, base, motivated)
+    whole = unwrap_model(base_task.get_trainable_module())
+    if whole is base:
+        return weights_map
+    prefix = next(f"{name}." for name, child in whole.named_children() if child is base)
+    weights_map = weights_map.prefixed(prefix)
+    small = shapes_of(whole)
+    large = shapes_of(unwrap_model(motivated_task.get_trainable_module()))
+    links, unmapped = list(weights_map.links), dict(weights_map.unmapped)
+    for name, shape in small.items():
+        if name.startswith(prefix):
+            continue
+        if name in large and all(a <= b for a, b in zip(shape, large[name], strict=True)):
+            links.append(Link(name, name, leading(shape)))
+        else:
+            unmapped[name] = "the motivated model has no such projection"
+    return WeightMap(tuple(links), unmapped)

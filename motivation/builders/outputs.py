@@ -1,0 +1,88 @@
+"""The run's folder, its checkpoints and its logs; made on the primary rank only."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from timm.models import safe_model_name
+
+from motivation.builders.learners import model_name
+from motivation.checkpoint import OUR_KEY, Saver, timm_contents
+from motivation.hooks import Hook, HookList
+from motivation.learner import Learner
+from motivation.logging.console import ConsoleLog, ProgressBar, on_terminal
+from motivation.logging.csv_files import SummaryCsv, UpdatesCsv, WandbLog
+from motivation.loop import Run
+from motivation.random_states import random_states
+from motivation.records import Role
+
+_logger = logging.getLogger("train")
+
+
+def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any]) -> None:
+    """The run's folder, its checkpoints and logs; on the primary rank only."""
+    name = args.experiment or "-".join(
+        [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(config["input_size"][-1])]
+    )
+    folder = Path(args.output or "./output/train") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "args.yaml").write_text(args_text)
+    run.folder = folder
+    decreasing = run.ranking == "loss"
+    for learner in run.switcher.learners:
+        place = folder if learner.role is Role.BASE else folder / learner.role.value
+        place.mkdir(exist_ok=True)
+        run.savers[learner.role] = Saver(place, _contents(run, learner, args), decreasing, args.checkpoint_hist)
+
+    hooks: list[Hook] = [
+        ConsoleLog(args.log_interval, folder if args.save_images else None),
+        UpdatesCsv(folder / "updates.csv", run.start_epoch),
+        SummaryCsv(folder / "summary.csv", run.start_epoch, run.flops),
+    ]
+    if on_terminal():
+        hooks.append(ProgressBar())
+    if args.log_wandb:
+        hooks += _wandb_hooks(args, name, run)
+    run.hooks = HookList(hooks)
+
+
+def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict[str, Any]]:
+    arch = model_name(args, learner.role)
+
+    def contents(epoch: int, metric: float | None, update: int | None = None) -> dict[str, Any]:
+        state = timm_contents(learner, args, arch, epoch, metric)
+        if learner.role is Role.BASE:
+            state[OUR_KEY] = {
+                "format": 1,
+                "update": update,
+                "switcher": run.switcher.state_dict(),
+                "condition": run.condition.state_dict(),
+                "savers": {role.value: saver.state_dict() for role, saver in run.savers.items()},
+                "running_statistics": run.judge.running_statistics,
+                "random": random_states(),
+            }
+        return state
+
+    return contents
+
+
+def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:
+    try:
+        import wandb
+    except ImportError:
+        _logger.warning("--log-wandb: the package wandb is not installed, so nothing is logged to it.")
+        return []
+    wandb.init(
+        project=args.wandb_project,
+        name=name,
+        config=vars(args),
+        tags=args.wandb_tags,
+        resume="must" if args.wandb_resume_id else None,
+        id=args.wandb_resume_id or None,
+    )
+    return [WandbLog(wandb.log, run.flops)]

@@ -1,0 +1,189 @@
+"""One `Run` from the options."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from typing import Any
+
+import torch
+from timm.data import resolve_data_config
+from timm.task import load_task_ema_checkpoint
+from timm.utils import unwrap_model
+
+from motivation.builders import learners as make
+from motivation.builders.feasible import model_faults, open_datasets
+from motivation.builders.loaders import make_loaders
+from motivation.builders.maps import task_map
+from motivation.builders.outputs import add_outputs
+from motivation.builders.resume import restore, resume_base
+from motivation.builders.runtime import Runtime, start_runtime
+from motivation.checks import StartupError, blaming, option_faults
+from motivation.conditions import Condition, Never, make_condition
+from motivation.cost import forward_flops
+from motivation.hooks import HookList
+from motivation.judge import Judge
+from motivation.learner import Learner, UpdateRule
+from motivation.loop import Clock, Run
+from motivation.random_states import forked_random_states
+from motivation.records import Role
+from motivation.switcher import Switcher
+from weight_maps import WeightMap
+
+_logger = logging.getLogger("train")
+
+
+def build_run(args: Namespace, args_text: str) -> Run:
+    """Make everything a run needs, in timm's order.
+
+    Args:
+        args: options; what they leave open (``lr``, ``num_classes``, ``device``) is filled in.
+        args_text: for ``args.yaml``.
+
+    Raises:
+        StartupError: the options cannot be run; all reasons that can be known together are listed.
+    """
+    faults = option_faults(args)
+    if any(fault.startswith("--device") for fault in faults):
+        raise StartupError(faults)
+    runtime = start_runtime(args)
+    faults += model_faults(args)
+    datasets = open_datasets(args, faults)
+    if faults:
+        raise StartupError(faults)
+    return _build(args, args_text, runtime, datasets)
+
+
+def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[Any, Any]) -> Run:
+    with blaming("--model"):
+        base_model = make.make_model(args, Role.BASE)
+    if args.num_classes is None:
+        args.num_classes = base_model.num_classes
+    make.announce(base_model, args.model, runtime)
+    config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
+    patch_size = make.patch_size(base_model)
+    base_model = make.place_model(base_model, args, runtime)
+    with blaming("data options"):
+        data = make_loaders(args, runtime, config, patch_size, *datasets)
+    make.resolve_lr(args, runtime, data.reference_batch)
+    rule = make.make_rule(args, runtime, data.reference_batch)
+
+    loss = make.make_loss(args, data.mixes, runtime.device)
+    with blaming("distillation options"):
+        task = make.make_task(base_model, loss, args, runtime)
+    with blaming(f"--opt {args.opt}"):
+        optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
+    with blaming(f"--resume {args.resume}"):
+        resumed, resume_epoch = resume_base(task, optimizer, args, runtime)
+        if args.model_ema:
+            make.add_ema(task, args)
+            if args.resume:
+                load_task_ema_checkpoint(task, args.resume)
+    make.finish_task(task, args, runtime)
+
+    ranking = args.eval_metric if data.evaluator is not None else "loss"
+    updates = data.feed.updates_per_epoch
+    with blaming(f"--sched {args.sched}"):
+        schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
+    base = Learner(Role.BASE, task, optimizer, schedule, rule)
+
+    condition: Condition = Never()
+    switcher, flops = Switcher(base), None
+    if args.motivated_model:
+        with forked_random_states(), blaming(f"--motivated-model {args.motivated_model}"):
+            condition = make_condition(args.motivation_condition, args.motivation_k)
+            motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
+            switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
+            flops = {
+                learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
+                for learner in switcher.learners
+            }
+
+    judge = Judge(
+        switcher=switcher,
+        evaluator=data.evaluator,
+        judges_motivated=args.motivated_eval == "synced",
+        judges_ema=not args.model_ema_force_cpu,
+        dist_bn=args.dist_bn,
+        world_size=runtime.world_size,
+        recalibration=data.recalibration,
+        model_dtype=runtime.dtype,
+    )
+    run = Run(
+        switcher=switcher,
+        condition=condition,
+        feed=data.feed,
+        clock=Clock([learner.schedule for learner in switcher.learners if learner.schedule is not None], updates),
+        hooks=HookList(),
+        judge=judge,
+        savers={},
+        start_epoch=args.start_epoch if args.start_epoch is not None else resume_epoch or 0,
+        epochs=epochs,
+        val_interval=args.val_interval,
+        recovery_interval=args.recovery_interval,
+        world_size=runtime.world_size,
+        ranking=ranking,
+        device=runtime.device,
+        flops=flops,
+    )
+    if runtime.primary:
+        add_outputs(run, args, args_text, config)
+    with blaming(f"--resume {args.resume}"):
+        restore(run, resumed, args, runtime)
+    _start_schedules(run, args)
+    _announce_plan(run, args, runtime)
+    return run
+
+
+def _plain_model(learner: Learner) -> Any:
+    return unwrap_model(learner.task.get_eval_model())
+
+
+def _make_motivated(
+    base: Learner,
+    args: Namespace,
+    runtime: Runtime,
+    rule: UpdateRule,
+    loss: torch.nn.Module,
+    updates: int,
+    decreasing: bool,
+) -> tuple[Learner, WeightMap]:
+    model = make.make_model(args, Role.MOTIVATED)
+    make.announce(model, args.motivated_model, runtime)
+    model = make.place_model(model, args, runtime)
+    task = make.make_task(model, loss, args, runtime, teacher=getattr(base.task, "teacher", None))
+    optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
+    if args.model_ema:
+        make.add_ema(task, args)
+    weights_map = task_map(args.model, args.motivated_model, base.task, task)
+    make.finish_task(task, args, runtime)
+    schedule, _ = make.make_schedule(optimizer, args, updates, decreasing)
+    return Learner(Role.MOTIVATED, task, optimizer, schedule, rule), weights_map
+
+
+def _start_schedules(run: Run, args: Namespace) -> None:
+    """Move the schedules to the first epoch."""
+    if run.start_epoch == 0:
+        return
+    for schedule in run.clock.schedules:
+        if args.sched_on_updates:
+            schedule.step_update(run.start_epoch * run.clock.updates_per_epoch)
+        else:
+            schedule.step(run.start_epoch)
+
+
+def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
+    if not runtime.primary:
+        return
+    unit = "update" if args.sched_on_updates else "epoch"
+    _logger.info(f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates; the learning rate moves per {unit}.")
+    share = run.condition.expected_share
+    if run.switcher.motivated is None or share is None:
+        return
+    total = run.epochs * run.clock.updates_per_epoch
+    _logger.info(f"About {share * total:.0f} of {total} updates should be motivated (share {share:.4f}).")
+    if 0 < share < 0.01:
+        _logger.warning(
+            "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "
+            "trains it more."
+        )
