@@ -139,8 +139,10 @@ class Saver:
         for old, _ in dropped:
             (self.folder / old).unlink(missing_ok=True)
         _sync_folder(self.folder)
-        listing = "\n".join(f" {self.folder / name}: {metric}" for name, metric in self._kept)
-        _logger.info(f"Checkpoints kept, best first:\n{listing}\n")
+        listing = ", ".join(
+            file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
+        )
+        _logger.info(f"Checkpoints in {self.folder}, best first: {listing}")
 
     def save_recovery(self, epoch: int, update: int) -> None:
         """Write the state in the middle of an epoch; the two newest such files are kept."""

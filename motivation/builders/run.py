@@ -94,6 +94,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
             condition = make_condition(args.motivation_condition, args.motivation_k)
             motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
             switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
+            _announce_map(switcher, weights_map, args, runtime)
             flops = {
                 learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
                 for learner in switcher.learners
@@ -170,6 +171,16 @@ def _start_schedules(run: Run, args: Namespace) -> None:
             schedule.step_update(run.start_epoch * run.clock.updates_per_epoch)
         else:
             schedule.step(run.start_epoch)
+
+
+def _announce_map(switcher: Switcher, weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
+    if not runtime.primary:
+        return
+    small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in switcher.learners)
+    _logger.info(
+        f"Weights map: {len(weights_map.links)} tensors of {args.model} lie in {args.motivated_model}, "
+        f"{100 * small / large:.1f} % of its parameters; the differential part has {large - small:,}."
+    )
 
 
 def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
