@@ -83,13 +83,12 @@ def train(run: Run) -> None:
 
     Ctrl-C ends the run after the present update, or with all of the evaluation and checkpoint that it comes in.
     """
-    began = time.time()
     updates = run.feed.updates_per_epoch
     run.hooks.run_start(RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None))
     try:
         with Interrupt(active=run.world_size == 1) as run.interrupt:
             for epoch in range(run.start_epoch, run.epochs):
-                before = run.switcher.counts.copy()
+                before, began = run.switcher.counts.copy(), time.time()
                 train_loss = train_epoch(run, epoch)
                 if run.interrupt.requested:
                     break

@@ -175,7 +175,7 @@ class EpochRecord:
         lr: mean learning rate over the base's parameter groups at the epoch's end.
         counts: updates and switches in this epoch.
         run_counts: updates and switches since the start.
-        elapsed_s: seconds since training began.
+        elapsed_s: seconds the epoch took, its evaluation included.
     """
 
     epoch: int
