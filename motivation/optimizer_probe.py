@@ -69,21 +69,32 @@ def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _twin(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimizer:
-    """An optimizer of the same kind and options that holds one scratch parameter and no state."""
+    """An optimizer of the same kind and options that holds one scratch parameter and the state of a new one."""
     inner = inner_optimizer(optimizer)
-    twin = object.__new__(type(inner))
-    vars(twin).update(_copied_attributes(inner))
     options = {k: copy.deepcopy(v) for k, v in inner.param_groups[group_index].items() if k != "params"}
     if "weight_decay" in options:
         options["weight_decay"] = 0.0  # a buffer must not start with the decay of its own parameter in it
+    state = _FirstValues()
+    state.update(_state_of_a_new_one(type(inner), {**options, "params": [parameter]}))
+    twin = object.__new__(type(inner))
+    vars(twin).update(_copied_attributes(inner))
     twin.param_groups = [{**options, "params": [parameter]}]
-    twin.state = defaultdict(dict, {parameter: _FirstValues()})
+    twin.state = defaultdict(dict, {parameter: state})
     if inner is optimizer:
         return twin
     wrapper = object.__new__(type(optimizer))
     vars(wrapper).update(_copied_attributes(optimizer), _base_optimizer=twin, param_groups=twin.param_groups)
     wrapper.state = defaultdict(dict)
     return wrapper
+
+
+def _state_of_a_new_one(kind: Any, group: dict[str, Any]) -> dict[str, Any]:
+    """The state that the constructor makes; most make none before their first step."""
+    try:
+        (state,) = kind([group]).state.values()
+    except Exception:  # noqa: BLE001  (no state, or a constructor that wants more than a group)
+        return {}
+    return state
 
 
 def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -101,10 +112,10 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
         Exception: whatever the optimizer raises for a parameter like this one.
     """
     scratch = torch.nn.Parameter(parameter.detach().clone())
-    twin = _twin(optimizer, group_index, scratch)
-    inner = inner_optimizer(twin)
-    before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}
     with forked_random_states(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
+        twin = _twin(optimizer, group_index, scratch)
+        inner = inner_optimizer(twin)
+        before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}
         ((scratch * 0) ** 2).sum().backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))
         twin.step()
     changed = {k: v for k, v in inner.param_groups[0].items() if k != "params" and (k not in before or before[k] != v)}

@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "data" / "golden_losses.json"
 CASES = {
     "sgd": (),
     "adamw_warmup_on_updates": ("--opt", "adamw", "--lr", "0.01", "--sched-on-updates", "--warmup-epochs", "1"),
-    "lamb_mixup_bce": ("--opt", "lamb", "--mixup", "0.1", "--cutmix", "1", "--bce-loss", "--bce-target-thresh", "0.2"),
+    "lamb_bce": ("--opt", "lamb", "--bce-loss", "--bce-target-thresh", "0.2", "--smoothing", "0.1"),
     "rmsproptf_step": ("--opt", "rmsproptf", "--lr", "0.01", "--sched", "step", "--decay-epochs", "1", "--model-ema"),
     "accumulation_clip_dropout": ("--grad-accum-steps", "3", "--clip-grad", "0.5", "--drop", "0.3", "--lr", "0.2"),
     "randaugment_erasing": ("--aa", "rand-m6-mstd0.5-inc1", "--reprob", "0.5", "--train-pad", "0", "--hflip", "0.5"),

@@ -152,6 +152,8 @@ def test_recalibration_is_undone_after_the_checkpoint(train):
     assert not torch.equal(a["state_dict"]["bn1.running_mean"], b["state_dict"]["bn1.running_mean"])
 
 
+COLOUR = ("--input-size", "3", "8", "8", "--mean", "0.3", "0.3", "0.3")
+
 TOGETHER = {
     "ema_accumulation_clipping": (
         "--model-ema",
@@ -168,16 +170,7 @@ TOGETHER = {
     "updates_schedule_noise": ("--sched-on-updates", "--lr-noise", "0.2", "--warmup-epochs", "1"),
     "plateau": ("--sched", "plateau", "--patience-epochs", "0"),
     "no_schedule": ("--sched", "none"),
-    "augmentation_splits": (
-        "--aug-splits",
-        "2",
-        "--jsd-loss",
-        "--split-bn",
-        "--aa",
-        "augmix-m3-w2",
-        "--train-pad",
-        "0",
-    ),
+    "augmentation_splits": ("--aug-splits", "2", "--jsd-loss", "--split-bn", "--aa", "augmix-m3-w2", *COLOUR),
     "no_prefetcher_workers": ("--no-prefetcher", "-j", "1", "--reprob", "0.3"),
     "scheduled_sizes": ("--train-img-sizes", "8", "16", "--train-batch-sizes", "120", "60", "--train-pad", "0"),
     "drops": ("--drop", "0.1", "--drop-path", "0.1", "--motivated-drop", "0", "--motivated-drop-path", "0.3"),
@@ -218,7 +211,8 @@ def test_a_motivated_run_distils(kind, train, monkeypatch):
         torch.manual_seed(0)
         return timm.create_model("resnet8_cifar", num_classes=10)
 
-    monkeypatch.setattr("timm.task.distillation.create_model", teacher)
+    for module in ("distillation", "token_distillation"):
+        monkeypatch.setattr(f"timm.task.{module}.create_model", teacher, raising=False)
     flags = ["--input-size", "3", "8", "8", "--mean", "0.3", "0.3", "0.3", "--kd-model-name", "resnet8_cifar"]
     models = MOTIVATED
     if kind == "token":

@@ -192,9 +192,10 @@ class _LoaderMaker:
             ]
         else:
             size = tuple(self.config["input_size"][-2:])
-            dataset.transform = customise_transform(
-                dataset.transform, size, args.train_pad, args.aa, self.interpolation
-            )
+            present = dataset.transform
+            if isinstance(dataset, AugMixDataset):  # it is given three stages and shows the first
+                present = (present, dataset.augmentation, dataset.normalize)
+            dataset.transform = customise_transform(present, size, args.train_pad, args.aa, self.interpolation)
 
     def validation(self, dataset: Any) -> Any:
         args = self.args
