@@ -223,3 +223,17 @@ def test_timm_resumes_our_checkpoint(harness, images, weights, tmp_path):
         argv += ["--epochs", "3", "--resume", str(tmp_path / program / "run" / "last.pth.tar")]
         harness("timm", argv, tmp_path / f"{program}-resumed.log")
     compare_runs(tmp_path / "ours-resumed" / "run", tmp_path / "timm-resumed" / "run")
+
+
+def test_timms_validate_script_reads_our_checkpoint(harness, images, weights, tmp_path):
+    flags = "--model test_resnet --lr 0.05"
+    harness("ours", arguments(flags, images, tmp_path, weights), tmp_path / "ours.log")
+    script = Path(SCRIPT).with_name("validate.py")
+    command = [sys.executable, script, "--data-dir", images, "--split", "validation", "--model", "test_resnet"]
+    command += ["--checkpoint", tmp_path / "run" / "last.pth.tar", "--device", "cpu", "--num-classes", "5", "-j", "1"]
+    command += ["--input-size", "3", "32", "32", "-b", "10", "--results-file", tmp_path / "results.csv"]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, cwd=tmp_path)
+    with open(tmp_path / "results.csv") as theirs, open(tmp_path / "run" / "summary.csv") as ours:
+        found, kept = next(csv.DictReader(theirs)), list(csv.DictReader(ours))[-1]
+    assert float(found["top1"]) == pytest.approx(float(kept["eval_top1"]), abs=1e-3)
+    assert float(found["top5"]) == pytest.approx(float(kept["eval_top5"]), abs=1e-3)
