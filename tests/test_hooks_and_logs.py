@@ -48,6 +48,7 @@ def test_rows_from_a_resumed_epoch_on_are_dropped(tmp_path):
     assert path.read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
     keep_epochs_before(path, 0)
     assert not path.exists()
+    assert path.with_name("summary.csv.previous").read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
 
 
 def test_the_closing_table_says_what_the_counts_say():

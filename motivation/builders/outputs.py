@@ -41,8 +41,8 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
 
     hooks: list[Hook] = [
         ConsoleLog(args.log_interval, folder if args.save_images else None),
-        UpdatesCsv(folder / "updates.csv", run.start_epoch),
-        SummaryCsv(folder / "summary.csv", run.start_epoch, run.flops),
+        UpdatesCsv(folder / "updates.csv"),
+        SummaryCsv(folder / "summary.csv", run.flops),
     ]
     if on_terminal():
         hooks.append(ProgressBar())

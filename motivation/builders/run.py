@@ -188,6 +188,8 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
         return
     unit = "update" if args.sched_on_updates else "epoch"
     _logger.info(f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates; the learning rate moves per {unit}.")
+    if run.start_epoch >= run.epochs:
+        _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
     share = run.condition.expected_share
     if run.switcher.motivated is None or share is None:
         return

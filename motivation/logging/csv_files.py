@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from motivation.cost import average_flops
-from motivation.hooks import Hook
+from motivation.hooks import Hook, RunView
 from motivation.records import EpochRecord, Role, UpdateRecord
 
 UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
 
 
 def keep_epochs_before(path: Path, epoch: int) -> None:
-    """Drop the rows from ``epoch`` on, so that a resumed run writes them once. Without a row left the file goes."""
+    """Drop the rows from ``epoch`` on, so that a resumed run writes them once.
+
+    Where no row is left, the file is that of another run in the same folder: it is put aside as ``<name>.previous``.
+    """
     if not path.exists():
         return
     with open(path, newline="") as file:
         rows = list(csv.reader(file))
     kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epoch]
     if not kept:
-        path.unlink()
+        path.replace(path.with_name(f"{path.name}.previous"))
         return
     scratch = path.with_name(f".{path.name}.tmp")
     with open(scratch, "w", newline="") as file:
@@ -46,10 +49,12 @@ class UpdatesCsv(Hook):
     Losses are read in batches of ``buffer`` updates, so that the log does not make a GPU wait.
     """
 
-    def __init__(self, path: Path, start_epoch: int = 0, buffer: int = 100):
+    def __init__(self, path: Path, buffer: int = 100):
         self._path, self._buffer = path, buffer
         self._unwritten: list[tuple[Any, ...]] = []
-        keep_epochs_before(path, start_epoch)
+
+    def run_start(self, run: RunView) -> None:
+        keep_epochs_before(self._path, run.start_epoch)
 
     def update_end(self, record: UpdateRecord) -> None:
         streak = "" if record.streak is None else record.streak
@@ -91,14 +96,15 @@ class SummaryCsv(Hook):
     """One row per evaluated epoch.
 
     Args:
-        path: the file; rows of epochs before ``start_epoch`` are kept.
-        start_epoch: first epoch of this process.
+        path: the file; rows of epochs before the run's first are kept.
         flops: forward FLOPs of both models in a motivated run, None in a plain one.
     """
 
-    def __init__(self, path: Path, start_epoch: int = 0, flops: dict[Role, float] | None = None):
+    def __init__(self, path: Path, flops: dict[Role, float] | None = None):
         self._path, self._flops = path, flops
-        keep_epochs_before(path, start_epoch)
+
+    def run_start(self, run: RunView) -> None:
+        keep_epochs_before(self._path, run.start_epoch)
 
     def epoch_end(self, record: EpochRecord) -> None:
         row = summary_row(record, self._flops)
