@@ -33,7 +33,7 @@ def blaming(flags: str) -> Iterator[None]:
         yield
     except StartupError:
         raise
-    except (ValueError, AssertionError, RuntimeError, TypeError, KeyError, OSError) as error:
+    except (ValueError, AssertionError, RuntimeError, TypeError, LookupError, OSError) as error:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise StartupError([f"{flags}: {kind}{error}"]) from error
 

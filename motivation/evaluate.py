@@ -182,6 +182,9 @@ class Recalibration:
                     statistic /= self.world_size
 
     def _images(self) -> Iterator[Any]:
-        while True:
+        found = True
+        while found:  # a loader of fewer batches is started over; an empty one ends this
+            found = False
             for images, _ in self.loader:
+                found = True
                 yield images

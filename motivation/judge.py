@@ -71,20 +71,20 @@ class Judge:
             yield base_metrics, motivated_metrics
 
     def _judge(self, learner: Learner, restored: ExitStack) -> Metrics | None:
-        self._reestimate(learner.role.value, learner.task.get_eval_model(), restored)
+        self._reestimate(learner.role.value, learner.eval_model(), restored)
         name = "" if learner.role is Role.BASE else f" ({learner.role.value})"
         metrics = None
         if self.evaluator is not None:
-            metrics = self.evaluator(learner.task.get_eval_model(), name, self.model_dtype)
+            metrics = self.evaluator(learner.eval_model(), name, self.model_dtype)
         if learner.ema is None or not self.judges_ema:
             return metrics
         if self.world_size > 1 and self.dist_bn in ("broadcast", "reduce"):
             distribute_bn(learner.ema, self.world_size, self.dist_bn == "reduce")
-        self._reestimate(f"{learner.role.value}:ema", learner.task.get_eval_model(ema=True), restored)
+        self._reestimate(f"{learner.role.value}:ema", learner.eval_model(ema=True), restored)
         if self.evaluator is None:
             return None
         ema_name = " (EMA)" if learner.role is Role.BASE else f" ({learner.role.value} EMA)"
-        return self.evaluator(learner.task.get_eval_model(ema=True), ema_name)
+        return self.evaluator(learner.eval_model(ema=True), ema_name, self.model_dtype)
 
     def _reestimate(self, key: str, model: nn.Module, restored: ExitStack) -> None:
         if self.recalibration is not None:

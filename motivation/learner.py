@@ -26,6 +26,7 @@ class UpdateRule:
         clip_grad, clip_mode: as timm's flags; None for no clipping.
         batch_scale: factor on the loss for a micro-batch of n images, for batches of varying size.
         world_size: number of ranks.
+        synchronize: waits for the device after a step; None not to wait.
     """
 
     autocast: Callable[[], AbstractContextManager] = nullcontext
@@ -34,6 +35,7 @@ class UpdateRule:
     clip_mode: str = "norm"
     batch_scale: Callable[[int], float | Tensor] | None = None
     world_size: int = 1
+    synchronize: Callable[[], None] | None = None
 
 
 class Learner:
@@ -45,10 +47,15 @@ class Learner:
         optimizer: over the task's trainable module.
         schedule: a timm scheduler over that optimizer, or None.
         rule: see `UpdateRule`.
+        eval_model: what validation runs; default the task's. With DDP it must be taken before wrapping: a forward pass
+            through DDP sends rank 0's buffers around.
     """
 
-    def __init__(self, role: Role, task: Any, optimizer: Optimizer, schedule: Any, rule: UpdateRule):
+    def __init__(
+        self, role: Role, task: Any, optimizer: Optimizer, schedule: Any, rule: UpdateRule, eval_model: Any = None
+    ):
         self.role, self.task, self.optimizer, self.schedule, self.rule = role, task, optimizer, schedule, rule
+        self._eval_model = eval_model
         self.idle_decay = 1.0
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
 
@@ -56,6 +63,12 @@ class Learner:
     def model(self) -> nn.Module:
         """The trainable module without its DDP and compile wrappers."""
         return unwrap_model(self.task.get_trainable_module())
+
+    def eval_model(self, ema: bool = False) -> Any:
+        """What validation runs: the model, or its EMA; None if there is no EMA."""
+        if self._eval_model is not None and not ema:
+            return self._eval_model
+        return self.task.get_eval_model(ema=ema)
 
     @property
     def ema(self) -> Any:
@@ -134,6 +147,8 @@ class Learner:
             rule.scaler.step(self.optimizer)
             rule.scaler.update()
         self.optimizer.zero_grad()
+        if rule.synchronize is not None:
+            rule.synchronize()
 
     def end_epoch(self) -> None:
         """What some optimizers do after their last update of an epoch."""
@@ -172,10 +187,18 @@ class Learner:
         state.update(self.task.get_checkpoint_state(ema=True))
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
+        """The inverse of `state_dict`.
+
+        Args:
+            optimizer: without it the optimizer keeps its present state.
+        """
+        if optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.task.load_checkpoint_state(state["state_dict"], state.get("task_state"))
         if self.ema is not None and "state_dict_ema" in state:
             self.task.load_checkpoint_state(state["state_dict_ema"], state.get("task_state_ema"), ema=True)
-        self.idle_decay = state["idle_decay"]
+            self.idle_decay = state["idle_decay"]
+        elif self.ema is not None:
+            self.ema.set(self.model)
+            self.idle_decay = 1.0

@@ -31,6 +31,26 @@ class Clock:
     updates_per_epoch: int
     step: int = 0
 
+    def plateau_state(self) -> list[dict[str, Any]]:
+        """Of schedules that follow the metric; all others are functions of the epoch or the update."""
+        return [
+            {
+                "scheduler": schedule.lr_scheduler.state_dict(),
+                "restore_lr": schedule.restore_lr,
+                "lrs": [group["lr"] for group in schedule.optimizer.param_groups],
+            }
+            for schedule in self.schedules
+            if hasattr(schedule, "lr_scheduler")
+        ]
+
+    def load_plateau_state(self, states: list[dict[str, Any]]) -> None:
+        """The inverse of `plateau_state`."""
+        for schedule, state in zip(self.schedules, states, strict=False):
+            schedule.lr_scheduler.load_state_dict(state["scheduler"])
+            schedule.restore_lr = state["restore_lr"]
+            for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
+                group["lr"] = lr
+
     def start_epoch(self, epoch: int) -> None:
         """The count is a function of the epoch, also after a resume."""
         self.step = epoch * self.updates_per_epoch
@@ -54,6 +74,8 @@ class Run:
         recovery_interval: updates between recovery checkpoints; 0 for none.
         world_size: number of ranks.
         ranking: the metric by which checkpoints of the base are ranked.
+        epoch_counts: the counts at the present epoch's start.
+        completed: whether all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
         folder: of the run's files, on the primary rank.
     """
@@ -73,6 +95,8 @@ class Run:
     ranking: str = "top1"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     records: list[EpochRecord] = field(default_factory=list)
+    epoch_counts: Counts = field(default_factory=Counts)
+    completed: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
     flops: dict[Role, float] | None = None
     folder: Path | None = None
@@ -88,19 +112,22 @@ def train(run: Run) -> None:
     try:
         with Interrupt(active=run.world_size == 1) as run.interrupt:
             for epoch in range(run.start_epoch, run.epochs):
-                before, began = run.switcher.counts.copy(), time.time()
+                began = time.time()
                 train_loss = train_epoch(run, epoch)
                 if run.interrupt.requested:
-                    break
-                metric = evaluate_and_save(run, epoch, train_loss, before, began)
+                    return
+                metric = evaluate_and_save(run, epoch, train_loss, began)
                 run.clock.end_epoch(epoch, metric)
+                if run.interrupt.requested and epoch + 1 < run.epochs:
+                    return
+            run.completed = True
     except KeyboardInterrupt:
-        run.interrupt.requested = True
+        _logger.warning("Interrupted.")
     finally:
         run.hooks.run_end()
 
 
-def evaluate_and_save(run: Run, epoch: int, train_loss: float, before: Counts, began: float) -> float | None:
+def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float) -> float | None:
     """What follows an epoch; returns the metric that ranks it, None where no evaluation is due."""
     run.judge.share_statistics()
     if (epoch + 1) % run.val_interval and epoch + 1 != run.epochs:
@@ -109,13 +136,16 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, before: Counts, b
     with run.judge.verdict() as (base, motivated):
         switcher, counts = run.switcher, run.switcher.counts.copy()
         elapsed_s = time.time() - began
-        record = EpochRecord(epoch, train_loss, base, motivated, switcher.base.lr, counts - before, counts, elapsed_s)
+        in_epoch = counts - run.epoch_counts
+        record = EpochRecord(epoch, train_loss, base, motivated, switcher.base.lr, in_epoch, counts, elapsed_s)
         run.records.append(record)
         run.hooks.epoch_end(record)
         metric = record.metric(run.ranking)
-        for role, saver in run.savers.items():
-            of_motivated = record.motivated[run.ranking] if record.motivated else None
-            saver.save(epoch, metric if role is Role.BASE else of_motivated)
+        of_motivated = record.motivated[run.ranking] if record.motivated else None
+        # the base's file comes last: it is the one to resume, and knows what the other has kept
+        for role in (Role.MOTIVATED, Role.BASE):
+            if role in run.savers:
+                run.savers[role].save(epoch, metric if role is Role.BASE else of_motivated)
     return metric
 
 
@@ -123,6 +153,7 @@ def train_epoch(run: Run, epoch: int) -> float:
     """Algorithm 1: one epoch. Returns the mean training loss."""
     switcher, condition, clock = run.switcher, run.condition, run.clock
     losses = LossMeter()
+    run.epoch_counts = switcher.counts.copy()
     clock.start_epoch(epoch)
     condition.start_epoch(epoch, run.feed.updates_per_epoch)
     switcher.activate(Role.BASE)
@@ -144,6 +175,7 @@ def train_epoch(run: Run, epoch: int) -> float:
         losses.add(outcome)
         run.hooks.update_end(replace(record, streak=condition.streak))
         if run.recovery_interval and (index + 1) % run.recovery_interval == 0:
+            switcher.bring_up_to_date()
             for saver in run.savers.values():
                 saver.save_recovery(epoch, index)
         clock.tick()

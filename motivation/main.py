@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dist.destroy_process_group()
     if args.rank == 0:
         report(run, args)
-    return EXIT_INTERRUPTED if run.interrupt.requested else 0
+    return 0 if run.completed else EXIT_INTERRUPTED
 
 
 def report(run: Run, args: Namespace) -> None:

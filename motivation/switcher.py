@@ -121,6 +121,13 @@ class Switcher:
         execute(self._to_base)
         execute(grouped(self._carrier.pairs(to_motivated=False)))
 
+    def bring_up_to_date(self) -> None:
+        """Give the idle model the shared weights of the active one, without a switch; training is not disturbed."""
+        if self.is_motivated:
+            self.extract()
+        elif self.motivated is not None:
+            self.expand(optimizer_state=False)
+
     def count_update(self, step: int) -> None:
         """Account for an update of the active model; both EMAs follow."""
         self.counts.updates[self.active.role] += 1
@@ -138,12 +145,16 @@ class Switcher:
             state["motivated"] = self.motivated.state_dict()
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; the base must have been loaded."""
+    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
+        """The inverse of `state_dict`; the base must have been loaded.
+
+        Args:
+            optimizer: as in `Learner.load_state_dict`.
+        """
         self.counts.load_state_dict(state["counts"])
         if self.motivated is not None:
             self.base.idle_decay = state["base_idle_decay"]
-            self.motivated.load_state_dict(state["motivated"])
+            self.motivated.load_state_dict(state["motivated"], optimizer)
             self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
 
 

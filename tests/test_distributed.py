@@ -76,6 +76,27 @@ def test_two_processes(flags, tmp_path):
     assert load(tmp_path / "run" / "last.pth.tar")["epoch"] == 1
 
 
+def test_evaluation_leaves_each_ranks_statistics_alone(tmp_path):
+    """Without sharing them, ranks keep running statistics of their own, also after a forward pass for validation."""
+    argv = [*FLAGS, "--dist-bn", "", "--no-ddp-bb", "--epochs", "1", "--output", tmp_path, "--experiment", "run"]
+    finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, tmp_path, *argv))
+    models = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True)["models"]["base"] for rank in range(2)]
+    for key, value in models[0].items():
+        own = "running" in key
+        assert torch.equal(value, models[1][key]) != own, key
+
+
+def test_a_resumed_run_of_two_processes_goes_on(tmp_path):
+    argv = [*FLAGS, *MOTIVATED, "--output", tmp_path, "--experiment", "run"]
+    port = f"--master_port={free_port()}"
+    finish(launch("--nproc_per_node=2", port, WORKER, tmp_path, *argv, "--epochs", "1"))
+    last = tmp_path / "run" / "last.pth.tar"
+    finish(launch("--nproc_per_node=2", port, WORKER, tmp_path, *argv, "--epochs", "3", "--resume", last))
+    check_ranks(tmp_path)
+    with open(tmp_path / "run" / "summary.csv") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
 def test_two_nodes_of_one_process(tmp_path):
     port = free_port()
     argv = [WORKER, tmp_path, *FLAGS, "--epochs", "1", "--output", tmp_path, "--experiment", "run", *MOTIVATED]
@@ -95,3 +116,13 @@ def test_bad_input_is_said_once_by_all_ranks_together(tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert output.count("error: --motivation-k") == 1
+
+
+def test_too_few_images_for_all_ranks_are_named(tmp_path):
+    process = launch(
+        "--nproc_per_node=2", f"--master_port={free_port()}", ROOT / "train_motivated.py", *FLAGS, "-b", "1000",
+        "--output", tmp_path,
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "has 1437 images for 2 processes" in output

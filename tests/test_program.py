@@ -222,22 +222,6 @@ def test_a_motivated_run_distils(kind, train, monkeypatch):
     assert {row["active"] for row in rows(folder / "updates.csv")} == {"base", "motivated"}
 
 
-def test_a_resumed_motivated_run_is_the_run_that_was_not_interrupted(train):
-    flags = (*MOTIVATED, "--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "120")
-    whole = train(*flags, "--epochs", "4", "--min-lr", "0.05", name="whole")
-    train(*flags, "--epochs", "2", "--min-lr", "0.05", name="part")
-    part = train(
-        *flags, "--epochs", "4", "--min-lr", "0.05", "--resume", whole.parent / "part" / "last.pth.tar", name="part"
-    )
-    assert losses(whole) == losses(part)
-    for file in ("last.pth.tar", "motivated/last.pth.tar", "model_best.pth.tar"):
-        a, b = load(whole / file), load(part / file)
-        for key in a.keys() - {"args", "motivation"}:
-            assert_equal(b[key], a[key], f"{file}/{key}")
-    for one, other in zip(rows(whole / "summary.csv"), rows(part / "summary.csv"), strict=True):
-        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
-
-
 def test_timms_own_loaders_read_the_files(train):
     folder = train(*MOTIVATED)
     from timm.models import load_state_dict

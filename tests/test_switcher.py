@@ -133,7 +133,7 @@ def test_the_ema_is_what_tracking_every_update_would_give(wide, warmup):
 
 
 def test_evaluating_in_between_does_not_disturb_training():
-    results = []
+    results, averages = [], []
     for looks in (False, True):
         switcher = pair("adamw", ema_decay=0.9)
         for step in range(1, 7):
@@ -144,11 +144,36 @@ def test_evaluating_in_between_does_not_disturb_training():
             if looks and not switcher.is_motivated:
                 switcher.expand(optimizer_state=False)
         results.append((snapshot(switcher.base), snapshot(switcher.motivated)))
+        averages.append([copy.deepcopy(one.ema.module.state_dict()) for one in switcher.learners])
     for one, other in zip(*results):
         mapped = one["model"] if one is results[0][0] else {k: v for k, v in one["model"].items() if "blocks.2" in k}
         assert all(torch.equal(value, other["model"][key]) for key, value in mapped.items())
         for name in one["state"]:
             assert equal(one["state"][name], other["state"][name])
+    for one, other in zip(averages[0][:1], averages[1][:1]):
+        assert equal(one, other)
+
+
+def test_bringing_the_idle_model_up_to_date_is_no_switch():
+    for motivated in (False, True):
+        runs = []
+        for looks in (False, True):
+            switcher = pair("adamw", ema_decay=0.9)
+            for step in range(1, 8):
+                if step == 3 or (step == 6 and motivated):
+                    switcher.switch()
+                update(switcher.active, step)
+                switcher.count_update(step)
+                if looks:
+                    before = switcher.active
+                    switcher.bring_up_to_date()
+                    assert switcher.active is before
+                    small, large = (one.model.state_dict() for one in switcher.learners)
+                    assert torch.equal(small["head.weight"], large["head.weight"][:, :4])
+            switcher.activate(Role.BASE)
+            runs.append(switcher)
+        assert runs[0].counts == runs[1].counts
+        assert equal(runs[0].base.model.state_dict(), runs[1].base.model.state_dict())
 
 
 def test_always_is_the_motivated_model_trained_alone_from_the_expanded_base():

@@ -81,6 +81,10 @@ def open_datasets(args: Namespace, faults: list[str]) -> tuple[Any, Any]:
         found = class_count(dataset)
         if found and classes and found > classes:
             faults.append(f"--num-classes: split {split!r} has {found} classes, the model {classes}")
-    if not isinstance(train, torch.utils.data.IterableDataset) and len(train) < args.batch_size:
-        faults.append(f"--batch-size: {args.batch_size}, but split {args.train_split!r} has {len(train)} images")
+    if not isinstance(train, torch.utils.data.IterableDataset) and -(-len(train) // args.world_size) < args.batch_size:
+        ranks = f" for {args.world_size} processes" if args.world_size > 1 else ""
+        faults.append(
+            f"--batch-size: {args.batch_size}, but split {args.train_split!r} has {len(train)} images{ranks}; "
+            "there would be no whole batch"
+        )
     return train, validation

@@ -158,16 +158,21 @@ def make_optimizer(module: nn.Module, args: Namespace, runtime: Runtime) -> torc
     return optimizer
 
 
-def finish_task(task: Any, args: Namespace, runtime: Runtime) -> None:
-    """Compile, then wrap for several ranks (timm's order: DDP stays outside the compiled graph)."""
+def finish_task(task: Any, args: Namespace, runtime: Runtime) -> Any:
+    """Compile, then wrap for several ranks (timm's order: DDP stays outside the compiled graph).
+
+    Returns the model that validation runs, without DDP.
+    """
     if args.torchcompile:
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
         if task.has_ema():
             task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+    eval_model = task.get_eval_model()
     if runtime.distributed:
         # DDP takes device ids for accelerators only
         devices = None if runtime.device.type == "cpu" else [runtime.device]
         task.prepare_distributed(device_ids=devices, broadcast_buffers=not args.no_ddp_bb)
+    return eval_model
 
 
 def add_ema(task: Any, args: Namespace) -> None:
@@ -211,11 +216,18 @@ def make_rule(args: Namespace, runtime: Runtime, reference_batch: float) -> Upda
         clip_grad=args.clip_grad,
         clip_mode=args.clip_mode,
         world_size=runtime.world_size,
+        synchronize=_synchronize(runtime.device) if args.synchronize_step else None,
     )
     mode = args.naflex_loss_scale if args.naflex_loader else args.variable_batch_loss_scale
     if args.naflex_loader or (args.train_img_sizes is not None and mode != "none"):
         rule.batch_scale = _BatchScale(mode, reference_batch, runtime, args.naflex_loader)
     return rule
+
+
+def _synchronize(device: torch.device) -> Any:
+    """What waits for the device; None for one that has nothing to wait for."""
+    module = getattr(torch, device.type, None)
+    return module.synchronize if device.type in ("cuda", "npu") and module is not None else None
 
 
 class _BatchScale:

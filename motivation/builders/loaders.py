@@ -169,19 +169,19 @@ class _LoaderMaker:
             **self.common,
             **self.training_options,
         )
-        self._customise(loader.dataset)
+        self._customise(loader)
         return _undisturbed(loader), mixup
 
     def recalibration(self, dataset: Any) -> Any:
         """Training images without mixing and erasing."""
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
-        self._customise(loader.dataset)
+        self._customise(loader)
         return _undisturbed(loader)
 
-    def _customise(self, dataset: Any) -> None:
+    def _customise(self, loader: Any) -> None:
         """Pad-and-crop and the CIFAR policy, where they are asked for."""
-        args = self.args
+        args, dataset = self.args, loader.dataset
         if not args.train_pad and args.aa != CIFAR_POLICY:
             return
         sizes = [(size, size) for size in args.train_img_sizes or ()]
@@ -196,6 +196,10 @@ class _LoaderMaker:
             if isinstance(dataset, AugMixDataset):  # it is given three stages and shows the first
                 present = (present, dataset.augmentation, dataset.normalize)
             dataset.transform = customise_transform(present, size, args.train_pad, args.aa, self.interpolation)
+        inner = getattr(loader, "loader", loader)
+        if getattr(inner, "iterator", None) is not None:
+            # before timm 1.0.31 the workers of --use-multi-epochs-loader have the data set already
+            inner.iterator = torch.utils.data.DataLoader.__iter__(inner)
 
     def validation(self, dataset: Any) -> Any:
         args = self.args

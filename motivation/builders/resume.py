@@ -19,15 +19,17 @@ _logger = logging.getLogger("train")
 
 
 def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -> tuple[dict[str, Any], int | None]:
-    """Load ``--resume`` into the base; returns our own part of the file and the epoch to go on with."""
+    """Load ``--resume`` into the base; returns our own part of the file and the epoch to go on with.
+
+    Raises:
+        ValueError: the file does not fit the options.
+    """
     if not args.resume:
         return {}, None
     contents = read_checkpoint(args.resume)
-    scaler = None
-    if runtime.scaler is not None and not args.no_resume_opt:
-        scaler = runtime.scaler
-        if "amp_scaler" in contents:
-            scaler.load_state_dict(contents["amp_scaler"])
+    _refuse_other_optimizer(contents, args)
+    if runtime.scaler is not None and not args.no_resume_opt and "amp_scaler" in contents:
+        runtime.scaler.load_state_dict(contents["amp_scaler"])
     try:
         epoch = resume_task_checkpoint(
             task, args.resume, optimizer=None if args.no_resume_opt else optimizer, log_info=runtime.primary
@@ -36,37 +38,76 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
         arch = contents.get("arch", args.model)
         why = f"it is of {arch}, --model is {args.model}" if arch != args.model else " ".join(str(error).split())[:300]
         raise ValueError(f"the checkpoint does not fit: {why}") from error
-    ours = contents.get(OUR_KEY, {})
+    ours = {**contents.get(OUR_KEY, {}), "metric": contents.get("metric")} if OUR_KEY in contents else {}
     if ours.get("update") is not None:
         epoch = contents["epoch"]
-        if runtime.primary:
-            _logger.warning(
-                f"{args.resume} was written inside epoch {epoch}: that epoch is trained again from its start."
-            )
+        _warn(runtime, f"{args.resume} was written inside epoch {epoch}: that epoch is trained again from its start.")
     return ours, epoch
+
+
+def _refuse_other_optimizer(contents: dict[str, Any], args: Namespace) -> None:
+    trained_with = getattr(contents.get("args"), "opt", args.opt)
+    if trained_with != args.opt and not args.no_resume_opt:
+        raise ValueError(
+            f"it was trained with --opt {trained_with}, this run has --opt {args.opt}; give that, or --no-resume-opt"
+        )
 
 
 def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
     """Put back what timm does not save: the motivated learner, condition, best metric, random states."""
-    if not ours or args.no_resume_opt:
+    if not ours:
         return
+    switcher, with_optimizer = run.switcher, not args.no_resume_opt
+    if switcher.motivated is not None and "motivated" in ours["switcher"]:
+        switcher.load_state_dict(ours["switcher"], with_optimizer)
+        if ours["update"] is not None:
+            switcher.counts.load_state_dict(ours["epoch_counts"])
+        _restore_condition(run, ours["condition"], runtime)
+    elif switcher.motivated is not None:
+        _warn(runtime, f"{args.resume} is of a plain run: the motivated model starts afresh.")
     for key, statistics in ours["running_statistics"].items():
         role, _, ema = key.partition(":")
-        for learner in run.switcher.learners:
-            if learner.role.value == role:
-                module = learner.ema if ema else learner.model
-                _load_buffers(unwrap_model(module), statistics)
-    has_motivated = run.switcher.motivated is not None
-    if has_motivated and "motivated" in ours["switcher"]:
-        run.switcher.load_state_dict(ours["switcher"])
-        run.condition.load_state_dict(ours["condition"])
-    elif has_motivated and runtime.primary:
-        _logger.warning(f"{args.resume} is of a plain run: the motivated model starts afresh.")
+        for learner in switcher.learners:
+            if learner.role.value == role and (not ema or learner.ema is not None):
+                _load_buffers(unwrap_model(learner.eval_model(ema=bool(ema))), statistics)
     for role, saver in run.savers.items():
         if role.value in ours["savers"]:
             saver.load_state_dict(ours["savers"][role.value])
-    if runtime.rank == 0:
+    if with_optimizer and runtime.primary:
         set_random_states(ours["random"])
+
+
+def _restore_condition(run: Run, saved: dict[str, Any], runtime: Runtime) -> None:
+    if saved["name"] == run.condition.name:
+        run.condition.load_state_dict(saved["state"])
+    else:
+        _warn(
+            runtime, f"The checkpoint's motivation condition was {saved['name']}; from here it is {run.condition.name}."
+        )
+
+
+def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
+    """Move the schedules to the first epoch; both models then have the base's learning rate."""
+    if run.start_epoch:
+        for schedule in run.clock.schedules:
+            if args.sched_on_updates:
+                schedule.step_update(run.start_epoch * run.clock.updates_per_epoch)
+            else:
+                schedule.step(run.start_epoch)
+    plateau = ours.get("plateau") if not args.no_resume_opt else None
+    if plateau:
+        run.clock.load_plateau_state([plateau[0]] * len(run.clock.schedules))
+        if ours["update"] is None:
+            run.clock.end_epoch(run.start_epoch - 1, ours["metric"])
+    if run.switcher.motivated is not None:
+        groups = run.switcher.base.optimizer.param_groups
+        for index, group in enumerate(run.switcher.motivated.optimizer.param_groups):
+            group["lr"] = groups[min(index, len(groups) - 1)]["lr"]
+
+
+def _warn(runtime: Runtime, message: str) -> None:
+    if runtime.primary:
+        _logger.warning(message)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from motivation.builders.feasible import model_faults, open_datasets
 from motivation.builders.loaders import make_loaders
 from motivation.builders.maps import task_map
 from motivation.builders.outputs import add_outputs
-from motivation.builders.resume import restore, resume_base
+from motivation.builders.resume import restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
 from motivation.checks import StartupError, blaming, option_faults
 from motivation.conditions import Condition, Never, make_condition
@@ -79,13 +79,13 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
             make.add_ema(task, args)
             if args.resume:
                 load_task_ema_checkpoint(task, args.resume)
-    make.finish_task(task, args, runtime)
+    eval_model = make.finish_task(task, args, runtime)
 
     ranking = args.eval_metric if data.evaluator is not None else "loss"
     updates = data.feed.updates_per_epoch
     with blaming(f"--sched {args.sched}"):
         schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
-    base = Learner(Role.BASE, task, optimizer, schedule, rule)
+    base = Learner(Role.BASE, task, optimizer, schedule, rule, eval_model)
 
     condition: Condition = Never()
     switcher, flops = Switcher(base), None
@@ -131,13 +131,13 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
         add_outputs(run, args, args_text, config)
     with blaming(f"--resume {args.resume}"):
         restore(run, resumed, args, runtime)
-    _start_schedules(run, args)
+        restore_schedules(run, resumed, args)
     _announce_plan(run, args, runtime)
     return run
 
 
 def _plain_model(learner: Learner) -> Any:
-    return unwrap_model(learner.task.get_eval_model())
+    return unwrap_model(learner.eval_model())
 
 
 def _make_motivated(
@@ -157,20 +157,13 @@ def _make_motivated(
     if args.model_ema:
         make.add_ema(task, args)
     weights_map = task_map(args.model, args.motivated_model, base.task, task)
-    make.finish_task(task, args, runtime)
+    eval_model = make.finish_task(task, args, runtime)
+    groups = base.optimizer.param_groups
+    for index, group in enumerate(optimizer.param_groups):
+        of_base = groups[min(index, len(groups) - 1)]
+        group["initial_lr"] = of_base.get("initial_lr", of_base["lr"])  # a resumed base has that of its file
     schedule, _ = make.make_schedule(optimizer, args, updates, decreasing)
-    return Learner(Role.MOTIVATED, task, optimizer, schedule, rule), weights_map
-
-
-def _start_schedules(run: Run, args: Namespace) -> None:
-    """Move the schedules to the first epoch."""
-    if run.start_epoch == 0:
-        return
-    for schedule in run.clock.schedules:
-        if args.sched_on_updates:
-            schedule.step_update(run.start_epoch * run.clock.updates_per_epoch)
-        else:
-            schedule.step(run.start_epoch)
+    return Learner(Role.MOTIVATED, task, optimizer, schedule, rule, eval_model), weights_map
 
 
 def _announce_map(switcher: Switcher, weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:

@@ -1,0 +1,146 @@
+"""A resumed motivated run is the run it goes on with: both models, one clock, what is not said stays as it was."""
+
+import csv
+
+import pytest
+import torch
+from conftest import MOTIVATED, assert_equal, load
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def part_and_whole(train, *flags, epochs=4, half=2):
+    whole = train(*flags, "--epochs", epochs, name="whole")
+    train(*flags, "--epochs", half, name="part")
+    last = whole.parent / "part" / "last.pth.tar"
+    return whole, train(*flags, "--epochs", epochs, "--resume", last, name="part")
+
+
+def assert_same_run(whole, part):
+    assert rows(whole / "updates.csv") == rows(part / "updates.csv")
+    for file in ("last.pth.tar", "motivated/last.pth.tar", "model_best.pth.tar", "motivated/model_best.pth.tar"):
+        a, b = load(whole / file), load(part / file)
+        for key in a.keys() - {"args", "motivation"}:
+            assert_equal(b[key], a[key], f"{file}/{key}")
+    a, b = (load(run / "last.pth.tar")["motivation"] for run in (whole, part))
+    for key in a.keys() - {"switcher"}:
+        assert_equal(b[key], a[key], key)
+    assert_equal(b["switcher"]["motivated"]["state_dict"], a["switcher"]["motivated"]["state_dict"])
+    for one, other in zip(rows(whole / "summary.csv"), rows(part / "summary.csv"), strict=True):
+        assert (
+            one.items() - {"seconds": one["seconds"]}.items() == other.items() - {"seconds": other["seconds"]}.items()
+        )
+
+
+FLAGS = {
+    "lamb_ema_erasing": ("--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "120"),
+    "separate_recalibrated": ("--motivation-bn", "separate", "--motivation-bn-recalibrate", "2"),
+    "recalibrated_ema": ("--motivation-bn-recalibrate", "2", "--model-ema", "--model-ema-decay", "0.8"),
+    "plateau": ("--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1", "--eval-metric", "loss"),
+    "updates_schedule": ("--sched-on-updates", "--sched", "step", "--decay-epochs", "1"),
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(flags, train):
+    # a cosine over another number of epochs would be another schedule
+    schedule = () if "--sched" in flags else ("--sched", "multistep", "--decay-milestones", "1", "3")
+    assert_same_run(*part_and_whole(train, *MOTIVATED, *schedule, *flags))
+
+
+def test_both_models_have_the_learning_rate_of_the_resumed_base(train):
+    first = train(*MOTIVATED, "--lr", "0.05", "--epochs", "1", "--sched", "step", "--decay-epochs", "1", name="run")
+    again = train(
+        *MOTIVATED, "--lr", "0.01", "--epochs", "3", "--sched", "step", "--decay-epochs", "1",
+        "--resume", first / "last.pth.tar", name="run",
+    )  # fmt: skip
+    for epoch, expected in (("1", 0.005), ("2", 0.0005)):
+        updates = [row for row in rows(again / "updates.csv") if row["epoch"] == epoch]
+        assert {row["active"] for row in updates} == {"base", "motivated"}
+        assert {round(float(row["lr"]), 9) for row in updates} == {expected}
+
+
+def test_without_the_optimizer_both_models_keep_their_weights(train):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    again = train(
+        *MOTIVATED, "--epochs", "2", "--lr", "0", "--lr-base", "0", "--weight-decay", "0",
+        "--motivation-bn", "separate", "--no-resume-opt", "--opt", "adamw", "--resume", first / "last.pth.tar", name="again",
+    )  # fmt: skip
+    for place in (".", "motivated"):
+        old, new = (load(run / place / "last.pth.tar")["state_dict"] for run in (first, again))
+        names = [name for name in old if "running" not in name and "num_batches" not in name]
+        assert_equal({name: new[name] for name in names}, {name: old[name] for name in names}, place)
+
+
+def test_a_recovery_file_holds_the_present_base_in_a_motivated_stretch(train):
+    folder = train(*MOTIVATED, "--motivation-condition", "always", "--recovery-interval", "1", "--epochs", "1")
+    newest = load(folder / "recovery-0-4.pth.tar")["state_dict"]
+    older = load(folder / "recovery-0-3.pth.tar")["state_dict"]
+    assert not torch.equal(newest["conv1.weight"], older["conv1.weight"])
+    motivated = load(folder / "motivated" / "recovery-0-4.pth.tar")["state_dict"]
+    assert torch.equal(newest["conv1.weight"], motivated["conv1.weight"])
+    assert torch.equal(newest["conv1.weight"], load(folder / "last.pth.tar")["state_dict"]["conv1.weight"])
+
+
+def test_an_epoch_that_is_trained_again_is_counted_once(train, caplog):
+    first = train(*MOTIVATED, "--recovery-interval", "3", "--epochs", "1", name="run")
+    again = train(*MOTIVATED, "--epochs", "1", "--resume", first / "recovery-0-2.pth.tar", name="run")
+    assert "trained again from its start" in caplog.text
+    assert len(rows(again / "updates.csv")) == 5
+    counts = load(again / "last.pth.tar")["motivation"]["switcher"]["counts"]
+    assert counts["base"] + counts["motivated"] == 5
+
+
+def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    flags = ("--model-ema", "--model-ema-decay", "1.0", "--epochs", "2", "--motivation-condition", "never")
+    again = train(*MOTIVATED, *flags, "--resume", first / "last.pth.tar", name="again")
+    kept = load(first / "motivated" / "last.pth.tar")["state_dict"]["layer1.1.conv1.weight"]
+    assert torch.equal(load(again / "motivated" / "last.pth.tar")["state_dict_ema"]["layer1.1.conv1.weight"], kept)
+
+
+def test_another_condition_goes_on_with_a_warning(train, caplog):
+    first = train(*MOTIVATED, "--epochs", "1", "--motivation-condition", "never", name="first")
+    again = train(*MOTIVATED, "--epochs", "2", "--resume", first / "last.pth.tar", name="again")
+    assert "condition was never; from here it is loss" in caplog.text
+    assert {row["active"] for row in rows(again / "updates.csv")} == {"base", "motivated"}
+
+
+def test_another_optimizer_is_refused_with_the_way_out(train, capsys):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    train(*MOTIVATED, "--opt", "adamw", "--resume", first / "last.pth.tar", name="again", code=2)
+    assert "trained with --opt sgd, this run has --opt adamw; give that, or --no-resume-opt" in capsys.readouterr().err
+
+
+def test_a_plain_runs_file_starts_a_motivated_run(train, caplog):
+    first = train("--epochs", "1", name="first")
+    again = train(*MOTIVATED, "--epochs", "2", "--resume", first / "last.pth.tar", name="again")
+    assert "is of a plain run" in caplog.text
+    assert [row["epoch"] for row in rows(again / "summary.csv")] == ["1"]
+
+
+def test_a_motivated_runs_file_starts_a_plain_run(train):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    again = train("--epochs", "2", "--resume", first / "last.pth.tar", name="again")
+    assert [row["epoch"] for row in rows(again / "summary.csv")] == ["1"]
+
+
+def test_statistics_of_a_distilled_student_are_restored(train, monkeypatch):
+    import timm
+
+    monkeypatch.setattr(
+        "timm.task.distillation.create_model", lambda **kwargs: timm.create_model("resnet8_cifar", num_classes=10)
+    )
+    flags = ["--input-size", "3", "8", "8", "--mean", "0.3", "0.3", "0.3", "--kd-model-name", "resnet8_cifar"]
+    flags += ["--kd-distill-type", "feature", "--motivation-bn-recalibrate", "1"]
+    first = train(*MOTIVATED, *flags, "--epochs", "1", name="first")
+    train(*MOTIVATED, *flags, "--epochs", "2", "--resume", first / "last.pth.tar", name="again")
+
+
+def test_nothing_left_to_train_is_said(train, caplog):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    train(*MOTIVATED, "--epochs", "1", "--resume", first / "last.pth.tar", name="again")
+    assert "Nothing to train" in caplog.text
