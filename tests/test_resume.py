@@ -67,7 +67,8 @@ def test_without_the_optimizer_both_models_keep_their_weights(train):
     first = train(*MOTIVATED, "--epochs", "1", name="first")
     again = train(
         *MOTIVATED, "--epochs", "2", "--lr", "0", "--lr-base", "0", "--weight-decay", "0",
-        "--motivation-bn", "separate", "--no-resume-opt", "--opt", "adamw", "--resume", first / "last.pth.tar", name="again",
+        "--motivation-bn", "separate", "--no-resume-opt", "--opt", "adamw",
+        "--resume", first / "last.pth.tar", name="again",
     )  # fmt: skip
     for place in (".", "motivated"):
         old, new = (load(run / place / "last.pth.tar")["state_dict"] for run in (first, again))
