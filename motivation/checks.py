@@ -33,7 +33,7 @@ def blaming(flags: str) -> Iterator[None]:
         yield
     except StartupError:
         raise
-    except (ValueError, AssertionError, RuntimeError, TypeError, LookupError, OSError) as error:
+    except (ValueError, AssertionError, RuntimeError, TypeError, LookupError, OSError, ImportError) as error:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise StartupError([f"{flags}: {kind}{error}"]) from error
 
@@ -64,6 +64,8 @@ def _name_faults(args: Namespace) -> Iterator[str]:
         ("--model-dtype", args.model_dtype or "float32", ("float32", "float16", "bfloat16")),
         ("--worker-seeding", args.worker_seeding, ("all", "part")),
         ("--mixup-mode", args.mixup_mode, ("batch", "pair", "elem")),
+        ("--remode", args.remode, ("const", "rand", "pixel")),
+        ("--train-crop-mode", args.train_crop_mode or "rrc", ("rrc", "rkrc", "rkrr")),
     ):
         if value not in known:
             yield f"{flag}: {value!r} is not one of {', '.join(known)}"
@@ -133,15 +135,36 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--wandb-resume-id: needs --resume"
     if args.aug_repeats and _world_size() == 1:
         yield "--aug-repeats: timm's sampler repeats over several processes; this run has one"
-    if args.train_pad < 0:
-        yield f"--train-pad: a number of pixels, not {args.train_pad}"
     if args.train_pad and (args.no_aug or args.train_crop_mode not in (None, "rrc") or args.naflex_loader):
         yield "--train-pad: replaces the random resized crop; not with --no-aug, --train-crop-mode, --naflex-loader"
-    for flag, number in (("--batch-size", args.batch_size), ("--epochs", args.epochs),
-                         ("--val-interval", args.val_interval), ("--checkpoint-hist", args.checkpoint_hist),
-                         ("--log-interval", args.log_interval)):  # fmt: skip
-        if number < 1:
-            yield f"{flag}: at least 1, not {number}"
+    if args.sched == "step" and args.decay_epochs <= 0:
+        yield f"--decay-epochs: more than 0 for --sched step, not {args.decay_epochs}"
+    if mixes and args.batch_size % 2 and not args.naflex_loader:
+        yield f"--batch-size: mixup and cutmix mix pairs, so an even number, not {args.batch_size}"
+    yield from _size_faults(args)
+
+
+def _size_faults(args: Namespace) -> Iterator[str]:
+    channels = args.input_size[0] if args.input_size else args.in_chans or 3
+    if args.in_chans is not None and args.in_chans != channels:
+        yield f"--in-chans: {args.in_chans}, but --input-size has {channels} channels"
+    if args.val_input_size and args.val_input_size[0] != channels:
+        yield f"--val-input-size: {args.val_input_size[0]} channels, but training images have {channels}"
+    for flag, numbers in (("--mean", args.mean), ("--std", args.std)):
+        if numbers and len(numbers) not in (1, channels):
+            yield f"{flag}: {len(numbers)} numbers for {channels} channels"
+    for flag, numbers in (("--scale", args.scale), ("--ratio", args.ratio), ("--cutmix-minmax", args.cutmix_minmax)):
+        if numbers and len(numbers) != 2:
+            yield f"{flag}: two numbers, lowest and highest, not {len(numbers)}"
+    if args.tta > (args.validation_batch_size or args.batch_size):
+        yield f"--tta: {args.tta} views do not fit into a validation batch"
+    if not 0 <= args.seed + _world_size() - 1 < 2**32 or args.seed < 0:
+        yield f"--seed: from 0 to {2**32 - _world_size()}, not {args.seed}"
+    at_least_one = ("batch_size", "epochs", "val_interval", "checkpoint_hist", "log_interval")
+    for name, least in [*((name, 1) for name in at_least_one), ("start_epoch", 0), ("workers", 0), ("train_pad", 0)]:
+        number = getattr(args, name)
+        if number is not None and number < least:
+            yield f"--{name.replace('_', '-')}: at least {least}, not {number}"
 
 
 def _file_faults(args: Namespace) -> Iterator[str]:
@@ -154,6 +177,10 @@ def _file_faults(args: Namespace) -> Iterator[str]:
         if path and not os.path.isfile(path):
             yield f"{flag}: there is no file {path}"
     yield from _data_faults(args)
+    folder = Path(args.output or "./output/train").absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield f"--output: {folder} cannot be written"
 
 
 def _data_faults(args: Namespace) -> Iterator[str]:

@@ -30,7 +30,7 @@ def expected_share(k: int) -> float:
     >>> round(expected_share(2), 4)
     0.1667
     """
-    return 1.0 / math.factorial(k + 1)
+    return 1.0 / math.factorial(k + 1) if k < 170 else 0.0
 
 
 class Condition:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from timm.utils import ParseKwargs
 
 from motivation.flags import add_all_flags
 
@@ -56,7 +57,10 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
             parser.set_defaults(**read_config(config, parser))
         except ValueError as error:
             parser.error(str(error))
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    except ValueError:  # timm's action unpacks the words without looking at them
+        parser.error("--model-kwargs, --motivated-model-kwargs and --opt-kwargs take words of the form name=value")
     del args.config
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
 
@@ -78,11 +82,59 @@ def read_config(path: str | Path, parser: ArgumentParser) -> dict[str, Any]:
         return {}
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold 'option: value' lines, not a {type(options).__name__}")
-    known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
-    unknown = [f"{key!r}{nearest(str(key).replace('-', '_'), known)}" for key in options if key not in known]
+    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    unknown = [f"{key!r}{nearest(str(key).replace('-', '_'), list(actions))}" for key in options if key not in actions]
     if unknown:
         raise ValueError(f"{path} has unknown options: {'; '.join(unknown)}")
-    return options
+    wrong = [f"{key}: {reason}" for key, value in options.items() if (reason := wrong_value(actions[key], value))]
+    if wrong:
+        raise ValueError(f"{path} has wrong values: {'; '.join(wrong)}")
+    return {key: "" if value is None and actions[key].default == "" else value for key, value in options.items()}
+
+
+NO_VALUE_MEANS_OFF = ("color_jitter", "scale", "ratio", "train_interpolation")
+"""Options with a default that timm lets a file switch off with null."""
+
+
+def wrong_value(action: Action, value: Any) -> str | None:
+    """Why a value from a file cannot be this option's; None if it can.
+
+    A number written as a string is fine, as it is on the command line.
+    """
+    if value is None:
+        fine = action.default in (None, "") or action.dest == "val_split" or action.dest in NO_VALUE_MEANS_OFF
+        return None if fine else f"needs a value, {action.default!r} by default"
+    if action.nargs == 0:
+        return None if isinstance(value, bool) else f"is true or false, not {value!r}"
+    if isinstance(action, ParseKwargs):
+        return None if isinstance(value, dict) else f"is a mapping of names to values, not {value!r}"
+    if action.nargs in ("+", "*") or isinstance(action.nargs, int):
+        if not isinstance(value, list):
+            return f"is a list, not {value!r}"
+        if isinstance(action.nargs, int) and len(value) != action.nargs:
+            return f"is a list of {action.nargs}, not of {len(value)}"
+        return next((reason for item in value if (reason := _wrong_scalar(action, item))), None)
+    return _wrong_scalar(action, value)
+
+
+def _wrong_scalar(action: Action, value: Any) -> str | None:
+    if action.choices and value not in action.choices:
+        return f"is one of {', '.join(map(str, action.choices))}, not {value!r}"
+    kind: Any = action.type or str
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return f"is a {_KINDS[kind]}, not {value!r}"
+    if kind is str:
+        return None if isinstance(value, str) else f"is a text, not {value!r}: put it in quotes"
+    if kind is int and isinstance(value, float):
+        return f"is a whole number, not {value!r}"
+    try:
+        kind(value)
+    except ValueError:
+        return f"is a {_KINDS[kind]}, not {value!r}"
+    return None
+
+
+_KINDS = {str: "text", int: "whole number", float: "number"}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

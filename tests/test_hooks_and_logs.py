@@ -42,13 +42,21 @@ def test_every_event_reaches_every_hook_in_order():
 
 def test_rows_from_a_resumed_epoch_on_are_dropped(tmp_path):
     path = tmp_path / "summary.csv"
-    append_rows(path, ["epoch", "x"], [[0, "a"], [1, "b"], [2, "c"]])
+    append_rows(path, [{"epoch": e, "x": x} for e, x in enumerate("abc")])
     keep_epochs_before(path, 2)
-    append_rows(path, ["epoch", "x"], [[2, "d"]])
+    append_rows(path, [{"epoch": 2, "x": "d"}])
     assert path.read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
     keep_epochs_before(path, 0)
     assert not path.exists()
     assert path.with_name("summary.csv.previous").read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
+
+
+def test_a_resumed_run_with_other_columns_keeps_those_of_both(tmp_path):
+    path = tmp_path / "summary.csv"
+    append_rows(path, [{"epoch": 0, "x": "a"}])
+    append_rows(path, [{"epoch": 1, "x": "b", "y": "c"}])
+    append_rows(path, [{"epoch": 2, "y": "d"}])
+    assert path.read_text().split() == ["epoch,y,x", "0,,a", "1,c,b", "2,d,"]
 
 
 def test_the_closing_table_says_what_the_counts_say():

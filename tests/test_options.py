@@ -55,6 +55,16 @@ def test_command_line_goes_over_file_and_file_over_default(tmp_path):
     assert not hasattr(args, "config")
 
 
+def test_null_switches_off_what_timm_lets_be_switched_off(tmp_path):
+    args, _ = parse(["-c", write(tmp_path, "color_jitter: null\nval_split: null\naa: null\nexperiment: null\n")])
+    assert (args.color_jitter, args.aa, args.experiment) == (None, None, "")
+
+
+def test_the_args_yaml_of_a_run_is_a_config(tmp_path):
+    args, text = parse(["--lr", "0.1", "--model-kwargs", "depth=3", "--mean", "0.5"])
+    assert parse(["-c", write(tmp_path, text)])[0] == args
+
+
 def test_a_number_that_yaml_takes_for_a_string_is_still_a_number(tmp_path):
     assert parse(["-c", write(tmp_path, "weight_decay: 1e-4\n")])[0].weight_decay == 1e-4
 
@@ -70,6 +80,16 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("motivated-model: x\n", "did you mean motivated_model"),
         ("- 1\n- 2\n", "not a list"),
         ("a: [1\n", "is not YAML"),
+        ('amp: "false"\n', "amp: is true or false"),
+        ("motivation_k: true\n", "motivation_k: is a whole number"),
+        ("motivation_k: 2.5\n", "motivation_k: is a whole number"),
+        ("epochs: null\nlr: fast\n", "epochs: needs a value, 300 by default; lr: is a number, not 'fast'"),
+        ("mean: 0.3\n", "mean: is a list"),
+        ("input_size: [1, 8]\n", "input_size: is a list of 3, not of 2"),
+        ("batch_size: [1, 2]\n", "batch_size: is a whole number"),
+        ("model: 5\n", "model: is a text"),
+        ("motivation_bn: mix\n", "motivation_bn: is one of copy, separate"),
+        ("model_kwargs: [a]\n", "model_kwargs: is a mapping"),
     ],
 )
 def test_a_wrong_file_ends_in_one_line(tmp_path, capsys, text, message):
@@ -97,6 +117,7 @@ def test_all_unknown_keys_are_named(tmp_path, capsys):
         (["-c", "/no/such/file.yaml"], "cannot read /no/such/file.yaml"),
         (["--motivation-bn", "mix"], "copy"),
         (["--torchscript", "--torchcompile"], "not allowed with"),
+        (["--opt-kwargs", "foo"], "name=value"),
     ],
 )
 def test_a_wrong_command_line_ends_in_one_line(capsys, argv, message):

@@ -116,6 +116,13 @@ def test_another_optimizer_is_refused_with_the_way_out(train, capsys):
     assert "trained with --opt sgd, this run has --opt adamw; give that, or --no-resume-opt" in capsys.readouterr().err
 
 
+def test_another_motivated_model_is_refused(train, capsys):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    other = ["--motivated-model", "resnet20_cifar"]
+    train(*MOTIVATED, *other, "--resume", first / "last.pth.tar", name="again", code=2)
+    assert "its motivated model is resnet14_cifar, --motivated-model is resnet20_cifar" in capsys.readouterr().err
+
+
 def test_a_plain_runs_file_starts_a_motivated_run(train, caplog):
     first = train("--epochs", "1", name="first")
     again = train(*MOTIVATED, "--epochs", "2", "--resume", first / "last.pth.tar", name="again")

@@ -66,6 +66,19 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--opt-kwargs", "nonsense=1"], "--opt sgd: TypeError"),
         (["--model-kwargs", "nonsense=1"], "unexpected keyword argument 'nonsense'"),
         (["--amp", "--model-dtype", "bfloat16"], "--model-dtype: with --amp"),
+        (["--sched", "step", "--decay-epochs", "0"], "--decay-epochs: more than 0"),
+        (["--mixup", "0.2", "-b", "241"], "--batch-size: mixup and cutmix mix pairs"),
+        (["--val-input-size", "3", "8", "8"], "--val-input-size: 3 channels"),
+        (["--in-chans", "3"], "--in-chans: 3, but --input-size has 1"),
+        (["--mean", "0.5", "0.5"], "--mean: 2 numbers for 1 channels"),
+        (["--scale", "0.5"], "--scale: two numbers"),
+        (["--tta", "999"], "--tta: 999 views"),
+        (["--seed", "-1"], "--seed: from 0"),
+        (["--start-epoch", "-1"], "--start-epoch: at least 0"),
+        (["--remode", "foo"], "--remode: 'foo' is not one of"),
+        (["--opt", "adamw", "--opt-betas", "0.9"], "--opt adamw: IndexError"),
+        (["--device-modules", "nosuchmodule"], "No module named 'nosuchmodule'"),
+        (["--initial-checkpoint", __file__], "--initial-checkpoint"),
     ],
 )
 def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
@@ -83,6 +96,26 @@ def test_a_missing_split_is_named_where_the_other_is_a_folder(tmp_path):
     (tmp_path / "other").mkdir()
     args, _ = parse(["--data-dir", str(tmp_path), "--device", "cpu"])
     assert option_faults(args) == [f"--val-split: {tmp_path} has no split 'validation'; it has other, train"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in errors(capsys, tmp_path, "--output", tmp_path / "file")[0]
+
+
+def test_splits_with_other_classes_are_named(capsys, tmp_path):
+    from PIL import Image
+
+    for place in ("train/a", "train/b", "validation/b"):
+        (tmp_path / place).mkdir(parents=True)
+        for index in range(3):
+            Image.new("L", (8, 8)).save(tmp_path / place / f"{index}.png")
+    (line,) = errors(capsys, tmp_path, "--dataset", "", "--data-dir", tmp_path, "-b", "2")
+    assert "'validation' has 1 classes, 'train' has 2" in line
+
+
+def test_a_very_long_streak_is_no_error(train):
+    train(*MOTIVATED, "--motivation-k", "200", "--epochs", "1")
 
 
 def test_a_file_that_is_no_checkpoint_is_named(capsys, tmp_path):

@@ -59,6 +59,7 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
         if learner.role is Role.BASE:
             state[OUR_KEY] = {
                 "format": 1,
+                "models": {one.role.value: model_name(args, one.role) for one in run.switcher.learners},
                 "update": update,
                 "switcher": run.switcher.state_dict(),
                 "epoch_counts": run.epoch_counts.state_dict(),

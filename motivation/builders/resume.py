@@ -59,6 +59,9 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
         return
     switcher, with_optimizer = run.switcher, not args.no_resume_opt
     if switcher.motivated is not None and "motivated" in ours["switcher"]:
+        trained = ours["models"]["motivated"]
+        if trained != args.motivated_model:
+            raise ValueError(f"its motivated model is {trained}, --motivated-model is {args.motivated_model}")
         switcher.load_state_dict(ours["switcher"], with_optimizer)
         if ours["update"] is not None:
             switcher.counts.load_state_dict(ours["epoch_counts"])

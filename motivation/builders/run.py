@@ -44,9 +44,10 @@ def build_run(args: Namespace, args_text: str) -> Run:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
     faults = option_faults(args)
-    if any(fault.startswith("--device") for fault in faults):
-        raise StartupError(faults)
-    runtime = start_runtime(args)
+    if any(fault.startswith(("--device", "--seed")) for fault in faults):
+        raise StartupError(faults)  # nothing further can be tried
+    with blaming("--device"):
+        runtime = start_runtime(args)
     faults += model_faults(args)
     datasets = open_datasets(args, faults)
     if faults:
@@ -55,12 +56,13 @@ def build_run(args: Namespace, args_text: str) -> Run:
 
 
 def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[Any, Any]) -> Run:
-    with blaming("--model"):
+    with blaming(f"--initial-checkpoint {args.initial_checkpoint}" if args.initial_checkpoint else "--model"):
         base_model = make.make_model(args, Role.BASE)
     if args.num_classes is None:
         args.num_classes = base_model.num_classes
     make.announce(base_model, args.model, runtime)
-    config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
+    with blaming("data options"):
+        config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
     with blaming("data options"):
@@ -128,7 +130,8 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
         flops=flops,
     )
     if runtime.primary:
-        add_outputs(run, args, args_text, config)
+        with blaming("--output"):
+            add_outputs(run, args, args_text, config)
     with blaming(f"--resume {args.resume}"):
         restore(run, resumed, args, runtime)
         restore_schedules(run, resumed, args)
@@ -149,7 +152,9 @@ def _make_motivated(
     updates: int,
     decreasing: bool,
 ) -> tuple[Learner, WeightMap]:
-    model = make.make_model(args, Role.MOTIVATED)
+    file = args.motivated_initial_checkpoint
+    with blaming(f"--motivated-initial-checkpoint {file}" if file else f"--motivated-model {args.motivated_model}"):
+        model = make.make_model(args, Role.MOTIVATED)
     make.announce(model, args.motivated_model, runtime)
     model = make.place_model(model, args, runtime)
     task = make.make_task(model, loss, args, runtime, teacher=getattr(base.task, "teacher", None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,21 @@ def keep_epochs_before(path: Path, epoch: int) -> None:
     scratch.replace(path)
 
 
-def append_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Append to a CSV file; a new one gets a header."""
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append to a CSV file. A new one gets a header; one with other columns is rewritten with the columns of both."""
+    columns = list(rows[0])
+    if path.exists() and path.stat().st_size:
+        with open(path, newline="") as file:
+            old = list(csv.reader(file))
+        if old[0] != columns:
+            columns = [*columns, *(name for name in old[0] if name not in columns)]
+            rows = [*(dict(zip(old[0], row, strict=False)) for row in old[1:]), *rows]
+            path.unlink()
     new = not path.exists() or path.stat().st_size == 0
     with open(path, "a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.DictWriter(file, columns, restval="")
         if new:
-            writer.writerow(columns)
+            writer.writeheader()
         writer.writerows(rows)
 
 
@@ -73,7 +80,7 @@ class UpdatesCsv(Hook):
         rows = [(*row[:3], repr(row[3].value), *row[4:]) for row in self._unwritten]
         self._unwritten.clear()
         if rows:
-            append_rows(self._path, UPDATE_COLUMNS, rows)
+            append_rows(self._path, [dict(zip(UPDATE_COLUMNS, row, strict=True)) for row in rows])
 
 
 def summary_row(record: EpochRecord, flops: dict[Role, float] | None) -> dict[str, Any]:
@@ -107,8 +114,7 @@ class SummaryCsv(Hook):
         keep_epochs_before(self._path, run.start_epoch)
 
     def epoch_end(self, record: EpochRecord) -> None:
-        row = summary_row(record, self._flops)
-        append_rows(self._path, row.keys(), [row.values()])
+        append_rows(self._path, [summary_row(record, self._flops)])
 
 
 class WandbLog(Hook):
