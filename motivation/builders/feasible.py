@@ -84,8 +84,8 @@ def open_datasets(args: Namespace, faults: list[str]) -> tuple[Any, Any]:
     counts = [class_count(dataset) for dataset in (train, validation)]
     if all(counts) and counts[0] != counts[1]:
         faults.append(
-            f"--val-split: {args.val_split!r} has {counts[1]} classes, {args.train_split!r} has {counts[0]}; each numbers "
-            "its own by name, so labels would not agree (--class-map gives both the same numbers)"
+            f"--val-split: {args.val_split!r} has {counts[1]} classes, {args.train_split!r} has {counts[0]}; each "
+            "numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
         )
     if not isinstance(train, torch.utils.data.IterableDataset) and -(-len(train) // args.world_size) < args.batch_size:
         ranks = f" for {args.world_size} processes" if args.world_size > 1 else ""
