@@ -1,7 +1,12 @@
-"""One rank of a run that writes down what it saw: ``distributed_worker.py FOLDER FLAGS...``."""
+"""One rank of some runs, one after the other, that writes down what it saw: ``distributed_worker.py PLAN.json``.
 
+The plan is a list of ``[folder, flags]``.
+"""
+
+import json
 import os
 import sys
+from pathlib import Path
 
 import torch
 from timm.utils import setup_default_logging
@@ -23,9 +28,7 @@ class Witness(Hook):
         self._seen["own_losses"].append(record.outcome.own_losses[0][0].value)
 
 
-def main():
-    folder, argv = sys.argv[1], sys.argv[2:]
-    setup_default_logging()
+def train_one(folder, argv):
     run = build_run(*parse(argv))
     witness = Witness()
     run.hooks = HookList([*run.hooks.hooks, witness])
@@ -33,8 +36,18 @@ def main():
     models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.learners}
     if run.switcher.base.ema is not None:
         models["ema"] = run.switcher.base.ema.module.state_dict()
-    torch.distributed.destroy_process_group()
     torch.save({**witness._seen, "models": models}, f"{folder}/rank{os.environ['RANK']}.pth")
+
+
+def main():
+    setup_default_logging()
+    init = torch.distributed.init_process_group
+    # the ranks meet once, not for each run
+    torch.distributed.init_process_group = lambda **options: torch.distributed.is_initialized() or init(**options)
+    for folder, argv in json.loads(Path(sys.argv[1]).read_text()):
+        train_one(folder, argv)
+        torch.distributed.barrier()  # rank 0 has written its files
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

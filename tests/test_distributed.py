@@ -1,6 +1,7 @@
 """Two processes on the CPU: ranks agree on the active model and end with equal weights."""
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -33,7 +34,7 @@ def launch(*arguments):
 
 
 def finish(*processes):
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
     for process, output in zip(processes, outputs):
         assert process.returncode == 0, output[-4000:]
     return outputs
@@ -41,11 +42,39 @@ def finish(*processes):
 
 FLAGS = [*DIGITS, "-b", "60", "--dist-bn", "reduce"]
 MOTIVATED = ["--motivated-model", "resnet14_cifar", "--motivation-k", "1"]
-
 ALL_TOGETHER = [
     *MOTIVATED, "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema",
     "--grad-accum-steps", "2", "--opt", "lamb", "-b", "30",
 ]  # fmt: skip
+RUNS = {
+    "plain": [],
+    "motivated": MOTIVATED,
+    "all_together": ALL_TOGETHER,
+    "not_shared": ["--dist-bn", "", "--no-ddp-bb", "--epochs", "1"],
+    "first_part": [*MOTIVATED, "--epochs", "1"],
+}
+
+
+def planned(folder, runs):
+    """A plan for the worker, and the runs' folders."""
+    plan, folders = [], {}
+    for name, flags in runs.items():
+        folders[name] = folder / name
+        folders[name].mkdir()
+        plan.append([str(folders[name]), [*FLAGS, "--output", str(folders[name]), "--experiment", "run", *flags]])
+    file = folder / "plan.json"
+    file.write_text(json.dumps(plan))
+    return file, folders
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All runs of two processes, made by one torchrun: starting it takes most of the time."""
+    folder = tmp_path_factory.mktemp("distributed")
+    resumed = [*MOTIVATED, "--epochs", "3", "--resume", str(folder / "first_part" / "run" / "last.pth.tar")]
+    plan, folders = planned(folder, {**RUNS, "resumed": resumed})
+    finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, plan))
+    return folders
 
 
 def check_ranks(folder):
@@ -60,69 +89,48 @@ def check_ranks(folder):
     return a
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [[], MOTIVATED, ALL_TOGETHER],
-    ids=["plain", "motivated", "motivated_all_together"],
-)
-def test_two_processes(flags, tmp_path):
-    argv = [*FLAGS, "--output", tmp_path, "--experiment", "run", *flags]
-    finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, tmp_path, *argv))
-    seen = check_ranks(tmp_path)
-    assert ("motivated" in seen["roles"]) == bool(flags)
-    with open(tmp_path / "run" / "updates.csv") as file:
+@pytest.mark.parametrize("name", ["plain", "motivated", "all_together"])
+def test_two_processes_agree_and_end_with_equal_weights(name, runs):
+    folder = runs[name]
+    seen = check_ranks(folder)
+    assert ("motivated" in seen["roles"]) == (name != "plain")
+    with open(folder / "run" / "updates.csv") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows] == seen["losses"]
-    assert load(tmp_path / "run" / "last.pth.tar")["epoch"] == 1
+    assert load(folder / "run" / "last.pth.tar")["epoch"] == 1
 
 
-def test_evaluation_leaves_each_ranks_statistics_alone(tmp_path):
+def test_evaluation_leaves_each_ranks_statistics_alone(runs):
     """Without sharing them, ranks keep running statistics of their own, also after a forward pass for validation."""
-    argv = [*FLAGS, "--dist-bn", "", "--no-ddp-bb", "--epochs", "1", "--output", tmp_path, "--experiment", "run"]
-    finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, tmp_path, *argv))
-    models = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True)["models"]["base"] for rank in range(2)]
+    models = [torch.load(runs["not_shared"] / f"rank{r}.pth", weights_only=True)["models"]["base"] for r in range(2)]
     for key, value in models[0].items():
         own = "running" in key
         assert torch.equal(value, models[1][key]) != own, key
 
 
-def test_a_resumed_run_of_two_processes_goes_on(tmp_path):
-    argv = [*FLAGS, *MOTIVATED, "--output", tmp_path, "--experiment", "run"]
-    port = f"--master_port={free_port()}"
-    finish(launch("--nproc_per_node=2", port, WORKER, tmp_path, *argv, "--epochs", "1"))
-    last = tmp_path / "run" / "last.pth.tar"
-    finish(launch("--nproc_per_node=2", port, WORKER, tmp_path, *argv, "--epochs", "3", "--resume", last))
-    check_ranks(tmp_path)
-    with open(tmp_path / "run" / "summary.csv") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+def test_a_resumed_run_of_two_processes_goes_on(runs):
+    check_ranks(runs["resumed"])
+    with open(runs["resumed"] / "run" / "summary.csv") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 def test_two_nodes_of_one_process(tmp_path):
-    port = free_port()
-    argv = [WORKER, tmp_path, *FLAGS, "--epochs", "1", "--output", tmp_path, "--experiment", "run", *MOTIVATED]
+    plan, folders = planned(tmp_path, {"nodes": [*MOTIVATED, "--epochs", "1"]})
+    port = f"--master_port={free_port()}"
     nodes = [
-        launch("--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1", "--master_addr=127.0.0.1",
-               f"--master_port={port}", *argv)
+        launch("--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1", "--master_addr=127.0.0.1", port, WORKER, plan)
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     finish(*nodes)
-    check_ranks(tmp_path)
+    check_ranks(folders["nodes"])
 
 
 def test_bad_input_is_said_once_by_all_ranks_together(tmp_path):
     process = launch(
-        "--nproc_per_node=2", f"--master_port={free_port()}", ROOT / "train_motivated.py", *FLAGS, "--motivation-k", "0"
-    )
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert output.count("error: --motivation-k") == 1
-
-
-def test_too_few_images_for_all_ranks_are_named(tmp_path):
-    process = launch(
         "--nproc_per_node=2", f"--master_port={free_port()}", ROOT / "train_motivated.py", *FLAGS, "-b", "1000",
-        "--output", tmp_path,
+        "--motivation-k", "0", "--output", tmp_path,
     )  # fmt: skip
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
+    assert output.count("error: --motivation-k") == 1
     assert "has 1437 images for 2 processes" in output
