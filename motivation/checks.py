@@ -115,12 +115,13 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--split-bn: needs --aug-splits of 2 or more, or --resplit"
     if mixes and splits > 1 and not args.no_prefetcher and not args.naflex_loader:
         yield "--aug-splits: mixup and cutmix with augmentation splits need --no-prefetcher"
-    if args.naflex_loader and args.train_img_sizes is not None:
-        yield "--train-img-sizes: not with --naflex-loader; choose one of them"
-    if args.naflex_loader and args.use_multi_epochs_loader:
-        yield "--use-multi-epochs-loader: not with --naflex-loader"
-    if args.naflex_loader and splits > 1:
-        yield "--aug-splits: not with --naflex-loader"
+    if args.naflex_loader:
+        if args.train_img_sizes is not None:
+            yield "--train-img-sizes: not with --naflex-loader; choose one of them"
+        if args.use_multi_epochs_loader:
+            yield "--use-multi-epochs-loader: not with --naflex-loader"
+        if splits > 1:
+            yield "--aug-splits: not with --naflex-loader"
     if args.naflex_patch_size_probs and len(args.naflex_patch_size_probs) != len(args.naflex_patch_sizes or ()):
         yield "--naflex-patch-size-probs: as many numbers as --naflex-patch-sizes"
     if args.amp and args.model_dtype not in (None, "float32"):

@@ -77,7 +77,7 @@ class Evaluator:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             output = model(images)
-            if isinstance(output, (tuple, list)):
+            if not isinstance(output, Tensor):  # several heads: the first is the classifier
                 output = output[0]
             if self.tta > 1:
                 output = output.unfold(0, self.tta, self.tta).mean(dim=2)

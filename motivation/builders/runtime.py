@@ -64,7 +64,7 @@ def start_runtime(args: Namespace) -> Runtime:
         autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
         if device.type == "cuda" and amp_dtype == torch.float16:
             scaler = torch.amp.GradScaler(device=device.type)
-    utils.random_seed(args.seed, args.rank)
+    utils.random_seed(seed=args.seed, rank=args.rank)
     if args.fuser:
         utils.set_jit_fuser(args.fuser)
     if args.fast_norm:
