@@ -168,7 +168,7 @@ class Learner:
     def settle_ema(self) -> None:
         """Bring the EMA to the present after idle updates.
 
-        The weights stood still meanwhile, so n updates with decays d are one with their product (spec: live + d^n
+        The weights stood still meanwhile, so n updates with decays d are one with their product (live + d^n
         (ema - live)). What is shared with the other model is carried over it by the switch.
         """
         if self.ema is None or self.idle_decay == 1.0:

@@ -1,4 +1,4 @@
-"""ResNets, timm's and ours for CIFAR: the last block goes to the last, the others to the first (spec of the paper)."""
+"""ResNets, timm's and ours for CIFAR: the last block goes to the last, the others to the first."""
 
 import pytest
 import timm
