@@ -40,9 +40,6 @@ class Condition:
     """
 
     name: ClassVar[str]
-    reads_loss: ClassVar[bool] = True
-    """Whether `observe` reads the loss; if not, the run never waits for it."""
-
     streak: Any = None
     """Length of the present streak, for the log; None where there is none."""
 
@@ -149,8 +146,6 @@ class FallingLoss(Condition):
 
 class _Bound(Condition):
     """A condition that looks at nothing."""
-
-    reads_loss = False
 
     def __init__(self, k: int = 0):
         pass

@@ -147,7 +147,8 @@ class Recalibration:
         """
         layers = batchnorms(model)
         momenta = [layer.momentum for layer in layers]
-        statistics = {name: value for name, value in model.named_buffers() if name in set(running_statistics(model))}
+        buffers = dict(model.named_buffers())
+        statistics = {name: buffers[name] for name in running_statistics(model)}
         kept = {name: value.clone() for name, value in statistics.items()}
         training = {module: module.training for module in model.modules()}
         model.eval()

@@ -70,11 +70,24 @@ def test_dropout_is_off_while_statistics_are_re_estimated():
     assert (seen[0] == 0).float().mean() < 0.5
 
 
-def test_a_short_loader_is_started_over_and_nothing_is_drawn():
-    model, count = Toy(), []
-    model.norm.register_forward_hook(lambda *_: count.append(1))
-    state = torch.get_rng_state()
-    with recalibration([torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(0))] * 2, 5).applied_to(model):
-        torch.rand(1)
-    assert len(count) == 5
-    torch.set_rng_state(state)
+class Drawing:
+    """Two batches, drawn from the global random stream."""
+
+    def __iter__(self):
+        for _ in range(2):
+            yield torch.randn(4, 2, 5, 5), None
+
+
+def test_a_short_loader_is_started_over_and_the_random_stream_stays():
+    model, seen = Toy(), []
+    model.norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    before = torch.get_rng_state()
+    with Recalibration(Drawing(), 5, lambda images: images, nullcontext).applied_to(model):
+        assert torch.equal(torch.get_rng_state(), before)
+    assert len(seen) == 5
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_an_empty_loader_ends_the_re_estimation():
+    with recalibration([], 3).applied_to(Toy()):
+        pass

@@ -40,8 +40,12 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
             old = list(csv.reader(file))
         if old[0] != columns:
             columns = [*columns, *(name for name in old[0] if name not in columns)]
-            rows = [*(dict(zip(old[0], row, strict=False)) for row in old[1:]), *rows]
-            path.unlink()
+            scratch = path.with_name(f".{path.name}.tmp")
+            with open(scratch, "w", newline="") as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows(dict(zip(old[0], row, strict=False)) for row in old[1:])
+            scratch.replace(path)
     new = not path.exists() or path.stat().st_size == 0
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
