@@ -14,6 +14,7 @@ from timm.optim import list_optimizers
 
 from motivation.conditions import condition_names
 from motivation.options import nearest
+from weight_maps import WeightMapError, map_named
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "plateau", "poly", "wsd", "rsqrt", "constant", "none")
 
@@ -91,6 +92,11 @@ def _motivation_faults(args: Namespace) -> Iterator[str]:
     if not args.motivated_model:
         return
     yield from _unknown_model("--motivated-model", args.motivated_model)
+    if args.motivation_map:
+        try:
+            map_named(args.motivation_map)
+        except WeightMapError as error:
+            yield f"--motivation-map: {error.title}; {error.faults[0]}"
     if args.naflex_loader:
         yield (
             "--naflex-loader: not with --motivated-model: batches of varying size and sequence length make the losses "

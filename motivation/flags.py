@@ -322,6 +322,21 @@ def _add_motivation_flags(parser: ArgumentParser) -> None:
     g.value("--motivated-model", metavar="NAME", help="timm model that contains --model")
     g.value("--motivation-k", default=2, type=int, metavar="K", help="updates in a row the loss must have fallen")
     g.value("--motivation-condition", default="loss", metavar="NAME", help="loss, never or always")
+    g.value(
+        "--motivation-plugins",
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_MODULE",
+        help="your own Python files or modules, loaded first: weights maps, models",
+    )
+    g = _Group(parser, "Weights map", "Where the base lies inside the motivated model; python -m weight_maps shows it.")
+    g.value("--motivation-map", metavar="NAME", help="weights map by its name; default by the names of the models")
+    g.value(
+        "--motivation-placement",
+        default="paper",
+        choices=("paper", "first", "last", "even"),
+        help="where the base's blocks lie in a deeper model; paper: as it gives for the family",
+    )
     g = _Group(parser, "Motivated model", "What is not given is as for the base model, but for weights to begin with.")
     g.pairs("--motivated-model-kwargs", help="further arguments of the motivated model, over --model-kwargs")
     g.value("--motivated-drop", type=float, metavar="P", help="dropout; default --drop")

@@ -41,7 +41,7 @@ def test_all_faults_come_at_once(capsys, tmp_path):
     [
         (["--motivated-model", "resnet8_cifar", "--model", "resnet14_cifar"], "layer3: the base has 2 blocks"),
         (["--motivated-model", "resnet18"], "does not contain"),
-        (["--motivated-model", "test_vit"], "no weights map is known"),
+        (["--motivated-model", "test_vit"], "not of one construction"),
         ([*MOTIVATED, "--motivation-k", "-1"], "at least one update"),
         ([*MOTIVATED, "--naflex-loader", "--train-pad", "0"], "--naflex-loader: not with --motivated-model"),
         ([*MOTIVATED, "--torchscript"], "--torchscript: not with --motivated-model"),

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from weight_maps import Link, WeightMap, WeightMapError, leading, register_map
-from weight_maps.registry import _builders
+from weight_maps import Link, WeightMap, WeightMapError, leading
 
 BASE = {"a": (2, 3), "b": (4,)}
 LARGE = {"a": (5, 6), "b": (9,), "c": (7,)}
@@ -110,15 +109,3 @@ def test_a_prefixed_map_is_the_map_of_two_parents():
     weights_map = WeightMap(links(), {"d": "why"}).prefixed("student.")
     assert {link.base for link in weights_map.links} == {"student.a", "student.b"}
     assert weights_map.unmapped == {"student.d": "why"}
-
-
-def test_a_pattern_is_registered_once():
-    @register_map("toy_once*")
-    def builder(base, motivated):
-        return WeightMap(())
-
-    try:
-        with pytest.raises(ValueError, match="registered already"):
-            register_map("toy_once*")(builder)
-    finally:
-        del _builders["toy_once*"]

@@ -1,20 +1,32 @@
 """Where the small model lies inside the large one (paper, section 3.3).
 
 >>> from weight_maps import find_map
+>>> weights_map = find_map("resnet50", "resnet101")
+>>> next(link.motivated for link in weights_map.links if link.base == "layer3.5.conv1.weight")
+'layer3.22.conv1.weight'
 """
 
 from weight_maps.core import Link, Shapes, WeightMap, WeightMapError, leading, shapes_of
+from weight_maps.depth import PLACEMENTS
 from weight_maps.find import find_map
-from weight_maps.registry import known_patterns, register_map
+from weight_maps.layout import Facts, Layout, layout_of
+from weight_maps.nest import leading_parts
+from weight_maps.registry import map_named, register_map, registered_maps
 
 __all__ = [
+    "PLACEMENTS",
+    "Facts",
+    "Layout",
     "Link",
     "Shapes",
     "WeightMap",
     "WeightMapError",
     "find_map",
-    "known_patterns",
+    "layout_of",
     "leading",
+    "leading_parts",
+    "map_named",
     "register_map",
+    "registered_maps",
     "shapes_of",
 ]

@@ -3,31 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import timm
+import torch
 from torch import nn
 
-from weight_maps import resnet as _resnet  # noqa: F401  (each family registers its maps when it is imported)
-from weight_maps.core import WeightMap, shapes_of
-from weight_maps.registry import builder_for
+from weight_maps import families as _families  # noqa: F401  (registers the maps that come with the program)
+from weight_maps.core import WeightMap, WeightMapError
+from weight_maps.layout import Layout, layout_of
+from weight_maps.registry import map_for, map_named
+
+Model = nn.Module | Mapping[str, object]
 
 
 def find_map(
     base_name: str,
     motivated_name: str,
-    base: nn.Module | Mapping[str, object],
-    motivated: nn.Module | Mapping[str, object],
+    base: Model | None = None,
+    motivated: Model | None = None,
+    *,
+    map_name: str | None = None,
+    placement: str = "paper",
 ) -> WeightMap:
     """The checked map of one timm model inside another.
 
     Args:
-        base_name, motivated_name: timm model names; they choose the builder.
-        base, motivated: the two models, their state dicts, or their shapes. Meta tensors are enough.
+        base_name, motivated_name: timm model names; they choose the map.
+        base, motivated: the two models, their state dicts, or their shapes. Meta tensors are enough. Default: the
+            models that timm makes of the names.
+        map_name: a map by its name instead; see `registered_maps`.
+        placement: where the base's blocks lie in a deeper model: ``paper``, ``first``, ``last`` or ``even``.
 
     Raises:
-        WeightMapError: no map is known for the names, or the motivated model does not contain the base; the error
-            lists every reason.
+        WeightMapError: the motivated model does not contain the base; the error lists every reason.
+
+    >>> import timm, torch
+    >>> small = timm.create_model("vit_tiny_patch16_224", depth=2)
+    >>> large = timm.create_model("vit_small_patch16_224", depth=3)
+    >>> weights_map = find_map("vit_tiny_patch16_224", "vit_small_patch16_224", small, large)
+    >>> weights_map.expand(small, large)                      # modules, or their state dicts
+    >>> torch.equal(large.blocks[2].mlp.fc1.weight[:768, :192], small.blocks[1].mlp.fc1.weight)
+    True
+    >>> weights_map.extract(large.state_dict(), small.state_dict())
     """
-    base_shapes, motivated_shapes = shapes_of(base), shapes_of(motivated)
-    weights_map = builder_for(base_name, motivated_name)(base_shapes, motivated_shapes)
-    weights_map.check(base_shapes, motivated_shapes, f"{motivated_name} does not contain {base_name}:")
+    entry = map_named(map_name) if map_name else map_for(base_name, motivated_name)
+    layouts = model_layout(base_name, base), model_layout(motivated_name, motivated)
+    weights_map = entry.build(*layouts, placement)
+    weights_map.check(*layouts, f"{motivated_name} does not contain {base_name} (map {entry.name!r}):")
     return weights_map
+
+
+def model_layout(name: str, model: Model | None = None) -> Layout:
+    """The layout of a model; of a state dict with the facts of the timm model of that name, if that is what it is.
+
+    Raises:
+        WeightMapError: there is no model, and timm makes none of the name.
+    """
+    if model is not None:
+        layout = layout_of(model)
+        if layout.modules or not timm.is_model(name):
+            return layout
+        made = layout_of(meta_model(name))
+        return Layout(layout.shapes, made.modules) if _same_model(layout, made) else layout
+    if not timm.is_model(name):
+        raise WeightMapError("no such model", [f"timm has no model {name!r}"])
+    return layout_of(meta_model(name))
+
+
+def meta_model(name: str, **kwargs: Any) -> nn.Module:
+    """The timm model on the meta device, without memory for its weights, with no draw from the random streams."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return timm.create_model(name, **kwargs)
+
+
+def _same_model(one: Layout, other: Layout) -> bool:
+    """Whether both have the same tensors but for the sizes of first layer and head."""
+    inner = [name for name in one if name in other and one[name] != other[name]]
+    return one.keys() == other.keys() and len(inner) <= 4

@@ -12,10 +12,10 @@ from timm.data import resolve_data_config
 
 from motivation.builders.learners import channels, make_model, model_name
 from motivation.builders.loaders import make_datasets
+from motivation.builders.maps import model_map
 from motivation.data import class_count
 from motivation.random_states import forked_random_states
 from motivation.records import Role
-from weight_maps import find_map
 
 
 def model_faults(args: Namespace) -> list[str]:
@@ -43,7 +43,7 @@ def model_faults(args: Namespace) -> list[str]:
                 f"{base.num_classes}; give both with --num-classes"
             )
         try:
-            find_map(args.model, args.motivated_model, base, motivated)
+            model_map(args, base, motivated)
         except ValueError as error:
             faults.append(f"--motivated-model: {error}")
     return faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 from timm.utils import unwrap_model
@@ -9,14 +10,26 @@ from timm.utils import unwrap_model
 from weight_maps import Link, WeightMap, find_map, leading, shapes_of
 
 
-def task_map(base_name: str, motivated_name: str, base_task: Any, motivated_task: Any) -> WeightMap:
+def model_map(args: Namespace, base: Any, motivated: Any) -> WeightMap:
+    """The checked map of two models, as the options want it."""
+    return find_map(
+        args.model,
+        args.motivated_model,
+        base,
+        motivated,
+        map_name=args.motivation_map,
+        placement=args.motivation_placement,
+    )
+
+
+def task_map(args: Namespace, base_task: Any, motivated_task: Any) -> WeightMap:
     """The models' map in the names of the tasks' trainable modules.
 
     Feature distillation trains the model as a child ``student`` beside a projection; where both tasks have one, the
     base's is the leading slice of the motivated model's.
     """
     base, motivated = unwrap_model(base_task.get_eval_model()), unwrap_model(motivated_task.get_eval_model())
-    weights_map = find_map(base_name, motivated_name, base, motivated)
+    weights_map = model_map(args, base, motivated)
     whole = unwrap_model(base_task.get_trainable_module())
     if whole is base:
         return weights_map

@@ -29,6 +29,7 @@ from motivation.random_states import forked_random_states
 from motivation.records import Role
 from motivation.switcher import Switcher
 from weight_maps import WeightMap
+from weight_maps.plugins import load_plugins
 
 _logger = logging.getLogger("train")
 
@@ -43,7 +44,8 @@ def build_run(args: Namespace, args_text: str) -> Run:
     Raises:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
-    faults = option_faults(args)
+    faults = [f"--motivation-plugins: {fault}" for fault in load_plugins(args.motivation_plugins)]
+    faults += option_faults(args)
     if any(fault.startswith(("--device", "--seed")) for fault in faults):
         raise StartupError(faults)  # nothing further can be tried
     with blaming("--device"):
@@ -161,7 +163,7 @@ def _make_motivated(
     optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
     if args.model_ema:
         make.add_ema(task, args)
-    weights_map = task_map(args.model, args.motivated_model, base.task, task)
+    weights_map = task_map(args, base.task, task)
     eval_model = make.finish_task(task, args, runtime)
     groups = base.optimizer.param_groups
     for index, group in enumerate(optimizer.param_groups):

@@ -1,0 +1,204 @@
+"""Where two models differ in what no slice can bridge: heads, groups, strides, windows, positions, construction.
+
+All of it is compared module by module, a module of the base with its counterpart in the motivated model. Many blocks
+differ in the same way, so a reason is given once, with the first place and how many more there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from weight_maps.depth import name_of, words_of
+from weight_maps.fused import unsliceable
+from weight_maps.layout import Facts, Layout
+
+EQUAL = (
+    *("kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size"),
+    *(
+        "window_size",
+        "window_area",
+        "pretrained_window_size",
+        "shift_size",
+        "partition_size",
+        "block_size",
+        "halo_size",
+    ),
+    *("sr_ratio", "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_prefix_tokens"),
+    *("state_dim", "num_scales", "num_branches", "radix", "focal_level", "focal_window"),
+    *("has_skip", "shortcut", "use_shortcut"),
+)
+"""Settings that must be the same in both models."""
+
+COUNTS = ("num_heads", "heads", "num_kv_heads")
+HEAD_WIDTHS = ("head_dim", "dim_head", "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
+WIDTHS = ("dim", "embed_dim", "dim_out", "in_features", "attn_dim")
+
+_INERT = ("Dropout", "DropPath", "DropBlock", "PatchDropout", "Identity")
+_POSITION = re.compile(r"(^|[._])(pos_emb\w*|rel\w*_(h|w|table)|relative_position\w*|attention_bias\w*|position\w*)$")
+_TOKEN_MIXERS = re.compile(r"(^|\.)(mlp_tokens\.fc[12]|linear_tokens|gate\.proj)\.(weight|bias)$")
+
+
+def disagreements(base: Layout, motivated: Layout, align: Callable[[str], str]) -> list[str]:
+    """Reasons why the base cannot lie inside the motivated model, though its shapes may fit.
+
+    Args:
+        base, motivated: layouts of the two models.
+        align: name of a tensor or module of the base to its counterpart's.
+    """
+    found = [*_of_modules(base, motivated, align), *_of_positions(base, motivated, align)]
+    found += _of_construction(base, motivated, align)
+    return summarised(found)
+
+
+def _of_modules(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    owners = _owners(base)
+    other: tuple[str, ...] = ()
+    for path, facts in base.modules.items():
+        if other and path.startswith(other):  # inside something that is of another kind as a whole
+            continue
+        target = align(path) if path else path
+        there = motivated.modules.get(target)
+        if there is None:
+            if not _inert(facts.kind) and path in owners:
+                yield path, f"{facts.kind} is not in the motivated model"
+            continue
+        if _role(facts.kind) != _role(there.kind):
+            yield path, f"is {facts.kind} in the base, {there.kind} in the motivated model"
+            other = (*other, path + ".")
+            continue
+        for name in EQUAL:
+            if name not in facts.settings or name not in there.settings:
+                continue
+            if _plain(facts.settings[name]) != _plain(there.settings[name]):
+                yield path, f"{name} is {facts.settings[name]}, in the motivated model {there.settings[name]}"
+        yield from ((path, reason) for reason in (_heads(facts, there), _groups(facts, there)) if reason)
+        reason = unsliceable(facts.kind)
+        if reason and _shapes_below(base, path) != _shapes_below(motivated, target):
+            yield path, f"{facts.kind} differs in shape, and cannot be sliced: {reason}"
+
+
+def _inert(kind: str) -> bool:
+    return kind.rpartition(".")[2].startswith(_INERT)
+
+
+def _role(kind: str) -> str:
+    return "Identity" if _inert(kind) else kind
+
+
+def _plain(value: Any) -> Any:
+    """Settings in one form: 3 and (3, 3) are the same kernel."""
+    if isinstance(value, (tuple, list)):
+        return value[0] if len(set(value)) == 1 else tuple(value)
+    return value
+
+
+def _owners(layout: Layout) -> set[str]:
+    """Paths of the modules that have tensors, in themselves or below."""
+    owners = {""}
+    for name in layout:
+        words = words_of(name)
+        owners.update(name_of(words[:n]) for n in range(1, len(words)))
+    return owners
+
+
+def _shapes_below(layout: Layout, path: str) -> dict[str, tuple[int, ...]]:
+    prefix = path + "." if path else ""
+    return {name[len(prefix) :]: shape for name, shape in layout.items() if name.startswith(prefix)}
+
+
+def _heads(base: Facts, motivated: Facts) -> str | None:
+    """What is wrong with the heads of an attention."""
+    mine, theirs = base.settings, motivated.settings
+    count = next((n for n in COUNTS if isinstance(mine.get(n), int) and isinstance(theirs.get(n), int)), None)
+    if count is None:
+        return None
+    for name in HEAD_WIDTHS:
+        if isinstance(mine.get(name), int) and isinstance(theirs.get(name), int):
+            if mine[name] != theirs[name]:
+                return f"heads are {mine[name]} wide ({name}), in the motivated model {theirs[name]}"
+            if name in ("head_dim", "dim_head"):
+                return None
+    for name in WIDTHS:
+        if isinstance(mine.get(name), int) and isinstance(theirs.get(name), int):
+            if mine[name] * theirs[count] != theirs[name] * mine[count]:
+                small, large = mine[name] / mine[count], theirs[name] / theirs[count]
+                return f"heads are {small:g} wide, in the motivated model {large:g}"
+            return None
+    small, large = mine.get("scale"), theirs.get("scale")
+    if isinstance(small, float) and isinstance(large, float) and abs(small / large - 1) > 1e-6:
+        return f"heads are {small**-2:.0f} wide, in the motivated model {large**-2:.0f}"
+    return None
+
+
+def _groups(base: Facts, motivated: Facts) -> str | None:
+    """What is wrong with the groups of a convolution or normalisation."""
+    mine, theirs = base.settings, motivated.settings
+    if all(isinstance(s.get(n), int) for s in (mine, theirs) for n in ("groups", "in_channels", "out_channels")):
+        small, large = ((s["in_channels"] // s["groups"], s["out_channels"] // s["groups"]) for s in (mine, theirs))
+        if mine["groups"] == theirs["groups"] == 1 or small == large:
+            return None
+        return f"groups are {small[0]} channels wide, in the motivated model {large[0]}"
+    channels = next((n for n in ("num_channels", "num_features") if n in mine and n in theirs), None)
+    count = next((n for n in ("num_groups", "groups") if n in mine and n in theirs), None)
+    if channels and count and not mine[count] == theirs[count] == 1:
+        small_width, large_width = mine[channels] // (mine[count] or 1), theirs[channels] // (theirs[count] or 1)
+        if small_width != large_width:
+            return f"groups are {small_width} channels wide, in the motivated model {large_width}"
+    return None
+
+
+def _of_positions(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for name, shape in base.items():
+        there = motivated.get(align(name))
+        if there is None or len(there) != len(shape):
+            continue
+        sliced = [axis for axis, (a, b) in enumerate(zip(shape, there, strict=True)) if a < b]
+        if _POSITION.search(name) and not set(sliced) <= {_channel_axis(name, shape)} and len(shape) > 1:
+            yield name, f"is {list(shape)}, in the motivated model {list(there)}: {_SAME_SIZE}"
+        elif (match := _TOKEN_MIXERS.search(name)) and (axis := _token_axis(match[2], shape)) in sliced:
+            yield name, f"mixes {shape[axis]} positions, in the motivated model {there[axis]}: {_SAME_SIZE}"
+
+
+_SAME_SIZE = "positions must be the same; build both for one image and window size"
+
+
+def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
+    """The one axis of a table of positions that holds channels or heads."""
+    if "attention_bias" in name:
+        return 0
+    if len(shape) == 4:
+        return 3 if shape[1] == shape[2] != shape[3] else 1
+    return len(shape) - 1
+
+
+def _token_axis(layer: str, shape: tuple[int, ...]) -> int:
+    return len(shape) - 1 if layer.endswith("fc1") and len(shape) == 2 else 0
+
+
+def _of_construction(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Tensors that only the motivated model has, in modules that both have."""
+    counterparts = dict.fromkeys(map(align, base), ())
+    shared = _owners(Layout(counterparts))
+    for name in motivated:
+        if name in counterparts:
+            continue
+        words = words_of(name)
+        depth = next(n for n in range(len(words) - 1, -1, -1) if name_of(words[:n]) in shared)
+        if not words[depth].isdigit():
+            yield name_of(words[: depth + 1]), "is in the motivated model only, inside a block that both have"
+
+
+def summarised(found: list[tuple[str, str]]) -> list[str]:
+    """Each reason once: at its first place, with how many more there are like it.
+
+    Args:
+        found: pairs of a place (a tensor or module) and what is wrong there. Numbers do not make a difference.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for place, reason in found:
+        kind = re.sub(r"\d+", "N", place), re.sub(r"\d+", "N", reason)
+        alike.setdefault(kind, []).append(f"{place or 'model'}: {reason}")
+    counts = [(lines[0], len(set(lines)) - 1) for lines in alike.values()]
+    return [line + (f" (and {more} more like it)" if more else "") for line, more in counts]

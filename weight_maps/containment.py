@@ -1,0 +1,295 @@
+"""Is the base's computation found inside the motivated model? The test behind the word *right*.
+
+A map places weights; whether they still mean the same there is seen by computing. The motivated model is given the
+base's weights and zero everywhere else; blocks that only it has are bypassed; and what normalises over channels does so
+over the base's channels. Then every layer must give the base's values on the base's channels, and the two models the
+same logits. Shifted channels (a concatenation), torn heads or groups, a q that lands in k, another stride: each shows
+as the first layer that differs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weight_maps.core import Axis, Link, WeightMap
+from weight_maps.depth import Blocks, name_of, words_of
+
+_NORMALISES = (
+    "LayerNorm",
+    "RmsNorm",
+    "RMSNorm",
+    "SimpleNorm",
+    "GroupNorm",
+    "GlobalResponseNorm",
+    "InstanceNorm",
+    "EvoNorm",
+)
+_STANDARDISES = ("StdConv2d",)
+
+
+@dataclass(frozen=True)
+class Containment:
+    """What the comparison found.
+
+    Attributes:
+        error: largest difference of the logits, relative to the largest logit.
+        first_difference: the first layer of the base (in the order of the computation) whose output differs, and what
+            was wrong with it; None if there is none.
+        layers: how many layers were compared.
+    """
+
+    error: float
+    first_difference: str | None
+    layers: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the base's computation is there."""
+        return self.first_difference is None
+
+
+@torch.no_grad()
+def compare(
+    weights_map: WeightMap, base: nn.Module, motivated: nn.Module, images: Tensor, tolerance: float = 1e-4
+) -> Containment:
+    """Run both models as the module says; both are copied, neither is changed.
+
+    Args:
+        weights_map: a checked map of ``base`` in ``motivated``.
+        base, motivated: the models, on one device.
+        images: ``[B, C, H, W]``, on that device.
+        tolerance: largest relative difference that still counts as equal.
+
+    Returns:
+        A `Containment`.
+    """
+    small, large = (copy.deepcopy(model).double().eval() for model in (base, motivated))
+    _make_generic(small)
+    for parameter in large.parameters():
+        parameter.zero_()
+    weights_map.expand(small, large)
+    _bypass_extra_blocks(weights_map, large)
+    owners = _paired_owners(weights_map, small, large)
+    _carry_constants(weights_map, small, large)
+    for path, (target, link) in owners.items():
+        _restrict_norm(small.get_submodule(path), large, target, link)
+
+    recorder = _Recorder(tolerance)
+    with recorder.listening(small, owners, recorder.remember):
+        expected = small(images.double())
+    try:
+        with recorder.listening(large, owners, recorder.check):
+            found = large(images.double())
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
+        return Containment(float("inf"), recorder.first or f"the computation breaks off: {error}", recorder.compared)
+    difference = _relative(expected, _leading_part(found, expected))
+    first = recorder.first
+    if first is None and not difference <= tolerance:
+        first = f"the logits differ by {difference:.1e}, though all layers agree"
+    return Containment(difference, first, recorder.compared)
+
+
+def _make_generic(model: nn.Module) -> None:
+    """Weights without zeros and ones, so that nothing is equal by accident."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
+    for parameter in model.parameters():
+        if parameter.numel() == max(parameter.shape, default=1):
+            parameter.add_(0.1 * noise(parameter))
+        elif not parameter.any():
+            parameter.add_(0.02 * noise(parameter))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.running_mean is not None:
+                module.running_mean.add_(0.1 * noise(module.running_mean))
+            if module.running_var is not None:
+                module.running_var.mul_(1 + 0.2 * noise(module.running_var).abs())
+
+
+def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
+    """Give mapped blocks the base's float constants, such as the variance that an NFNet block divides by."""
+    for link in weights_map.links:
+        path, target = link.base, link.motivated
+        while "." in path:
+            path, target = path.rpartition(".")[0], target.rpartition(".")[0]
+            there = motivated.get_submodule(target)
+            for name in ("alpha", "beta"):
+                if isinstance(value := vars(base.get_submodule(path)).get(name), float):
+                    setattr(there, name, value)
+
+
+class _Bypass(nn.Module):
+    """Returns what a block was given, in the form in which its neighbour returns things."""
+
+    def __init__(self, neighbour: nn.Module):
+        super().__init__()
+        self._pair = False
+        neighbour.register_forward_hook(self._see)
+
+    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._pair = isinstance(output, tuple)
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return (x, args[0] if args else None) if self._pair else x
+
+
+def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
+    mapped = {link.motivated for link in weights_map.links}
+    blocks = Blocks(dict.fromkeys(model.state_dict(), ()))
+    used: dict[str, set[int]] = defaultdict(set)
+    for name in mapped:
+        words = words_of(name)
+        for position, word in enumerate(words):
+            if word.isdigit() and position:
+                used[".".join(words[:position])].add(int(word))
+    for container, kept in used.items():
+        for index in set(blocks.indices(container)) - kept:
+            path, _, word = name_of([container, str(index)]).rpartition(".")
+            neighbour = model.get_submodule(name_of([container, str(min(kept))]))
+            setattr(model.get_submodule(path), word, _Bypass(neighbour))
+
+
+def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> dict[str, tuple[str, Link]]:
+    """Module path of the base to its counterpart's, for modules that own a mapped weight."""
+    owners = {}
+    for link in weights_map.links:
+        path, _, name = link.base.rpartition(".")
+        target = link.motivated.rpartition(".")[0]
+        if name == "weight" and _channel_dim(base.get_submodule(path)) is not None:
+            owners[path] = (target, link)
+    return owners
+
+
+def _channel_dim(module: nn.Module) -> int | None:
+    """The axis of the output that holds channels; None where it is not known."""
+    name = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return -1
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return None
+    if isinstance(module, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.GroupNorm):
+        return 1
+    if any(word in name for word in _NORMALISES):
+        return getattr(module, "channel_dim", 1 if "2d" in name else -1)
+    return None
+
+
+def _positions(axis: Axis) -> Tensor:
+    return torch.cat([torch.arange(start, stop) for start, stop in axis])
+
+
+def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> None:
+    """Let a layer that normalises over channels see the base's channels alone."""
+    name = type(small).__name__
+    if any(word in name for word in _STANDARDISES):
+        if small.groups > 1:
+            return
+        inside, outside = _positions(link.index[1]), _positions(link.index[0])
+        in_dim = dim = 1
+    elif any(word in name for word in _NORMALISES):
+        channels = max(range(len(link.index)), key=lambda i: link.shape[i])
+        inside = outside = _positions(link.index[channels])
+        dim = in_dim = _channel_dim(small) or 0
+    else:
+        return
+    module: Any = large.get_submodule(target)
+    width = getattr(module, "out_channels", None) or module.weight.numel()
+
+    def forward(x: Tensor, *args: Any) -> Tensor:
+        part = small(x.index_select(in_dim, inside.to(x.device)), *args)
+        shape = list(part.shape)
+        shape[dim] = width
+        return part.new_zeros(shape).index_copy_(dim, outside.to(x.device), part)
+
+    module.forward = forward
+
+
+def _leading_part(found: Any, expected: Any) -> Any:
+    """The leading part of a larger output; the base's where other axes are channels too, or there is no head."""
+    if isinstance(found, Tensor) and found.dim() == expected.dim():
+        for dim, size in enumerate(expected.shape):
+            found = found.narrow(dim, 0, min(size, found.shape[dim]))
+    return found
+
+
+def _relative(expected: Any, found: Any) -> float:
+    if not isinstance(expected, Tensor):
+        return max(_relative(a, b) for a, b in zip(expected, found, strict=True))
+    if expected.shape != found.shape:
+        return float("inf")
+    scale = expected.abs().max().item() or 1.0
+    return (expected - found).abs().max().item() / scale
+
+
+class _Recorder:
+    """Keeps the base's outputs and holds the motivated model's against them."""
+
+    def __init__(self, tolerance: float):
+        self._tolerance = tolerance
+        self._outputs: dict[str, list[Tensor]] = defaultdict(list)
+        self._calls: dict[str, int] = defaultdict(int)
+        self.first: str | None = None
+        self.compared = 0
+
+    def listening(self, model: nn.Module, owners: dict[str, tuple[str, Link]], hear: Callable[..., None]) -> Any:
+        """A context in which each owner's output is passed to ``hear``."""
+        inside = hear == self.check
+        handles = []
+        for path, (target, link) in owners.items():
+            module = model.get_submodule(target if inside else path)
+
+            def hook(module: nn.Module, inputs: Any, output: Any, path: str = path, link: Link = link) -> None:
+                if isinstance(output, Tensor):
+                    hear(path, link, module, output)
+
+            handles.append(module.register_forward_hook(hook))
+        return _Handles(handles)
+
+    def remember(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
+        self._outputs[path].append(output.clone())
+
+    def check(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
+        call = self._calls[path]
+        self._calls[path] += 1
+        self.compared += 1
+        if self.first is not None:
+            return
+        if call >= len(self._outputs[path]):
+            self.first = f"{path}: runs more often than in the base"
+            return
+        expected = self._outputs[path][call]
+        dim = _channel_dim(module)
+        assert dim is not None
+        axis = max(range(len(link.index)), key=lambda i: link.shape[i]) if _is_norm(module) else 0
+        live = _positions(link.index[axis]).to(output.device)
+        part = _leading_part(output.index_select(dim, live), expected)
+        if part.shape != expected.shape:
+            self.first = f"{path}: output {list(expected.shape)} became {list(part.shape)}"
+        elif not (difference := _relative(expected, part)) <= self._tolerance:
+            self.first = f"{path}: output differs by {difference:.1e}"
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return any(word in type(module).__name__ for word in _NORMALISES)
+
+
+class _Handles:
+    def __init__(self, handles: list[Any]):
+        self._handles = handles
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()

@@ -1,0 +1,174 @@
+"""Axes that hold several things one after the other, and layers whose channels cannot be sliced at all.
+
+Where a layer computes q, k and v at once, the first d rows of a wider layer are all of q and some of k. So the base
+takes the leading part of each. Which layers do so, and how they order the parts, is not seen in a shape; it was read in
+timm's sources and is checked by computing (`weight_maps.containment`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from weight_maps.layout import Layout
+
+Parts = list[tuple[int, ...]]
+"""For each axis the sizes of its parts, in order; most axes are one part."""
+
+Settings = Mapping[str, Any]
+Sizes = int | Callable[[Settings], int | Sequence[int]]
+"""A number of equal parts, or a function of the module's settings that gives a number or the sizes."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Parts of a layer's outputs and inputs.
+
+    Attributes:
+        kind: shell pattern of `Facts.kind` of a module.
+        layer: regular expression for the path of the layer inside that module.
+        outputs: parts of axis 0 of its tensors.
+        inputs: parts of axis 1 of its matrices.
+    """
+
+    kind: str
+    layer: str
+    outputs: Sizes = 1
+    inputs: Sizes = 1
+
+
+_GATES_OF_AN_LSTM = 4
+
+
+def _head_width(settings: Settings) -> int:
+    """Width of a head where only the scale of its scores is kept: 1 / sqrt(width)."""
+    return round(settings["scale"] ** -2)
+
+
+RULES = (
+    # One head after the other, each with its q, k and v: leading rows are whole heads.
+    Rule("levit.Attention*", r"(qkv|kv)\..*"),
+    Rule("tiny_vit.Attention", "qkv"),
+    Rule("efficientformer.Attention", "qkv"),
+    Rule("efficientvit_mit.LiteMLA", r"qkv\..*"),
+    Rule("maxxvit.Attention2d", "qkv", outputs=lambda s: 1 if s["head_first"] else 3),
+    Rule("maxxvit.AttentionCl", "qkv", outputs=lambda s: 1 if s["head_first"] else 3),
+    # Other orders and numbers.
+    Rule("gcvit.WindowAttentionGlobal", "qkv", outputs=lambda s: 2 if s["use_global"] else 3),
+    Rule("mobilevit.LinearSelfAttention", "qkv_proj", outputs=lambda s: (1, s["embed_dim"], s["embed_dim"])),
+    Rule("vision_transformer.*Parallel*Block", "in_proj", outputs=lambda s: s["in_split"]),
+    Rule("nest.Attention", "proj", inputs=_head_width),
+    Rule("efficientvit_mit.LiteMLA", r"proj\.conv", inputs=2),
+    Rule("focalnet.FocalModulation", "f", outputs=lambda s: s["input_split"]),
+    Rule("efficientvim.HSMSSD", r"hz_proj\..*", outputs=2),
+    Rule("efficientvim.HSMSSD", r"(BCdt_proj|dw)\..*", outputs=3),
+    # Gates beside values.
+    Rule("mlp.GluMlp", "fc1", outputs=2),
+    Rule("mlp.GatedMlp", "fc1", outputs=2),
+    Rule("iformer.*", r"v_gate\..*", outputs=2),
+    # Its gate is multiplied with the concatenation of the other two, so it has their parts.
+    Rule("mambaout.GatedConvBlock", "fc1", outputs=lambda s: s["split_indices"][1:] * 2),
+    Rule("mambaout.GatedConvBlock", "fc2", inputs=lambda s: s["split_indices"][1:]),
+    Rule("sequencer.LSTM2d", "fc", inputs=4),
+    # Concatenations of equal halves or quarters.
+    Rule("swin_transformer*.PatchMerging", "reduction", inputs=4),
+    Rule("swin_transformer.PatchMerging", "norm", outputs=4),
+    Rule("swin_transformer_v2_cr.PatchMerging", "norm", outputs=4),
+    Rule("mobilevit.MobileVitBlock", r"conv_fusion\.conv", inputs=2),
+    Rule("cspnet.CrossStage*", r"conv_exp\..*", outputs=2),
+    Rule("cspnet.CrossStage*", r"conv_transition\.conv", inputs=2),
+    Rule("cspnext.CspNextLayer", r"attention\.fc", outputs=2, inputs=2),
+    Rule("cspnext.SPPBottleneck", r"conv2\.conv", inputs=4),
+    Rule("cspnext.CspNextLayer", r"final_conv\.conv", inputs=2),
+    # What the names say in any model.
+    Rule("LSTM", r"", outputs=_GATES_OF_AN_LSTM),
+    Rule("*", r"(.*\.)?qkv(\..*)?", outputs=3),
+    Rule("*", r"(.*\.)?(kv|qk)(\..*)?", outputs=2),
+    Rule("MultiheadAttention", r"", outputs=3),
+)
+
+UNSLICEABLE = {
+    "densenet.DenseBlock": "its layers take the concatenation of all earlier ones, whose channels would move",
+    "rdnet.DenseStage": "its layers take the concatenation of all earlier ones, whose channels would move",
+    "dpn.DualPathBlock": "it concatenates and adds parts of its channels, which would move",
+    "dla.DlaTree": "its root takes the concatenation of the levels below, whose channels would move",
+    "vovnet.OsaBlock": "it concatenates the outputs of all its layers, whose channels would move",
+    "hgnet.HighPerfGpuBlock": "it concatenates the outputs of all its layers, whose channels would move",
+    "hgnet.StemV2": "it concatenates two branches, whose channels would move",
+    "ghostnet.GhostModule*": "its output is the concatenation of two layers, whose channels would move",
+    "nextvit.NextTransformerBlock": "it concatenates two kinds of attention, whose channels would move",
+    "fasternet.Partial_conv3": "it convolves the first channels only, and their number differs",
+    "shvit.SHSA": "its attention sees the first channels only, and their number differs",
+    "inception_next.InceptionDWConv2d": "it splits its channels by kernel, and the splits would move",
+    "mixed_conv2d.MixedConv2d": "it splits its channels by kernel, and the splits would move",
+    "edgenext.SplitTransposeBlock": "it splits its channels by scale, and the splits would move",
+    "res2net.Bottle2neck": "it splits its channels by scale, and the splits would move",
+    "dla.DlaBottle2neck": "it splits its channels by scale, and the splits would move",
+    "selective_kernel.SelectiveKernel": "it stores a choice of paths by channel, and the channels would move",
+    "split_attn.SplitAttn": "it sums splits of its channels, which would move",
+    "coat.ConvRelPosEnc": "it splits its heads by window, and the splits would move",
+    "cond_conv2d.CondConv2d": "it stores a whole kernel as one row",
+    "efficientvit_msra.CascadedGroupAttention": "it splits its channels by head, and the splits would move",
+}
+"""Modules that must have equal shapes in both models, and why."""
+
+
+class PartsReader:
+    """Tells the parts of each axis of a model's tensors.
+
+    Args:
+        layout: the model; without facts the names alone decide.
+        whole: regular expression for names of tensors that are taken as one part on every axis.
+    """
+
+    def __init__(self, layout: Layout, whole: str | None = None):
+        self._layout = layout
+        self._whole = re.compile(whole) if whole is not None else None
+        kinds = {facts.kind for facts in layout.modules.values()}
+        self._rules = [rule for rule in RULES if rule.kind == "*" or any(fnmatchcase(k, rule.kind) for k in kinds)]
+        self._found: dict[str, tuple[Rule, Settings] | None] = {}
+
+    def __call__(self, name: str) -> Parts:
+        """The parts of one tensor."""
+        shape = self._layout[name]
+        parts: Parts = [(size,) for size in shape]
+        if self._whole is not None and self._whole.search(name):
+            return parts
+        owner = name.rpartition(".")[0]
+        if owner not in self._found:
+            self._found[owner] = self._rule_for(owner)
+        if found := self._found[owner]:
+            rule, settings = found
+            for axis, sizes in enumerate((rule.outputs, rule.inputs)[: len(shape)]):
+                parts[axis] = _split(shape[axis], sizes(settings) if callable(sizes) else sizes)
+        return parts
+
+    def _rule_for(self, owner: str) -> tuple[Rule, Settings] | None:
+        """The first rule for a layer, looked for in the modules around it."""
+        words = owner.split(".")
+        around = [(".".join(words[:n]), ".".join(words[n:])) for n in range(len(words), -1, -1)]
+        for rule in self._rules:
+            if rule.kind == "*":
+                if re.fullmatch(rule.layer, owner):
+                    return rule, {}
+                continue
+            for path, inside in around:
+                facts = self._layout.modules.get(path)
+                if facts and fnmatchcase(facts.kind, rule.kind) and re.fullmatch(rule.layer, inside):
+                    return rule, facts.settings
+        return None
+
+
+def _split(size: int, sizes: int | Sequence[int]) -> tuple[int, ...]:
+    """An axis in equal parts or parts of these sizes; whole where they do not add up."""
+    if isinstance(sizes, int):
+        return (size // sizes,) * sizes if sizes and size % sizes == 0 else (size,)
+    return tuple(sizes) if sum(sizes) == size else (size,)
+
+
+def unsliceable(kind: str) -> str | None:
+    """Why modules of this kind must have equal shapes; None if they need not."""
+    return next((reason for pattern, reason in UNSLICEABLE.items() if fnmatchcase(kind, pattern)), None)
