@@ -1,0 +1,271 @@
+"""``python -m motivation.map_coverage``: the table of how much of timm can be mapped, and how rightly.
+
+Three measurements: which pairs of size siblings map (on the meta device), whether the base's computation is found
+inside the motivated model (`weight_maps.containment`), and whether a pair trains in turns: expand, update, extract,
+update, with AdamW and with LAMB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.optim import create_optimizer_v2
+from timm.task import ClassificationTask
+from torch import Tensor, nn
+
+from motivation.learner import Learner, UpdateRule
+from motivation.records import MicroBatch, Role
+from motivation.switcher import Switcher
+from weight_maps import find_map
+from weight_maps.containment import compare
+from weight_maps.coverage import ModuleCoverage, cover, modules_of_timm
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pair, computed and trained."""
+
+    pair: Pair
+    contained: bool
+    trained: bool
+    detail: str
+
+
+class _AnyLoss(nn.Module):
+    """A loss of whatever a model returns: the mean square of its tensors."""
+
+    def forward(self, output: Any, target: Tensor) -> Tensor:
+        if isinstance(output, Tensor):
+            return output.float().square().mean()
+        return torch.stack([self(one, target) for one in output]).mean()
+
+
+def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: Tensor, opt: str) -> str | None:
+    """Expand, update, extract, update; what went wrong, or None.
+
+    Checked are the invariants of a switch: the base comes back bit for bit, the differential part is left alone, and no
+    tensor is replaced.
+    """
+    weights_map = find_map(*pair, base, motivated)
+    learners = []
+    for role, model in ((Role.BASE, base), (Role.MOTIVATED, motivated)):
+        model.train()
+        task = ClassificationTask(model, _AnyLoss(), verbose=False)
+        optimizer = create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
+        learners.append(Learner(role, task, optimizer, None, UpdateRule()))
+    switcher = Switcher(*learners, weights_map)
+    pointers = [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]
+    target = torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+    def update(learner: Learner) -> None:
+        learner.train([MicroBatch(images, target, 1, True, 0)])
+
+    update(switcher.base)
+    before = _copied(switcher.base)
+    mask = _differential(weights_map, motivated)
+    outside = {name: tensor[mask[name]].clone() for name, tensor in motivated.state_dict().items()}
+    switcher.switch()
+    if any(not torch.equal(t[mask[n]], outside[n]) for n, t in motivated.state_dict().items()):
+        return "expand changed the differential part"
+    switcher.extract()
+    if not _same(before, _copied(switcher.base)):
+        return "expand and extract changed the base"
+    update(switcher.motivated)
+    large = _copied(switcher.motivated)
+    switcher.switch()
+    if not _same(large, _copied(switcher.motivated)):
+        return "extract changed the motivated model"
+    update(switcher.base)
+    if pointers != [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]:
+        return "a tensor was replaced"
+    return None
+
+
+def _copied(learner: Learner) -> dict[str, Tensor]:
+    state = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    for number, values in enumerate(learner.optimizer.state.values()):
+        state.update({f"{number}.{k}": v.clone() for k, v in values.items() if isinstance(v, Tensor)})
+    return state
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _differential(weights_map: Any, motivated: nn.Module) -> dict[str, Tensor]:
+    """For each tensor the elements that no base tensor is mapped to."""
+    outside = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in motivated.state_dict().items()}
+    inside = {link.base: torch.zeros(link.shape, dtype=torch.bool) for link in weights_map.links}
+    weights_map.expand({name: mask.to(next(iter(outside.values())).device) for name, mask in inside.items()}, outside)
+    return outside
+
+
+def try_pair(pair: Pair, device: str = "cpu", images: int = 2) -> Trial:
+    """Build a pair with weights, compare its computation and train it in turns."""
+    torch.manual_seed(0)
+    base, motivated = (timm.create_model(name).to(device) for name in pair)
+    sizes = [_image_size(model) for model in (base, motivated)]
+    batch = torch.randn(images, *(sizes[0] or sizes[1] or _default_size(base)), device=device)
+    try:
+        found = compare(find_map(*pair, base, motivated), base, motivated, batch[:1])
+        contained, detail = found.holds, found.first_difference or ""
+    except Exception as error:  # noqa: BLE001  (any of a thousand models may raise anything; the table says which)
+        contained, detail = False, f"{type(error).__name__}: {error}"
+    for opt in ("adamw", "lamb"):
+        try:
+            fault = trains_in_turns(base, motivated, pair, batch, opt)
+        except Exception as error:  # noqa: BLE001
+            fault = f"{type(error).__name__}: {error}"
+        if fault:
+            return Trial(pair, contained, False, f"{detail} {opt}: {fault}".strip().replace("\n", " ")[:300])
+    return Trial(pair, contained, True, detail.replace("\n", " ")[:300])
+
+
+def _default_size(model: Any) -> tuple[int, ...]:
+    return tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
+
+
+def _image_size(model: Any) -> tuple[int, ...] | None:
+    """The only size that the model takes; None if it takes others."""
+    return _default_size(model) if model.pretrained_cfg.get("fixed_input_size") else None
+
+
+def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[Pair]:
+    """Mapped pairs to compute: up to ``count`` of different bases, smallest first, none above ``largest`` parameters."""
+    sizes: dict[str, int] = {}
+    for name in {name for pair in coverage.mapped for name in pair}:
+        with torch.device("meta"):
+            sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
+    pairs = sorted(coverage.mapped, key=lambda pair: (sizes[pair[0]] + sizes[pair[1]], pair))
+    pairs = [pair for pair in pairs if sizes[pair[1]] <= largest]
+    if count is None:
+        return pairs
+    by_base: dict[str, Pair] = {}
+    for pair in pairs:
+        by_base.setdefault(pair[0], pair)
+    return list(by_base.values())[:count]
+
+
+def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage, list[Pair]]:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    module, names, count, largest = job
+    coverage = cover(module, names)
+    return coverage, chosen_pairs(coverage, count, largest) if count != 0 else []
+
+
+def _try(job: tuple[Pair, str]) -> Trial:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    return try_pair(*job)
+
+
+def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]:
+    """The Markdown table, a line for each module that has pairs."""
+    by_pair = {trial.pair: trial for trial in trials}
+    lines = [
+        "| timm module | models | pairs | plain nests | mapped | computed | found inside | trained | refused, why (pairs) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        if not one.pairs:
+            continue
+        tried = [by_pair[pair] for pair in one.mapped if pair in by_pair]
+        counts = [len(tried), sum(t.contained for t in tried), sum(t.trained for t in tried)]
+        reasons = "; ".join(one.main_reasons()) or "-"
+        lines.append(
+            f"| {one.module} | {one.models} | {len(one.pairs)} | {len(one.plain)} | {len(one.mapped)} | "
+            + " | ".join(map(str, counts))
+            + f" | {reasons} |"
+        )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m motivation.map_coverage", description=__doc__)
+    parser.add_argument("--modules", nargs="+", metavar="NAME", help="timm modules; default all")
+    parser.add_argument("--compute", default="2", metavar="N", help="mapped pairs to compute per module, or all")
+    parser.add_argument("--largest", type=float, default=120e6, metavar="N", help="parameters of the largest to compute")
+    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every pair with its reasons here")
+    parser.add_argument("--seconds", type=float, default=float("inf"), metavar="S", help="start no pair after this")
+    args = parser.parse_args(arguments)
+    started = time.monotonic()
+    count = None if args.compute == "all" else int(args.compute)
+    modules = modules_of_timm()
+    jobs = [(module, modules[module], count, int(args.largest)) for module in args.modules or modules]
+    jobs.sort(key=lambda job: -len(job[1]))
+    trials: list[Trial] = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        results = pool.map(_cover, jobs, chunksize=1)
+        results.sort(key=lambda result: result[0].module)
+        pairs = [pair for _, chosen in results for pair in chosen]
+        print(f"{len(pairs)} pairs to compute after {time.monotonic() - started:.0f} s", flush=True)
+        for trial in pool.imap_unordered(_try, [(pair, args.device) for pair in pairs], chunksize=1):
+            trials.append(trial)
+            if not (trial.contained and trial.trained):
+                print(*trial.pair, "contained" if trial.contained else "NOT CONTAINED", trial.detail, flush=True)
+            if time.monotonic() - started > args.seconds:
+                print(f"stopped after {len(trials)} of {len(pairs)} pairs")
+                pool.terminate()
+                break
+    found = [coverage for coverage, _ in results]
+    text = "\n".join([*summary(found, trials), "", *table(found, trials)])
+    print(text)
+    if args.markdown:
+        args.markdown.write_text(text + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(_as_json(found, trials), indent=1))
+
+
+def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[str]:
+    """The totals, in words."""
+    with_plain = [one for one in found if one.plain]
+    mapped = [one for one in found if one.mapped]
+    refused = [one.module for one in with_plain if not one.mapped]
+    return [
+        f"timm {timm.__version__}: {sum(one.models for one in found)} models in {len(found)} modules; "
+        f"{sum(len(one.pairs) for one in found)} pairs, {sum(len(one.plain) for one in found)} of them plain nests in "
+        f"{len(with_plain)} modules. {sum(len(one.mapped) for one in found)} pairs in {len(mapped)} modules are "
+        f"mapped. Modules with a plain nest of which every pair is refused: {', '.join(refused) or 'none'}.",
+        "",
+        f"Computed: {len(trials)} pairs; the base's computation is found inside in "
+        f"{sum(t.contained for t in trials)}, and {sum(t.trained for t in trials)} train in turns with AdamW and LAMB.",
+    ]
+
+
+def _as_json(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> dict[str, Any]:
+    return {
+        "timm": timm.__version__,
+        "modules": {
+            one.module: {
+                "models": one.models,
+                "plain": one.plain,
+                "siblings": one.siblings,
+                "mapped": one.mapped,
+                "refused": {" < ".join(pair): faults for pair, faults in one.refused.items()},
+                "failed": one.failed,
+            }
+            for one in found
+        },
+        "trials": [vars(trial) for trial in trials],
+    }
+
+
+if __name__ == "__main__":
+    main()
