@@ -82,10 +82,10 @@ def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: T
     switcher.extract()
     if not _same(before, _copied(switcher.base)):
         return "expand and extract changed the base"
-    update(switcher.motivated)
-    large = _copied(switcher.motivated)
+    update(learners[1])
+    large = _copied(learners[1])
     switcher.switch()
-    if not _same(large, _copied(switcher.motivated)):
+    if not _same(large, _copied(learners[1])):
         return "extract changed the motivated model"
     update(switcher.base)
     if pointers != [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]:
@@ -105,8 +105,12 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def _differential(weights_map: Any, motivated: nn.Module) -> dict[str, Tensor]:
-    """For each tensor the elements that no base tensor is mapped to."""
-    outside = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in motivated.state_dict().items()}
+    """For each tensor the elements that no base tensor is mapped to; names of one tensor have one mask."""
+    masks: dict[int, Tensor] = {}
+    outside = {
+        name: masks.setdefault(tensor.data_ptr() or id(tensor), torch.ones_like(tensor, dtype=torch.bool))
+        for name, tensor in motivated.state_dict().items()
+    }
     inside = {link.base: torch.zeros(link.shape, dtype=torch.bool) for link in weights_map.links}
     weights_map.expand({name: mask.to(next(iter(outside.values())).device) for name, mask in inside.items()}, outside)
     return outside
@@ -143,7 +147,7 @@ def _image_size(model: Any) -> tuple[int, ...] | None:
 
 
 def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[Pair]:
-    """Mapped pairs to compute: up to ``count`` of different bases, smallest first, none above ``largest`` parameters."""
+    """Mapped pairs to compute: smallest first, ``count`` of different bases (None: all), none above ``largest``."""
     sizes: dict[str, int] = {}
     for name in {name for pair in coverage.mapped for name in pair}:
         with torch.device("meta"):
@@ -176,7 +180,7 @@ def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]
     """The Markdown table, a line for each module that has pairs."""
     by_pair = {trial.pair: trial for trial in trials}
     lines = [
-        "| timm module | models | pairs | plain nests | mapped | computed | found inside | trained | refused, why (pairs) |",
+        "| timm module | models | pairs | plain nests | mapped | computed | found inside | trained | refused (pairs) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
@@ -198,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m motivation.map_coverage", description=__doc__)
     parser.add_argument("--modules", nargs="+", metavar="NAME", help="timm modules; default all")
     parser.add_argument("--compute", default="2", metavar="N", help="mapped pairs to compute per module, or all")
-    parser.add_argument("--largest", type=float, default=120e6, metavar="N", help="parameters of the largest to compute")
+    parser.add_argument(
+        "--largest", type=float, default=120e6, metavar="N", help="parameters of the largest to compute"
+    )
     parser.add_argument("--device", default="cpu", help="where to compute")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here")

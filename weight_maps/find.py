@@ -65,7 +65,7 @@ def model_layout(name: str, model: Model | None = None) -> Layout:
         if layout.modules or not timm.is_model(name):
             return layout
         made = layout_of(meta_model(name))
-        return Layout(layout.shapes, made.modules) if _same_model(layout, made) else layout
+        return Layout(layout.shapes, made.modules, made.buffers) if _same_model(layout, made) else layout
     if not timm.is_model(name):
         raise WeightMapError("no such model", [f"timm has no model {name!r}"])
     return layout_of(meta_model(name))

@@ -14,6 +14,7 @@ from torch import nn
 
 from weight_maps.core import Shapes, shapes_of
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _SIMPLE = (int, float, bool, str, type(None))
 
 
@@ -37,10 +38,12 @@ class Layout(Mapping[str, tuple[int, ...]]):
     Attributes:
         shapes: names and shapes, in the order of the state dict.
         modules: module path to `Facts`; empty where only a state dict was at hand.
+        buffers: names of the tensors that are no parameters.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     modules: Mapping[str, Facts] = field(default_factory=dict)
+    buffers: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return self.shapes[name]
@@ -58,8 +61,9 @@ def layout_of(model: nn.Module | Shapes | Mapping[str, object]) -> Layout:
         return model
     shapes = shapes_of(model)
     if not isinstance(model, nn.Module):
-        return Layout(shapes)
-    return Layout(shapes, {path: _facts_of(module) for path, module in model.named_modules()})
+        return Layout(shapes, buffers=frozenset(name for name in shapes if name.endswith(_STATISTICS)))
+    facts = {path: _facts_of(module) for path, module in model.named_modules()}
+    return Layout(shapes, facts, frozenset(shapes) - {name for name, _ in model.named_parameters()})
 
 
 def _facts_of(module: nn.Module) -> Facts:

@@ -1,0 +1,188 @@
+"""``python -m weight_maps BASE MOTIVATED``: what lies where, as a table, JSON or a picture; checkpoints grown and cut.
+
+python -m weight_maps resnet50 resnet101
+python -m weight_maps vit_tiny_patch16_224 vit_small_patch16_224 --plot map.png
+python -m weight_maps resnet50 resnet101 --expand small.pth.tar big.safetensors
+python -m weight_maps --list
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from weight_maps.checkpoints import cut, grow
+from weight_maps.containment import compare
+from weight_maps.depth import PLACEMENTS
+from weight_maps.find import find_map, meta_model
+from weight_maps.layout import layout_of
+from weight_maps.picture import draw
+from weight_maps.plugins import load_plugin
+from weight_maps.registry import map_for, map_named, registered_maps
+from weight_maps.summary import summarise, table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        for plugin in args.plugins:
+            load_plugin(plugin)
+        if args.list:
+            print(_listing())
+            return 0
+        if args.motivated is None:
+            parser.error("give two timm model names, the smaller first, or --list")
+        _show(args)
+    except BrokenPipeError:
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m weight_maps", description="Show where one timm model lies inside another."
+    )
+    parser.add_argument("base", nargs="?", metavar="BASE", help="timm model, the smaller")
+    parser.add_argument("motivated", nargs="?", metavar="MOTIVATED", help="timm model that contains it")
+    parser.add_argument("--list", action="store_true", help="show the registered maps and the model names they are for")
+    parser.add_argument("--map", metavar="NAME", help="map by name; default by the names of the models")
+    parser.add_argument("--placement", default="paper", choices=PLACEMENTS, help="where blocks lie in a deeper model")
+    parser.add_argument(
+        "--plugins",
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_MODULE",
+        help="loaded first; motivation.models has CIFAR ResNets",
+    )
+    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs of both heads")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="channels of the images")
+    parser.add_argument("--img-size", type=int, metavar="PX", help="side of the images, for models that depend on it")
+    parser.add_argument("--model-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of both models")
+    parser.add_argument("--base-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="of the base alone")
+    parser.add_argument("--motivated-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="of the motivated alone")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the map: .png, .svg or .pdf")
+    parser.add_argument(
+        "--verify", action="store_true", help="compute whether the base is found inside; exit code 1 if not"
+    )
+    parser.add_argument(
+        "--expand",
+        nargs=2,
+        type=Path,
+        metavar=("SMALL", "BIG"),
+        help="grow a checkpoint of the base; .safetensors or .pth",
+    )
+    parser.add_argument(
+        "--onto", type=Path, metavar="FILE", help="with --expand: weights of the rest; default new ones"
+    )
+    parser.add_argument(
+        "--extract",
+        nargs=2,
+        type=Path,
+        metavar=("BIG", "SMALL"),
+        help="cut the base out of a motivated model's checkpoint",
+    )
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the new weights of --expand")
+    return parser
+
+
+def _listing() -> str:
+    rows = [
+        (entry.name, " ".join(entry.patterns) or "(by its name only)", _first_line(entry.builder.__doc__))
+        for entry in registered_maps()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{a.ljust(widths[0])}  {b.ljust(widths[1])}  {c}".rstrip() for a, b, c in rows)
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().partition("\n")[0]
+
+
+def _show(args: argparse.Namespace) -> None:
+    for name in (args.base, args.motivated):
+        if not timm.is_model(name):
+            raise ValueError(f"timm has no model {name!r}; models of your own come with --plugins")
+    kwargs = [_model_kwargs(args, extra) for extra in (args.base_kwargs, args.motivated_kwargs)]
+    if args.expand or args.extract:
+        _convert(args, kwargs)
+        return
+    base, motivated = (layout_of(_built(n, k)) for n, k in zip((args.base, args.motivated), kwargs, strict=True))
+    entry = map_named(args.map) if args.map else map_for(args.base, args.motivated)
+    options = {"map_name": entry.name, "placement": args.placement}
+    weights_map = find_map(args.base, args.motivated, base, motivated, **options)
+    summary = summarise(weights_map, base, motivated, (args.base, args.motivated), **options)
+    print(json.dumps(summary.as_json(), indent=1) if args.json else table(summary))
+    if args.plot:
+        draw(summary, args.plot)
+    if args.verify:
+        _verify(args, kwargs, weights_map)
+
+
+def _built(name: str, kwargs: dict[str, Any]) -> torch.nn.Module:
+    try:
+        return meta_model(name, **kwargs)
+    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"{name} cannot be made: {error}") from error
+
+
+def _model_kwargs(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {
+        name: value for name in ("num_classes", "in_chans", "img_size") if (value := getattr(args, name)) is not None
+    }
+    for word in (*args.model_kwargs, *extra):
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} is not of the form name=value")
+        try:
+            kwargs[name] = json.loads(value)
+        except json.JSONDecodeError:
+            kwargs[name] = value
+    return kwargs
+
+
+def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_map: Any) -> None:
+    base, motivated = (
+        timm.create_model(name, **k) for name, k in zip((args.base, args.motivated), kwargs, strict=True)
+    )
+    config: Any = base.pretrained_cfg
+    side = args.img_size or kwargs[0].get("img_size")
+    size = (args.in_chans or config["input_size"][0], *((side, side) if side else config["input_size"][1:]))
+    found = compare(weights_map, base, motivated, torch.randn(1, *size))
+    if not found.holds:
+        raise ValueError(f"{args.base} is not found inside {args.motivated}: {found.first_difference}")
+    print(
+        f"Computed: {found.layers} layers and the logits of {args.base} are found inside {args.motivated}.",
+        file=sys.stderr,
+    )
+
+
+def _convert(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]]) -> None:
+    if args.onto and not args.expand:
+        raise ValueError("--onto goes with --expand")
+    torch.manual_seed(args.seed)
+    options: dict[str, Any] = {"map_name": args.map, "placement": args.placement, "kwargs": kwargs}
+    if args.expand:
+        small, big = args.expand
+        grow(args.base, args.motivated, small, big, onto=args.onto, **options)
+        print(f"{big}: {args.motivated} with {args.base} of {small} inside")
+    if args.extract:
+        big, small = args.extract
+        cut(args.base, args.motivated, big, small, **options)
+        print(f"{small}: {args.base} out of {args.motivated} of {big}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

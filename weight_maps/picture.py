@@ -1,0 +1,151 @@
+"""Draws a map: the base's blocks above, the motivated model's below, with what of each is the base's filled in."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from weight_maps.summary import Block, Stage, Summary, human
+
+_COLOURS = (
+    "#4c72b0",
+    "#dd8452",
+    "#55a868",
+    "#c44e52",
+    "#8172b3",
+    "#937860",
+    "#da8bc3",
+    "#8c8c8c",
+    "#ccb974",
+    "#64b5cd",
+)
+_BLOCK_GAP = 0.14
+_STAGE_GAP = 0.55
+
+
+def draw(summary: Summary, file: Path) -> None:
+    """Draw a summary to a file; the ending chooses the format.
+
+    Raises:
+        ValueError: matplotlib is not installed, or does not know the format.
+        OSError: the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("drawing needs matplotlib: pip install matplotlib") from error
+    stages = _merged(summary.stages)
+    columns = sum(len(stage.blocks) for stage in stages)
+    width = min(max(8.0, 0.42 * columns + 2.2), 26)
+    figure = Figure(figsize=(width, 5.8))
+    axes = figure.add_axes((0.01, 0.24, 0.98, 0.67))
+    _draw_stages(axes, stages)
+    axes.set_ylim(-1.75, 4.1)
+    axes.axis("off")
+    axes.text(-0.9, 3.85, f"base model: {summary.base}", fontsize=11, fontweight="bold", va="center")
+    axes.text(-0.9, -1.62, f"motivated model: {summary.motivated}", fontsize=11, fontweight="bold", va="center")
+    _legend(figure)
+    figure.text(0.02, 0.93, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
+    caption = (
+        "One box is one block, the input is on the left. The filled part of a box below is the share of its parameters "
+        "that are the base's: all of it where the block is the same, a corner where the base has the leading channels "
+        "only, nothing where the block is new. "
+        f"{human(summary.shared)} of {human(summary.motivated_parameters)} parameters ({100 * summary.share:.1f} %) "
+        f"are shared. Map {summary.map_name!r}, placement {summary.placement!r}."
+    )
+    figure.text(0.02, 0.03, textwrap.fill(caption, int(width * 14)), fontsize=9, color="#444444", va="bottom")
+    try:
+        figure.savefig(file, dpi=140)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _merged(stages: tuple[Stage, ...]) -> list[Stage]:
+    """The stages, with neighbours that have no blocks (stem convolution, its norm) drawn as one box."""
+    merged: list[Stage] = []
+    for stage in stages:
+        alone = len(stage.blocks) == 1 and stage.blocks[0].index is None
+        before = merged[-1] if merged else None
+        if alone and before and len(before.blocks) == 1 and before.blocks[0].index is None:
+            one, other = before.blocks[0], stage.blocks[0]
+            both = Block(None, None, one.parameters + other.parameters, one.shared + other.shared)
+            merged[-1] = Stage(f"{before.name}\n{stage.name}", 0, (both,), ())
+        else:
+            merged.append(stage)
+    return merged
+
+
+def _draw_stages(axes: Any, stages: list[Stage]) -> None:
+    left = 0.0
+    for number, stage in enumerate(stages):
+        colour = _COLOURS[number % len(_COLOURS)]
+        width = len(stage.blocks) * (1 + _BLOCK_GAP) - _BLOCK_GAP
+        for position, block in enumerate(stage.blocks):
+            x = left + position * (1 + _BLOCK_GAP)
+            _motivated_box(axes, x, block, colour)
+            if block.index is None and block.shared:
+                _base_box(axes, x, colour, x)
+        step = 1 + _BLOCK_GAP
+        mapped = [(b.base_index, left + i * step) for i, b in enumerate(stage.blocks) if b.base_index is not None]
+        start = left + (width - (len(mapped) * step - _BLOCK_GAP)) / 2
+        for rank, (_, x) in enumerate(sorted(mapped)):
+            _base_box(axes, start + rank * step, colour, x)
+        _label(axes, left + width / 2, stage)
+        left += width + _STAGE_GAP
+    axes.set_xlim(-1.1, left - _STAGE_GAP + 0.3)
+
+
+def _motivated_box(axes: Any, x: float, block: Block, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    share = block.shared / block.parameters if block.parameters else 0.0
+    side = math.sqrt(min(share, 1.0))
+    axes.add_patch(Rectangle((x, 0), 1, 1, facecolor="#f1f1f1", edgecolor="#999999", linewidth=0.8))
+    if share:
+        axes.add_patch(Rectangle((x, 1 - side), side, side, facecolor=colour, edgecolor="none"))
+    if 0 < share < 0.995:
+        axes.text(x + 0.5, -0.1, f"{100 * share:.0f}%", ha="center", va="top", fontsize=6.5, color="#555555")
+
+
+def _base_box(axes: Any, x: float, colour: str, below: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x, 2.55), 1, 1, facecolor=colour, edgecolor=colour, linewidth=0.8))
+    axes.plot([x + 0.5, below + 0.5], [2.5, 1.05], color=colour, linewidth=1, alpha=0.6)
+
+
+def _legend(figure: Any) -> None:
+    from matplotlib.patches import Patch
+
+    figure.legend(
+        handles=[
+            Patch(facecolor="#6f6f6f", label="the base's weights"),
+            Patch(facecolor="#f1f1f1", edgecolor="#999999", label="differential part: in the motivated model only"),
+        ],
+        loc="lower left",
+        bbox_to_anchor=(0.012, 0.16),
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _label(axes: Any, centre: float, stage: Stage) -> None:
+    blocks = [block for block in stage.blocks if block.index is not None]
+    lines = [stage.name.rstrip(".")]
+    if blocks:
+        extra = len(blocks) - stage.base_blocks
+        lines.append(f"{stage.base_blocks} + {extra} new" if extra else f"{stage.base_blocks}")
+    narrow = len(stage.blocks) < 3
+    axes.text(
+        centre,
+        -0.42,
+        "\n".join(lines),
+        ha="right" if narrow else "center",
+        va="top",
+        fontsize=8,
+        rotation=30 if narrow else 0,
+        rotation_mode="anchor" if narrow else "default",
+    )
