@@ -65,7 +65,7 @@ def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: T
         task = ClassificationTask(model, _AnyLoss(), verbose=False)
         optimizer = create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
         learners.append(Learner(role, task, optimizer, None, UpdateRule()))
-    switcher = Switcher(*learners, weights_map)
+    switcher = Switcher(learners[0], learners[1], weights_map)
     pointers = [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]
     target = torch.zeros(len(images), dtype=torch.long, device=images.device)
 

@@ -38,7 +38,7 @@ def vit_fused_map(base: Layout, motivated: Layout, placement: str = "paper") -> 
 
     For comparison. In a model of twice the width the base's k then lies among the motivated model's q.
     """
-    return nest(base, motivated, placement, "paper", whole=r"(^|\\.)qkv\\.|in_proj_|q_bias|v_bias")
+    return nest(base, motivated, placement, "paper", whole=r"(^|\.)qkv\.|in_proj_|[qv]_bias")
 
 
 @register_map("efficientnet*", "tf_efficientnet*", "test_efficientnet*")
@@ -69,8 +69,9 @@ def _without_facts(built: WeightMap, base: Layout, motivated: Layout) -> WeightM
     sliced = [link.base for link in built.links if len(link.shape) > 1 and not link.covers(motivated[link.motivated])]
     if not sliced:
         return built
+    more = f" (and {len(sliced) - 1} more)" if len(sliced) > 1 else ""
     reason = (
-        f"{sliced[0]} (and {len(sliced) - 1} more) would be sliced, but heads and groups do not show in shapes: "
+        f"{sliced[0]}{more} would be sliced, but heads and groups do not show in shapes: "
         "give the modules instead of their state dicts"
     )
     return WeightMap(built.links, built.unmapped, (*built.refusals, reason))

@@ -1,0 +1,186 @@
+"""ViT and EfficientNet nest as sections 3.3.2 and 3.3.3 say, tensor by tensor; placements; what no slice may tear."""
+
+import pytest
+import timm
+import torch
+
+from weight_maps import WeightMapError, find_map, leading
+
+TINY_VIT = {"img_size": 16, "patch_size": 8, "num_classes": 5}
+
+
+def build(name, **kwargs):
+    with torch.device("meta"):
+        return timm.create_model(name, **kwargs)
+
+
+def links(base, motivated, small=None, large=None, **options):
+    weights_map = find_map(base, motivated, build(base, **(small or {})), build(motivated, **(large or {})), **options)
+    return {link.base: link for link in weights_map.links}
+
+
+def thirds(base, motivated):
+    """The leading part of each third of an axis."""
+    return tuple((i * motivated, i * motivated + base) for i in range(3))
+
+
+VIT_PAIRS = [
+    ("vit_tiny_patch16_224", "vit_small_patch16_224", {}, 192, 384, 12),
+    ("deit_tiny_patch16_224", "deit_base_patch16_224", {}, 192, 768, 12),
+    ("vit_tiny_patch16_224", "vit_small_patch16_224", TINY_VIT, 192, 384, 12),
+]
+
+
+@pytest.mark.parametrize(("base", "motivated", "kwargs", "small", "large", "depth"), VIT_PAIRS)
+def test_vit_takes_leading_slices_and_each_of_q_k_v_its_third(base, motivated, kwargs, small, large, depth):
+    found = links(base, motivated, kwargs, kwargs)
+    shapes = {name: tuple(tensor.shape) for name, tensor in build(base, **kwargs).state_dict().items()}
+    assert set(found) == set(shapes)
+    assert f"blocks.{depth - 1}.attn.qkv.weight" in found
+    for name, link in found.items():
+        assert link.motivated == name
+        if name.endswith("attn.qkv.weight"):
+            assert link.index == (thirds(small, large), ((0, small),))
+        elif name.endswith("attn.qkv.bias"):
+            assert link.index == (thirds(small, large),)
+        else:
+            assert link.index == leading(shapes[name])
+
+
+def test_vit_fused_takes_the_first_rows_to_the_letter():
+    found = links("vit_tiny_patch16_224", "vit_small_patch16_224", TINY_VIT, TINY_VIT, map_name="vit_fused")
+    assert all(link.index == leading(link.shape) for link in found.values())
+    assert found["blocks.0.attn.qkv.weight"].index == (((0, 576),), ((0, 192),))
+
+
+def test_vit_that_is_deeper_too_places_blocks_like_a_resnet():
+    found = links("vit_base_patch16_224", "vit_large_patch16_224", {"depth": 3}, {"depth": 5})
+    assert found["blocks.1.mlp.fc1.weight"].motivated == "blocks.1.mlp.fc1.weight"
+    assert found["blocks.2.mlp.fc1.weight"].motivated == "blocks.4.mlp.fc1.weight"
+
+
+EFFICIENTNETS = [
+    ("efficientnet_b0", "efficientnet_b1"),
+    ("efficientnet_b1", "efficientnet_b2"),
+    ("efficientnet_b2", "efficientnet_b3"),
+    ("efficientnet_b3", "efficientnet_b4"),
+    ("efficientnet_b4", "efficientnet_b5"),
+    ("efficientnet_b5", "efficientnet_b6"),
+    ("efficientnet_b6", "efficientnet_b7"),
+    ("efficientnet_b0", "efficientnet_b7"),
+    ("tf_efficientnet_b0", "tf_efficientnet_b1"),
+    ("tf_efficientnet_lite0", "tf_efficientnet_lite2"),
+    ("tf_efficientnetv2_b0", "tf_efficientnetv2_b1"),
+    ("efficientnetv2_s", "efficientnetv2_m"),
+]
+
+
+@pytest.mark.parametrize(("base", "motivated"), EFFICIENTNETS)
+def test_efficientnet_maps_first_blocks_and_leading_channels(base, motivated):
+    found = links(base, motivated)
+    assert set(found) == set(build(base).state_dict())
+    for name, link in found.items():
+        assert link.motivated == name
+        assert link.index == leading(link.shape)
+
+
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [("paper", [0, 1, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4]), ("even", [0, 2, 4])],
+)
+def test_placement_says_where_blocks_of_one_kind_lie(placement, expected):
+    found = links("vit_tiny_patch16_224", "vit_tiny_patch16_224", {"depth": 3}, {"depth": 5}, placement=placement)
+    assert [found[f"blocks.{i}.norm1.weight"].motivated for i in range(3)] == [
+        f"blocks.{i}.norm1.weight" for i in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [
+        ("paper", [0, 1, 2, 3, 4, 22]),
+        ("first", range(6)),
+        ("last", [0, 18, 19, 20, 21, 22]),
+        ("even", [0, 1, 6, 12, 17, 22]),
+    ],
+)
+def test_a_block_that_changes_the_resolution_stays_the_first(placement, expected):
+    found = links("resnet50", "resnet101", placement=placement)
+    assert [found[f"layer3.{i}.conv2.weight"].motivated for i in range(6)] == [
+        f"layer3.{i}.conv2.weight" for i in expected
+    ]
+    assert found["layer3.0.downsample.0.weight"].motivated == "layer3.0.downsample.0.weight"
+
+
+def test_efficientnet_follows_a_placement_too():
+    found = links("efficientnet_b0", "efficientnet_b1", placement="last")
+    assert found["blocks.5.0.conv_pw.weight"].motivated == "blocks.5.0.conv_pw.weight"
+    assert found["blocks.5.3.conv_pw.weight"].motivated == "blocks.5.4.conv_pw.weight"
+
+
+def test_auto_aligns_runs_of_the_same_kind():
+    found = links("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224")
+    places = [found[f"layers.2.blocks.{i}.norm1.weight"].motivated for i in range(6)]
+    assert places == [f"layers.2.blocks.{i}.norm1.weight" for i in [0, 1, 2, 3, 4, 17]]
+    wide = links("swin_small_patch4_window7_224", "swin_base_patch4_window7_224")
+    assert wide["layers.0.blocks.0.attn.relative_position_bias_table"].index == leading((169, 3))
+    assert wide["layers.1.downsample.reduction.weight"].index[1] == tuple((i * 128, i * 128 + 96) for i in range(4))
+
+
+def test_a_placement_that_would_swap_shifted_windows_is_refused():
+    with pytest.raises(WeightMapError, match="shift_size"):
+        links("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", placement="even")
+
+
+def test_regnet_blocks_named_by_letters_are_blocks():
+    found = links("regnety_008", "regnety_008_tv")
+    assert found["s3.b8.conv1.conv.weight"].motivated == "s3.b8.conv1.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("base", "motivated", "reason"),
+    [
+        ("vit_large_patch14_224", "vit_huge_patch14_224", "heads are 64 wide .*, in the motivated model 80"),
+        ("pvt_v2_b0", "pvt_v2_b1", "heads are 32 wide .*, in the motivated model 64"),
+        ("xcit_nano_12_p8_224", "xcit_tiny_12_p8_224", "heads are 32 wide, in the motivated model 48"),
+        ("regnetx_016", "regnetx_032", "groups are 24 channels wide, in the motivated model 48"),
+        ("visformer_tiny", "visformer_small", "groups are 24 channels wide"),
+        ("vit_base_patch16_224", "vit_large_patch16_384", "positions must be the same"),
+        ("swin_base_patch4_window7_224", "swin_large_patch4_window12_384", "window_size is"),
+        ("densenet121", "densenet169", "concatenation of all earlier ones"),
+        ("ghostnet_050", "ghostnet_100", "concatenation of two layers"),
+        ("inception_next_atto", "inception_next_tiny", "splits its channels by kernel"),
+        ("mobilenetv3_small_050", "mobilenetv3_small_075", "has_skip is True"),
+        ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "ConvBnAct in the base, .*EdgeResidual in the motivated"),
+        ("resnet50", "seresnet50", "layer1.0.se: is in the motivated model only"),
+        ("resnet50", "vit_base_patch16_224", "not of one construction"),
+        ("vit_medium_patch16_rope_reg1_gap_256", "vit_betwixt_patch16_rope_reg4_gap_256", "num_prefix_tokens"),
+    ],
+)
+def test_what_a_slice_would_tear_is_refused_with_the_reason(base, motivated, reason):
+    with pytest.raises(WeightMapError, match=reason) as caught:
+        find_map(base, motivated)
+    assert all("\n" not in fault for fault in caught.value.faults)
+
+
+def test_plain_slices_are_given_to_those_who_ask_for_them():
+    with pytest.raises(WeightMapError, match="groups"):
+        find_map("regnetx_016", "regnetx_032", map_name="auto")
+    found = {link.base: link for link in find_map("regnetx_016", "regnetx_032", map_name="slices").links}
+    assert found["s1.b1.conv2.conv.weight"].index == leading((72, 24, 3, 3))
+
+
+def test_state_dicts_are_enough_where_the_name_tells_the_rest():
+    small, large = (build(name).state_dict() for name in ("vit_tiny_patch16_224", "vit_small_patch16_224"))
+    assert len(find_map("vit_tiny_patch16_224", "vit_small_patch16_224", small, large).links) == len(small)
+    with pytest.raises(WeightMapError, match="heads are"):
+        find_map("pvt_v2_b0", "pvt_v2_b1", build("pvt_v2_b0").state_dict(), build("pvt_v2_b1").state_dict())
+
+
+def test_without_modules_auto_does_not_guess_heads():
+    small = {"block.attn.weight": (4, 4)}
+    with pytest.raises(WeightMapError, match="do not show in shapes"):
+        find_map("mine_small", "mine_large", small, {"block.attn.weight": (8, 8)})
+    deeper = {"blocks.0.attn.weight": (4, 4), "blocks.1.attn.weight": (4, 4)}
+    shallow = {"blocks.0.attn.weight": (4, 4)}
+    assert len(find_map("mine_small", "mine_large", shallow, deeper).links) == 1
