@@ -8,6 +8,7 @@ update, with AdamW and with LAMB.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import time
@@ -173,7 +174,9 @@ def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage,
 def _try(job: tuple[Pair, str]) -> Trial:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    return try_pair(*job)
+    trial = try_pair(*job)
+    gc.collect()  # models with hooks are cycles
+    return trial
 
 
 def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]:

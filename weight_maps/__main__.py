@@ -115,6 +115,8 @@ def _show(args: argparse.Namespace) -> None:
     for name in (args.base, args.motivated):
         if not timm.is_model(name):
             raise ValueError(f"timm has no model {name!r}; models of your own come with --plugins")
+    if args.onto and not args.expand:
+        raise ValueError("--onto goes with --expand")
     kwargs = [_model_kwargs(args, extra) for extra in (args.base_kwargs, args.motivated_kwargs)]
     if args.expand or args.extract:
         _convert(args, kwargs)
@@ -157,9 +159,11 @@ def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_
     base, motivated = (
         timm.create_model(name, **k) for name, k in zip((args.base, args.motivated), kwargs, strict=True)
     )
-    config: Any = base.pretrained_cfg
-    side = args.img_size or kwargs[0].get("img_size")
-    size = (args.in_chans or config["input_size"][0], *((side, side) if side else config["input_size"][1:]))
+    config = dict(getattr(base, "pretrained_cfg", None) or {})
+    channels, *sides = config.get("input_size") or (3, 224, 224)
+    if side := args.img_size or kwargs[0].get("img_size"):
+        sides = [side, side]
+    size = (args.in_chans or channels, *sides)
     found = compare(weights_map, base, motivated, torch.randn(1, *size))
     if not found.holds:
         raise ValueError(f"{args.base} is not found inside {args.motivated}: {found.first_difference}")
@@ -170,8 +174,6 @@ def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_
 
 
 def _convert(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]]) -> None:
-    if args.onto and not args.expand:
-        raise ValueError("--onto goes with --expand")
     torch.manual_seed(args.seed)
     options: dict[str, Any] = {"map_name": args.map, "placement": args.placement, "kwargs": kwargs}
     if args.expand:

@@ -40,19 +40,24 @@ _POSITION = re.compile(r"(^|[._])(pos_emb\w*|rel\w*_(h|w|table)|relative_positio
 _TOKEN_MIXERS = re.compile(r"(^|\.)(mlp_tokens\.fc[12]|linear_tokens|gate\.proj)\.(weight|bias)$")
 
 
-def disagreements(base: Layout, motivated: Layout, align: Callable[[str], str]) -> list[str]:
+def disagreements(
+    base: Layout, motivated: Layout, align: Callable[[str], str], too_deep: tuple[str, ...] = ()
+) -> list[str]:
     """Reasons why the base cannot lie inside the motivated model, though its shapes may fit.
 
     Args:
         base, motivated: layouts of the two models.
         align: name of a tensor or module of the base to its counterpart's.
+        too_deep: where the base has more blocks than the motivated model, which is known already.
     """
-    found = [*_of_modules(base, motivated, align), *_of_positions(base, motivated, align)]
+    found = [*_of_modules(base, motivated, align, too_deep), *_of_positions(base, motivated, align)]
     found += _of_construction(base, motivated, align)
     return summarised(found)
 
 
-def _of_modules(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+def _of_modules(
+    base: Layout, motivated: Layout, align: Callable[[str], str], too_deep: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
     owners = _owners(base)
     other: tuple[str, ...] = ()
     for path, facts in base.modules.items():
@@ -61,8 +66,9 @@ def _of_modules(base: Layout, motivated: Layout, align: Callable[[str], str]) ->
         target = align(path) if path else path
         there = motivated.modules.get(target)
         if there is None:
-            if not _inert(facts.kind) and path in owners:
+            if not _inert(facts.kind) and path in owners and not (too_deep and path.startswith(too_deep)):
                 yield path, f"{facts.kind} is not in the motivated model"
+                other = (*other, path + ".")
             continue
         if _role(facts.kind) != _role(there.kind):
             yield path, f"is {facts.kind} in the base, {there.kind} in the motivated model"

@@ -117,13 +117,13 @@ def _make_generic(model: nn.Module) -> None:
 
 
 def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
-    """Give mapped blocks the base's float constants, such as the variance that an NFNet block divides by."""
+    """Give mapped modules the base's float constants: the variance that an NFNet block divides by, a norm's epsilon."""
     for link in weights_map.links:
         path, target = link.base, link.motivated
         while "." in path:
             path, target = path.rpartition(".")[0], target.rpartition(".")[0]
             there = motivated.get_submodule(target)
-            for name in ("alpha", "beta"):
+            for name in ("alpha", "beta", "eps"):
                 if isinstance(value := vars(base.get_submodule(path)).get(name), float):
                     setattr(there, name, value)
 

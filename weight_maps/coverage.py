@@ -152,12 +152,13 @@ _KINDS = (
     (r"cannot be sliced: it(s layers take| concatenates)", "concatenation"),
     (r"cannot be sliced: its (root|output)", "concatenation"),
     (r"cannot be sliced", "channels split inside a layer"),
-    (r"window|partition|block_size|area", "other window"),
-    (r"is in the motivated model only|of one construction|is [\w.]+ in the base", "other construction"),
+    (r"window|partition|block_size|area|shift_size", "other window"),
+    (r"is (not )?in the motivated model|of one construction|is [\w.]+ in the base", "other construction"),
     (r"the base has \d+ blocks", "the base is deeper"),
     (r"does not fit|its parts", "the base is wider, or another kernel"),
     (r"has no", "other construction"),
     (r"num_prefix_tokens", "other tokens"),
+    (r"(has_skip|shortcut) is", "other shortcuts"),
     (r"(stride|kernel_size|padding|patch_size|dilation|ceil_mode) is", "other kernel or stride"),
 )
 

@@ -62,10 +62,14 @@ def nest(
         else:
             links.append(Link(name, target, index))
     too_deep = tuple(name_of([container, ""]).rstrip(".") for container in align.refused)
-    shown = [(n, fault) for n, fault in lost.items() if not (fault.startswith(_MISSING) and n.startswith(too_deep))]
+    shown = [
+        (n, fault)
+        for n, fault in lost.items()
+        if not (fault.startswith(_MISSING) and too_deep and n.startswith(too_deep))
+    ]
     refusals = [*align.refusals, *summarised(shown)]
     if checked:
-        refusals += disagreements(base, motivated, align)
+        refusals += disagreements(base, motivated, align, too_deep)
     return WeightMap(tuple(links), lost, tuple(refusals))
 
 

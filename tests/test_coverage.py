@@ -1,0 +1,54 @@
+"""The coverage script finds the pairs, sorts the refusals by kind, and makes the table."""
+
+import json
+
+import pytest
+
+from motivation.map_coverage import main, table
+from weight_maps.coverage import cover, modules_of_timm, size_free
+
+
+def test_all_models_of_timm_have_a_module():
+    modules = modules_of_timm()
+    assert len(modules) > 90
+    assert "resnet50" in modules["resnet"]
+    assert sum(map(len, modules.values())) > 1200
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("resnet50", "resnet101", True),
+        ("efficientnet_b0", "efficientnet_b7", True),
+        ("vit_tiny_patch16_224", "vit_small_patch16_224", True),
+        ("vit_base_patch16_224", "vit_base_patch32_224", False),
+        ("vit_base_patch16_224", "vit_base_patch16_384", False),
+        ("swin_tiny_patch4_window7_224", "swin_large_patch4_window7_224", True),
+        ("regnetx_002", "regnetx_004", True),
+        ("vgg11", "vgg11_bn", False),
+    ],
+)
+def test_siblings_differ_in_their_size_alone(one, other, same):
+    assert (size_free(one) == size_free(other)) is same
+
+
+def test_a_module_is_covered_pair_by_pair():
+    found = cover("pvt_v2", ["pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "nothing_at_all"])
+    assert found.failed.keys() == {"nothing_at_all"}
+    assert ("pvt_v2_b1", "pvt_v2_b2") in found.mapped
+    assert set(found.refused) == {("pvt_v2_b0", "pvt_v2_b1"), ("pvt_v2_b0", "pvt_v2_b2")}
+    assert len(found.pairs) == len(found.mapped) + len(found.refused)
+    assert found.main_reasons() == ["width of heads (2)"]
+    (line,) = table([found], [])[2:]
+    assert line == "| pvt_v2 | 4 | 3 | 3 | 1 | 0 | 0 | 0 | width of heads (2) |"
+
+
+def test_the_script_computes_and_writes(tmp_path, capsys):
+    files = ["--markdown", str(tmp_path / "c.md"), "--json", str(tmp_path / "c.json")]
+    main(["--modules", "repghost", "--compute", "1", *files])
+    text = capsys.readouterr().out
+    assert "Computed: 1 pairs; the base's computation is found inside in 1, and 1 train in turns" in text
+    assert (tmp_path / "c.md").read_text().startswith("timm ")
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["trials"][0]["contained"] is True
+    assert found["modules"]["repghost"]["mapped"]
