@@ -149,7 +149,7 @@ def test_regnet_blocks_named_by_letters_are_blocks():
         ("swin_base_patch4_window7_224", "swin_large_patch4_window12_384", "window_size is"),
         ("densenet121", "densenet169", "concatenation of all earlier ones"),
         ("ghostnet_050", "ghostnet_100", "concatenation of two layers"),
-        ("inception_next_atto", "inception_next_tiny", "splits its channels by kernel"),
+        ("inception_next_atto", "inception_next_tiny", "InceptionDWConv2d splits or joins its channels at"),
         ("mobilenetv3_small_050", "mobilenetv3_small_075", "has_skip is True"),
         ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "ConvBnAct in the base, .*EdgeResidual in the motivated"),
         ("resnet50", "seresnet50", "layer1.0.se: is in the motivated model only"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from weight_maps.depth import name_of, words_of
-from weight_maps.fused import unsliceable
+from weight_maps.fused import splits_at, unsliceable
 from weight_maps.layout import Facts, Layout
 
 EQUAL = (
@@ -25,7 +25,16 @@ EQUAL = (
         "block_size",
         "halo_size",
     ),
-    *("sr_ratio", "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_prefix_tokens"),
+    *(
+        "sr_ratio",
+        "att_stride",
+        "q_stride",
+        "head_first",
+        "use_global",
+        "num_keys",
+        "num_kv_groups",
+        "num_prefix_tokens",
+    ),
     *("state_dim", "num_scales", "num_branches", "radix", "focal_level", "focal_window"),
     *("has_skip", "shortcut", "use_shortcut"),
 )
@@ -35,6 +44,7 @@ COUNTS = ("num_heads", "heads", "num_kv_heads")
 HEAD_WIDTHS = ("head_dim", "dim_head", "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
 WIDTHS = ("dim", "embed_dim", "dim_out", "in_features", "attn_dim")
 
+_NUMBERED_BLOCK = re.compile(r"^conv\d+_\d+$")  # blocks of DPNs
 _INERT = ("Dropout", "DropPath", "DropBlock", "PatchDropout", "Identity")
 _POSITION = re.compile(r"(^|[._])(pos_emb\w*|rel\w*_(h|w|table)|relative_position\w*|attention_bias\w*|position\w*)$")
 _TOKEN_MIXERS = re.compile(r"(^|\.)(mlp_tokens\.fc[12]|linear_tokens|gate\.proj)\.(weight|bias)$")
@@ -80,6 +90,10 @@ def _of_modules(
             if _plain(facts.settings[name]) != _plain(there.settings[name]):
                 yield path, f"{name} is {facts.settings[name]}, in the motivated model {there.settings[name]}"
         yield from ((path, reason) for reason in (_heads(facts, there), _groups(facts, there)) if reason)
+        for name in splits_at(facts.kind):
+            if (mine := facts.settings.get(name)) != (theirs := there.settings.get(name)):
+                where = f"splits or joins its channels at {mine} ({name}), in the motivated model at {theirs}"
+                yield path, f"{facts.kind} {where}: the base's would move"
         reason = unsliceable(facts.kind)
         if reason and _shapes_below(base, path) != _shapes_below(motivated, target):
             yield path, f"{facts.kind} differs in shape, and cannot be sliced: {reason}"
@@ -192,7 +206,7 @@ def _of_construction(base: Layout, motivated: Layout, align: Callable[[str], str
             continue
         words = words_of(name)
         depth = next(n for n in range(len(words) - 1, -1, -1) if name_of(words[:n]) in shared)
-        if not words[depth].isdigit():
+        if not words[depth].isdigit() and not _NUMBERED_BLOCK.match(words[depth]):
             yield name_of(words[: depth + 1]), "is in the motivated model only, inside a block that both have"
 
 

@@ -93,16 +93,12 @@ RULES = (
 UNSLICEABLE = {
     "densenet.DenseBlock": "its layers take the concatenation of all earlier ones, whose channels would move",
     "rdnet.DenseStage": "its layers take the concatenation of all earlier ones, whose channels would move",
-    "dpn.DualPathBlock": "it concatenates and adds parts of its channels, which would move",
-    "dla.DlaTree": "its root takes the concatenation of the levels below, whose channels would move",
+    "dla.DlaRoot": "it takes the concatenation of the levels below, whose channels would move",
     "vovnet.OsaBlock": "it concatenates the outputs of all its layers, whose channels would move",
     "hgnet.HighPerfGpuBlock": "it concatenates the outputs of all its layers, whose channels would move",
     "hgnet.StemV2": "it concatenates two branches, whose channels would move",
     "ghostnet.GhostModule*": "its output is the concatenation of two layers, whose channels would move",
     "nextvit.NextTransformerBlock": "it concatenates two kinds of attention, whose channels would move",
-    "fasternet.Partial_conv3": "it convolves the first channels only, and their number differs",
-    "shvit.SHSA": "its attention sees the first channels only, and their number differs",
-    "inception_next.InceptionDWConv2d": "it splits its channels by kernel, and the splits would move",
     "mixed_conv2d.MixedConv2d": "it splits its channels by kernel, and the splits would move",
     "edgenext.SplitTransposeBlock": "it splits its channels by scale, and the splits would move",
     "res2net.Bottle2neck": "it splits its channels by scale, and the splits would move",
@@ -114,6 +110,15 @@ UNSLICEABLE = {
     "efficientvit_msra.CascadedGroupAttention": "it splits its channels by head, and the splits would move",
 }
 """Modules that must have equal shapes in both models, and why."""
+
+
+SPLIT_AT = {
+    "dpn.DualPathBlock": ("num_1x1_c", "inc"),
+    "fasternet.Partial_conv3": ("dim_conv3", "dim_untouched"),
+    "shvit.SHSA": ("pdim", "qk_dim"),
+    "inception_next.InceptionDWConv2d": ("split_indexes",),
+}
+"""Modules that treat their channels differently from some channel on: the settings that say where."""
 
 
 class PartsReader:
@@ -167,6 +172,11 @@ def _split(size: int, sizes: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(sizes, int):
         return (size // sizes,) * sizes if sizes and size % sizes == 0 else (size,)
     return tuple(sizes) if sum(sizes) == size else (size,)
+
+
+def splits_at(kind: str) -> tuple[str, ...]:
+    """Settings that say where modules of this kind split their channels."""
+    return SPLIT_AT.get(kind, ())
 
 
 def unsliceable(kind: str) -> str | None:
