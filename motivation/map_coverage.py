@@ -36,12 +36,13 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair, computed and trained."""
+    """One pair, computed and trained; ``shallow`` with few blocks, because the whole models are large."""
 
     pair: Pair
     contained: bool
     trained: bool
     detail: str
+    shallow: bool = False
 
 
 class _AnyLoss(nn.Module):
@@ -117,10 +118,15 @@ def _differential(weights_map: Any, motivated: nn.Module) -> dict[str, Tensor]:
     return outside
 
 
-def try_pair(pair: Pair, device: str = "cpu", images: int = 2) -> Trial:
-    """Build a pair with weights, compare its computation and train it in turns."""
+def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = False) -> Trial:
+    """Build a pair with weights, compare its computation and train it in turns.
+
+    Args:
+        shallow: give the base one block and the motivated model two, if they are made by depth.
+    """
     torch.manual_seed(0)
-    base, motivated = (timm.create_model(name).to(device) for name in pair)
+    depths: list[dict[str, Any]] = [{"depth": 1}, {"depth": 2}] if shallow else [{}, {}]
+    base, motivated = (timm.create_model(n, **d).to(device) for n, d in zip(pair, depths, strict=True))
     sizes = [_image_size(model) for model in (base, motivated)]
     batch = torch.randn(images, *(sizes[0] or sizes[1] or _default_size(base)), device=device)
     try:
@@ -134,8 +140,8 @@ def try_pair(pair: Pair, device: str = "cpu", images: int = 2) -> Trial:
         except Exception as error:  # noqa: BLE001
             fault = f"{type(error).__name__}: {error}"
         if fault:
-            return Trial(pair, contained, False, f"{detail} {opt}: {fault}".strip().replace("\n", " ")[:300])
-    return Trial(pair, contained, True, detail.replace("\n", " ")[:300])
+            return Trial(pair, contained, False, f"{detail} {opt}: {fault}".strip().replace("\n", " ")[:300], shallow)
+    return Trial(pair, contained, True, detail.replace("\n", " ")[:300], shallow)
 
 
 def _default_size(model: Any) -> tuple[int, ...]:
@@ -147,23 +153,28 @@ def _image_size(model: Any) -> tuple[int, ...] | None:
     return _default_size(model) if model.pretrained_cfg.get("fixed_input_size") else None
 
 
-def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[Pair]:
-    """Mapped pairs to compute: smallest first, ``count`` of different bases (None: all), none above ``largest``."""
+def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[tuple[Pair, bool]]:
+    """Mapped pairs to compute, and whether shallow.
+
+    Args:
+        count: how many, of different bases, smallest first; None for all.
+        largest: more parameters than that are not computed; where all pairs have more, the smallest is, shallow.
+    """
     sizes: dict[str, int] = {}
     for name in {name for pair in coverage.mapped for name in pair}:
         with torch.device("meta"):
             sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
     pairs = sorted(coverage.mapped, key=lambda pair: (sizes[pair[0]] + sizes[pair[1]], pair))
-    pairs = [pair for pair in pairs if sizes[pair[1]] <= largest]
-    if count is None:
-        return pairs
-    by_base: dict[str, Pair] = {}
-    for pair in pairs:
-        by_base.setdefault(pair[0], pair)
-    return list(by_base.values())[:count]
+    small = [pair for pair in pairs if sizes[pair[1]] <= largest]
+    if count is not None:
+        by_base: dict[str, Pair] = {}
+        for pair in small:
+            by_base.setdefault(pair[0], pair)
+        small = list(by_base.values())[:count]
+    return [(pair, False) for pair in small] or [(pair, True) for pair in pairs[:1]]
 
 
-def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage, list[Pair]]:
+def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage, list[tuple[Pair, bool]]]:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     module, names, count, largest = job
@@ -171,10 +182,14 @@ def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage,
     return coverage, chosen_pairs(coverage, count, largest) if count != 0 else []
 
 
-def _try(job: tuple[Pair, str]) -> Trial:
+def _try(job: tuple[Pair, str, bool]) -> Trial:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    trial = try_pair(*job)
+    pair, device, shallow = job
+    try:
+        trial = try_pair(pair, device, shallow=shallow)
+    except Exception as error:  # noqa: BLE001  (the table says which model cannot be made)
+        trial = Trial(pair, False, False, f"{type(error).__name__}: {error}"[:300], shallow)
     gc.collect()  # models with hooks are cycles
     return trial
 
@@ -225,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results.sort(key=lambda result: result[0].module)
         pairs = [pair for _, chosen in results for pair in chosen]
         print(f"{len(pairs)} pairs to compute after {time.monotonic() - started:.0f} s", flush=True)
-        for trial in pool.imap_unordered(_try, [(pair, args.device) for pair in pairs], chunksize=1):
+        work = [(pair, args.device, shallow) for pair, shallow in pairs]
+        for trial in pool.imap_unordered(_try, work, chunksize=1):
             trials.append(trial)
             if not (trial.contained and trial.trained):
                 print(*trial.pair, "contained" if trial.contained else "NOT CONTAINED", trial.detail, flush=True)
@@ -254,7 +270,8 @@ def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[st
         f"mapped. Modules with a plain nest of which every pair is refused: {', '.join(refused) or 'none'}.",
         "",
         f"Computed: {len(trials)} pairs; the base's computation is found inside in "
-        f"{sum(t.contained for t in trials)}, and {sum(t.trained for t in trials)} train in turns with AdamW and LAMB.",
+        f"{sum(t.contained for t in trials)}, and {sum(t.trained for t in trials)} train in turns with AdamW and LAMB. "
+        f"{sum(t.shallow for t in trials)} of them with one and two blocks, because the models are large.",
     ]
 
 

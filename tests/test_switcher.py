@@ -3,11 +3,13 @@
 import copy
 
 import pytest
+import timm
 import torch
 from toys import Toy, batch, learner, pair, snapshot, toy_map, update
 
-from motivation.records import Role
+from motivation.records import MicroBatch, Role
 from motivation.switcher import Switcher
+from weight_maps import find_map
 
 
 def equal(a, b):
@@ -229,3 +231,26 @@ def test_a_plain_run_has_nothing_to_switch_to():
         switcher.switch()
     assert switcher.learners == (switcher.base,)
     assert batch().size == 8
+
+
+@pytest.mark.parametrize("opt", ["adamw", "lamb", "sgd"])
+def test_a_switch_carries_the_buffers_of_each_third_of_a_fused_qkv(opt):
+    sizes = {"img_size": 8, "patch_size": 4, "num_classes": 3, "in_chans": 2, "depth": 1}
+    small = timm.create_model("vit_tiny_patch16_224", embed_dim=64, num_heads=1, **sizes)
+    large = timm.create_model("vit_small_patch16_224", embed_dim=128, num_heads=2, **sizes)
+    learners = [learner(small, Role.BASE, opt), learner(large, Role.MOTIVATED, opt)]
+    switcher = Switcher(*learners, find_map("vit_tiny_patch16_224", "vit_small_patch16_224", small, large))
+    images = MicroBatch(torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 0]), 1, True, 0)
+    switcher.base.train([images])
+    switcher.switch()
+    states = [one.optimizer.state[one.model.blocks[0].attn.qkv.weight] for one in learners]
+    name = "momentum_buffer" if opt == "sgd" else "exp_avg"
+    thirds = states[1][name].reshape(3, 128, 128)
+    assert torch.equal(thirds[:, :64, :64].reshape(192, 64), states[0][name])
+    assert states[0][name].abs().sum() > 0
+    assert not thirds[:, 64:].any()
+    assert not thirds[:, :, 64:].any()
+    switcher.motivated.train([images])
+    switcher.switch()
+    thirds = large.blocks[0].attn.qkv.weight.reshape(3, 128, 128)
+    assert torch.equal(thirds[:, :64, :64].reshape(192, 64), small.blocks[0].attn.qkv.weight)

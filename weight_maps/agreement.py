@@ -15,29 +15,12 @@ from weight_maps.fused import splits_at, unsliceable
 from weight_maps.layout import Facts, Layout
 
 EQUAL = (
-    *("kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size"),
-    *(
-        "window_size",
-        "window_area",
-        "pretrained_window_size",
-        "shift_size",
-        "partition_size",
-        "block_size",
-        "halo_size",
-    ),
-    *(
-        "sr_ratio",
-        "att_stride",
-        "q_stride",
-        "head_first",
-        "use_global",
-        "num_keys",
-        "num_kv_groups",
-        "num_prefix_tokens",
-    ),
-    *("state_dim", "num_scales", "num_branches", "radix", "focal_level", "focal_window"),
-    *("has_skip", "shortcut", "use_shortcut"),
-)
+    "kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size", "window_size",
+    "window_area", "pretrained_window_size", "shift_size", "partition_size", "block_size", "halo_size", "sr_ratio",
+    "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_kv_groups", "num_prefix_tokens", "state_dim",
+    "num_scales", "num_branches", "radix", "focal_level", "focal_window", "has_skip", "shortcut", "use_shortcut",
+    "pos_embed_align_corners",
+)  # fmt: skip
 """Settings that must be the same in both models."""
 
 COUNTS = ("num_heads", "heads", "num_kv_heads")

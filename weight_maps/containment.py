@@ -80,6 +80,7 @@ def compare(
     _carry_constants(weights_map, small, large)
     for path, (target, link) in owners.items():
         _restrict_norm(small.get_submodule(path), large, target, link)
+    _restrict_bare_norms(weights_map, small, large)
 
     recorder = _Recorder(tolerance)
     with recorder.listening(small, owners, recorder.remember):
@@ -172,15 +173,14 @@ def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module
 
 def _channel_dim(module: nn.Module) -> int | None:
     """The axis of the output that holds channels; None where it is not known."""
-    name = type(module).__name__
     if isinstance(module, nn.Linear):
         return -1
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return None
     if isinstance(module, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.GroupNorm):
         return 1
-    if any(word in name for word in _NORMALISES):
-        return getattr(module, "channel_dim", 1 if "2d" in name else -1)
+    if _is_norm(module):
+        return getattr(module, "channel_dim", 1 if "2d" in type(module).__name__ else -1)
     return None
 
 
@@ -190,28 +190,62 @@ def _positions(axis: Axis) -> Tensor:
 
 def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> None:
     """Let a layer that normalises over channels see the base's channels alone."""
-    name = type(small).__name__
-    if any(word in name for word in _STANDARDISES):
+    if _is_standardised(small):
         if small.groups > 1:
             return
         inside, outside = _positions(link.index[1]), _positions(link.index[0])
-        in_dim = dim = 1
-    elif any(word in name for word in _NORMALISES):
-        channels = max(range(len(link.index)), key=lambda i: link.shape[i])
-        inside = outside = _positions(link.index[channels])
-        dim = in_dim = _channel_dim(small) or 0
+    elif _is_norm(small):
+        inside = outside = _positions(link.index[_widest(link)])
     else:
         return
     module: Any = large.get_submodule(target)
     width = getattr(module, "out_channels", None) or module.weight.numel()
+    _compute_with(module, small, inside, outside, width)
+
+
+def _restrict_bare_norms(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
+    """The same for norms without weights, which no link names: the leading channels, as many as the base's norm has."""
+    places = {}
+    for link in weights_map.links:
+        path, target = link.base, link.motivated
+        while path:
+            path, target = path.rpartition(".")[0], target.rpartition(".")[0]
+            places[path] = target
+    for path, small in base.named_modules():
+        parent, _, name = path.rpartition(".")
+        size = getattr(small, "normalized_shape", None)
+        if not _is_norm(small) or not size or next(small.parameters(), None) is not None or parent not in places:
+            continue
+        module: Any = motivated.get_submodule(f"{places[parent]}.{name}".lstrip("."))
+        if module.normalized_shape != size:
+            _compute_with(module, small, torch.arange(size[-1]), torch.arange(size[-1]), module.normalized_shape[-1])
+
+
+def _compute_with(module: Any, small: Any, inside: Tensor, outside: Tensor, width: int) -> None:
+    """Let a module give the base's output for its channels ``inside``, at the places ``outside`` of ``width`` ones."""
+    dim = _channel_dim(small)
+    assert dim is not None
 
     def forward(x: Tensor, *args: Any) -> Tensor:
-        part = small(x.index_select(in_dim, inside.to(x.device)), *args)
+        part = small(x.index_select(dim, inside.to(x.device)), *args)
         shape = list(part.shape)
         shape[dim] = width
         return part.new_zeros(shape).index_copy_(dim, outside.to(x.device), part)
 
     module.forward = forward
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return any(word in type(module).__name__ for word in _NORMALISES)
+
+
+def _is_standardised(module: nn.Module) -> bool:
+    return any(word in type(module).__name__ for word in _STANDARDISES)
+
+
+def _widest(link: Link) -> int:
+    """The axis of a norm's weight that holds its channels."""
+    return max(range(len(link.index)), key=lambda axis: link.shape[axis])
 
 
 def _leading_part(found: Any, expected: Any) -> Any:
@@ -270,17 +304,13 @@ class _Recorder:
         expected = self._outputs[path][call]
         dim = _channel_dim(module)
         assert dim is not None
-        axis = max(range(len(link.index)), key=lambda i: link.shape[i]) if _is_norm(module) else 0
+        axis = _widest(link) if _is_norm(module) else 0
         live = _positions(link.index[axis]).to(output.device)
         part = _leading_part(output.index_select(dim, live), expected)
         if part.shape != expected.shape:
             self.first = f"{path}: output {list(expected.shape)} became {list(part.shape)}"
         elif not (difference := _relative(expected, part)) <= self._tolerance:
             self.first = f"{path}: output differs by {difference:.1e}"
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return any(word in type(module).__name__ for word in _NORMALISES)
 
 
 class _Handles:
