@@ -38,39 +38,43 @@ def nest(
     Returns:
         A map that lists in its ``refusals`` why it cannot be right, if so.
     """
-    kinds = [layout.modules[""].kind if "" in layout.modules else "" for layout in (base, motivated)]
-    if checked and all(kinds) and kinds[0] != kinds[1]:
-        reason = f"the base is a {kinds[0]}, the motivated model a {kinds[1]}: they are not of one construction"
+    if checked and (reason := _other_construction(base, motivated)):
         return WeightMap((), dict.fromkeys(base, reason), (reason,))
     align = DepthAlignment(base, motivated, placement, paper_placement)
     base_parts, motivated_parts = PartsReader(base, whole), PartsReader(motivated, whole)
-    links, lost = [], {}
+    links: list[Link] = []
+    lost: dict[str, str] = {}
     for name, shape in base.items():
         target = align(name)
-        fault, index = "", None
         if target not in motivated:
-            fault = f"{_MISSING} {target}"
-        elif len(shape) != len(motivated[target]) or any(a > b for a, b in zip(shape, motivated[target], strict=True)):
-            fault = f"{list(shape)} does not fit into {target} {list(motivated[target])}"
-        else:
-            small, large = base_parts(name), motivated_parts(target)
-            index = leading_parts(small, large)
-            if index is None:
-                fault = f"its parts {_words(small)} do not fit into those of {target}, {_words(large)}"
-        if index is None:
-            lost[name] = fault
+            lost[name] = f"{_MISSING} {target}"
+        elif not _fits(shape, motivated[target]):
+            lost[name] = f"{list(shape)} does not fit into {target} {list(motivated[target])}"
+        elif (index := leading_parts(small := base_parts(name), large := motivated_parts(target))) is None:
+            lost[name] = f"its parts {_words(small)} do not fit into those of {target}, {_words(large)}"
         else:
             links.append(Link(name, target, index))
     too_deep = tuple(name_of([container, ""]).rstrip(".") for container in align.refused)
-    shown = [
-        (n, fault)
-        for n, fault in lost.items()
-        if not (fault.startswith(_MISSING) and too_deep and n.startswith(too_deep))
-    ]
-    refusals = [*align.refusals, *summarised(shown)]
+    refusals = [*align.refusals, *summarised([(n, why) for n, why in lost.items() if not _known(n, why, too_deep)])]
     if checked:
         refusals += disagreements(base, motivated, align, too_deep)
     return WeightMap(tuple(links), lost, tuple(refusals))
+
+
+def _other_construction(base: Layout, motivated: Layout) -> str | None:
+    kinds = [layout.modules[""].kind for layout in (base, motivated) if "" in layout.modules]
+    if len(set(kinds)) < 2:
+        return None
+    return f"the base is a {kinds[0]}, the motivated model a {kinds[1]}: they are not of one construction"
+
+
+def _fits(small: Sequence[int], large: Sequence[int]) -> bool:
+    return len(small) == len(large) and all(a <= b for a, b in zip(small, large, strict=True))
+
+
+def _known(name: str, why: str, too_deep: tuple[str, ...]) -> bool:
+    """Whether a tensor has no place because the base has more blocks there, which is one reason and not many."""
+    return why.startswith(_MISSING) and bool(too_deep) and name.startswith(too_deep)
 
 
 def leading_parts(base: Parts, motivated: Parts) -> tuple[Axis, ...] | None:
