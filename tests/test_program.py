@@ -249,3 +249,13 @@ def test_console_lines_name_the_active_model(train, caplog):
     assert any("motivated" in line for line in lines)
     tests = [r.message for r in caplog.records if r.message.startswith("Test")]
     assert any(line.startswith("Test (motivated)") for line in tests)
+
+
+def test_a_model_of_any_family_trains_with_auto_and_a_placement(train, capsys):
+    models = ["--model", "convnext_atto", "--motivated-model", "convnext_femto", "--motivation-k", "1"]
+    sizes = ["--in-chans", "1", "--input-size", "1", "32", "32", "--train-pad", "0", "--epochs", "1", "-b", "120"]
+    folder = train(*models, *sizes, "--motivation-placement", "last", "--opt", "adamw", "--lr", "1e-3")
+    assert ",motivated," in (folder / "updates.csv").read_text()
+    assert "placement: last" in "\n".join(
+        line.replace("motivation_", "") for line in (folder / "args.yaml").read_text().splitlines()
+    )

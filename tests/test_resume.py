@@ -152,3 +152,13 @@ def test_nothing_left_to_train_is_said(train, caplog):
     first = train(*MOTIVATED, "--epochs", "1", name="first")
     train(*MOTIVATED, "--epochs", "1", "--resume", first / "last.pth.tar", name="again")
     assert "Nothing to train" in caplog.text
+
+
+def test_another_place_for_the_blocks_is_refused_on_resume(train, capsys):
+    first = train(*MOTIVATED, "--epochs", "1", name="first")
+    flags = [*MOTIVATED, "--epochs", "2", "--resume", first / "last.pth.tar"]
+    train(*flags, "--motivation-placement", "first", name="other", code=2)
+    assert "it was trained with --motivation-placement paper, this run has first" in capsys.readouterr().err
+    train(*flags, "--motivation-map", "slices", name="other", code=2)
+    assert "it was trained with no --motivation-map, this run has slices" in capsys.readouterr().err
+    train(*flags, name="same")

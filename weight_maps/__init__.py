@@ -11,7 +11,7 @@ from weight_maps.depth import PLACEMENTS
 from weight_maps.find import find_map
 from weight_maps.layout import Facts, Layout, layout_of
 from weight_maps.nest import leading_parts
-from weight_maps.registry import map_named, register_map, registered_maps
+from weight_maps.registry import map_for, map_named, register_map, registered_maps
 
 __all__ = [
     "PLACEMENTS",
@@ -25,6 +25,7 @@ __all__ = [
     "layout_of",
     "leading",
     "leading_parts",
+    "map_for",
     "map_named",
     "register_map",
     "registered_maps",

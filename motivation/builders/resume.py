@@ -28,6 +28,7 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
         return {}, None
     contents = read_checkpoint(args.resume)
     _refuse_other_optimizer(contents, args)
+    _refuse_other_map(contents, args)
     if runtime.scaler is not None and not args.no_resume_opt and "amp_scaler" in contents:
         runtime.scaler.load_state_dict(contents["amp_scaler"])
     try:
@@ -51,6 +52,21 @@ def _refuse_other_optimizer(contents: dict[str, Any], args: Namespace) -> None:
         raise ValueError(
             f"it was trained with --opt {trained_with}, this run has --opt {args.opt}; give that, or --no-resume-opt"
         )
+
+
+def _refuse_other_map(contents: dict[str, Any], args: Namespace) -> None:
+    """The motivated model of a checkpoint has the base where its map put it."""
+    trained = contents.get("args")
+    if not args.motivated_model or not getattr(trained, "motivated_model", None):
+        return
+    for flag, default in (("motivation_map", None), ("motivation_placement", "paper")):
+        before, now = getattr(trained, flag, default), getattr(args, flag)
+        if before != now:
+            option = "--" + flag.replace("_", "-")
+            with_it, without = f"{option} {before}", f"no {option}"
+            raise ValueError(
+                f"it was trained with {with_it if before else without}, this run has {now or 'none'}; they must agree"
+            )
 
 
 def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:

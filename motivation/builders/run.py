@@ -28,7 +28,7 @@ from motivation.loop import Clock, Run
 from motivation.random_states import forked_random_states
 from motivation.records import Role
 from motivation.switcher import Switcher
-from weight_maps import WeightMap
+from weight_maps import WeightMap, map_for
 from weight_maps.plugins import load_plugins
 
 _logger = logging.getLogger("train")
@@ -177,9 +177,11 @@ def _announce_map(switcher: Switcher, weights_map: WeightMap, args: Namespace, r
     if not runtime.primary:
         return
     small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in switcher.learners)
+    name = args.motivation_map or map_for(args.model, args.motivated_model).name
     _logger.info(
-        f"Weights map: {len(weights_map.links)} tensors of {args.model} lie in {args.motivated_model}, "
-        f"{100 * small / large:.1f} % of its parameters; the differential part has {large - small:,}."
+        f"Weights map {name!r}, placement {args.motivation_placement!r}: {len(weights_map.links)} tensors of "
+        f"{args.model} lie in {args.motivated_model}, {100 * small / large:.1f} % of its parameters; the differential "
+        f"part has {large - small:,}."
     )
 
 
