@@ -215,8 +215,8 @@ def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]
     return lines
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the script."""
     parser = argparse.ArgumentParser(prog="python -m motivation.map_coverage", description=__doc__)
     parser.add_argument("--modules", nargs="+", metavar="NAME", help="timm modules; default all")
     parser.add_argument("--compute", default="2", metavar="N", help="mapped pairs to compute per module, or all")
@@ -228,6 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every pair with its reasons here")
     parser.add_argument("--seconds", type=float, default=float("inf"), metavar="S", help="start no pair after this")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = make_parser()
     args = parser.parse_args(arguments)
     started = time.monotonic()
     count = None if args.compute == "all" else int(args.compute)

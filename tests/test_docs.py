@@ -10,7 +10,9 @@ import pytest
 
 import motivation
 import weight_maps
+from motivation import map_coverage
 from motivation.options import make_parser
+from weight_maps import __main__ as weight_maps_command
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,7 +31,10 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    known = {flag for action in make_parser()._actions for flag in action.option_strings} | OTHER_PROGRAMS
+    parsers = (make_parser(), weight_maps_command.make_parser(), map_coverage.make_parser())
+    known = {
+        flag for parser in parsers for action in parser._actions for flag in action.option_strings
+    } | OTHER_PROGRAMS
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", path.read_text()))
     assert named <= known, named - known
 
@@ -42,3 +47,14 @@ def test_linked_files_exist(path):
 
 def test_every_module_says_what_it_is():
     assert all(importlib.import_module(name).__doc__ for name in MODULES)
+
+
+def test_the_table_in_the_document_is_what_the_command_prints(capsys):
+    text = (ROOT / "docs" / "weight_maps.md").read_text()
+    assert weight_maps_command.main(["resnet50", "resnet101"]) == 0
+    assert capsys.readouterr().out.strip() in text
+
+
+def test_the_python_example_of_maps_used_alone_runs():
+    text = (ROOT / "docs" / "weight_maps.md").read_text()
+    exec(re.search(r"## Use it alone\n\n```python\n(.*?)```", text, re.DOTALL)[1], {})

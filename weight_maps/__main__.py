@@ -31,7 +31,7 @@ from weight_maps.summary import summarise, table
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(arguments)
     try:
         for plugin in args.plugins:
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m weight_maps", description="Show where one timm model lies inside another."
     )
