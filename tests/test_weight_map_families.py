@@ -101,7 +101,7 @@ def test_placement_says_where_blocks_of_one_kind_lie(placement, expected):
         ("paper", [0, 1, 2, 3, 4, 22]),
         ("first", range(6)),
         ("last", [0, 18, 19, 20, 21, 22]),
-        ("even", [0, 1, 6, 12, 17, 22]),
+        ("even", [0, 4, 9, 13, 18, 22]),
     ],
 )
 def test_a_block_that_changes_the_resolution_stays_the_first(placement, expected):
@@ -127,9 +127,20 @@ def test_auto_aligns_runs_of_the_same_kind():
     assert wide["layers.1.downsample.reduction.weight"].index[1] == tuple((i * 128, i * 128 + 96) for i in range(4))
 
 
-def test_a_placement_that_would_swap_shifted_windows_is_refused():
-    with pytest.raises(WeightMapError, match="shift_size"):
-        links("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", placement="even")
+def test_blocks_go_to_the_nearest_of_their_own_kind():
+    found = links("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", placement="even")
+    places = [int(found[f"layers.2.blocks.{i}.norm1.weight"].motivated.split(".")[3]) for i in range(6)]
+    assert all(place % 2 == i % 2 for i, place in enumerate(places)), "shifted windows meet shifted windows"
+    assert (places[0], places[-1]) == (0, 17)
+    found = links("gcvit_xxtiny", "gcvit_xtiny", placement="last")
+    places = [int(found[f"stages.3.blocks.{i}.norm1.weight"].motivated.split(".")[3]) for i in range(2)]
+    assert places == [2, 3], "of five; global attention meets global attention"
+    found = links("vit_dwee_patch16_reg1_gap_256", "vit_dwee_patch16_reg1_gap_256", {"depth": 2}, {"depth": 3})
+    assert found["blocks.1.norm1.weight"].motivated == "blocks.1.norm1.weight", "the constant of its depth"
+
+
+def test_attention_blocks_at_the_end_of_a_stage_meet_attention_blocks():
+    assert find_map("efficientformerv2_s0", "efficientformerv2_s1")
 
 
 def test_regnet_blocks_named_by_letters_are_blocks():
@@ -152,6 +163,17 @@ def test_regnet_blocks_named_by_letters_are_blocks():
         ("inception_next_atto", "inception_next_tiny", "InceptionDWConv2d splits or joins its channels at"),
         ("mobilenetv3_small_050", "mobilenetv3_small_075", "has_skip is True"),
         ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "ConvBnAct in the base, .*EdgeResidual in the motivated"),
+        ("qwen3_vit_88m", "qwen3_vit_88m_merge", "is in the motivated model only"),
+        (
+            "vit_small_patch16_rope_mixed_224",
+            "vit_large_patch16_rope_mixed_224",
+            "depth is 12, in the mot",
+        ),
+        (
+            "vit_tiny_patch16_dinov3_qkvb",
+            "vit_small_patch16_lingbot",
+            "global_pool is avg, in the mot",
+        ),
         ("resnet50", "seresnet50", "layer1.0.se: is in the motivated model only"),
         ("resnet50", "vit_base_patch16_224", "not of one construction"),
         ("vit_medium_patch16_rope_reg1_gap_256", "vit_betwixt_patch16_rope_reg4_gap_256", "num_prefix_tokens"),
@@ -184,3 +206,45 @@ def test_without_modules_auto_does_not_guess_heads():
     deeper = {"blocks.0.attn.weight": (4, 4), "blocks.1.attn.weight": (4, 4)}
     shallow = {"blocks.0.attn.weight": (4, 4)}
     assert len(find_map("mine_small", "mine_large", shallow, deeper).links) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "large", "reason"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 2, "global_pool": "avg", "pool_include_prefix": True},
+         {"depth": 2, "global_pool": "avg"}, "pool_include_prefix is True"),
+        ("eva02_tiny_patch14_224", {"depth": 2, "use_rot_pos_emb": False}, {"depth": 3}, "rope.* only"),
+        ("nf_regnet_b0", {"alpha": 0.9}, {}, "alpha is 0.9"),
+        ("vit_tiny_patch16_224", {"depth": 2, "num_heads": 6}, {"depth": 2}, "heads are 32 wide"),
+    ],
+)  # fmt: skip
+def test_settings_without_tensors_must_agree(name, small, large, reason):
+    with pytest.raises(WeightMapError, match=reason):
+        find_map(name, name, build(name, **small), build(name, **large))
+
+
+def test_pooling_that_concatenates_is_refused_for_another_width():
+    models = [
+        build(name, global_pool="catavgmax") for name in ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2")
+    ]
+    find_map("efficientnet_b0", "efficientnet_b1", *models[:2])
+    with pytest.raises(WeightMapError, match="catavgmax concatenates"):
+        find_map("efficientnet_b0", "efficientnet_b2", models[0], models[2])
+
+
+def test_a_merger_takes_the_leading_channels_of_each_neighbour():
+    sizes = [{"depth": 1, "embed_dim": dim, "num_heads": dim // 48} for dim in (96, 144)]
+    found = links("qwen3_vit_88m_enc", "qwen3_vit_306m_enc", *sizes)
+    (merger,) = [link for name, link in found.items() if name.endswith("merger.fc1.weight")]
+    assert merger.index[1] == tuple((i * 144, i * 144 + 96) for i in range(4))
+
+
+@pytest.mark.parametrize("pair", [("nest_small", "nest_base"), ("maxvit_tiny_tf_224", "maxvit_large_tf_224")])
+def test_tables_of_positions_are_sliced_on_the_axis_of_channels_or_heads(pair):
+    assert find_map(*pair).links
+
+
+def test_state_dicts_of_other_depths_have_no_borrowed_heads():
+    dicts = [build(f"vit_{size}_patch16_224", depth=2).state_dict() for size in ("tiny", "small")]
+    with pytest.raises(WeightMapError, match="do not show in shapes"):
+        find_map("vit_tiny_patch16_224", "vit_small_patch16_224", *dicts)

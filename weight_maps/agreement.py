@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from weight_maps.depth import name_of, words_of
-from weight_maps.fused import splits_at, unsliceable
-from weight_maps.layout import Facts, Layout
-
-EQUAL = (
-    "kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size", "window_size",
-    "window_area", "pretrained_window_size", "shift_size", "partition_size", "block_size", "halo_size", "sr_ratio",
-    "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_kv_groups", "num_prefix_tokens", "state_dim",
-    "num_scales", "num_branches", "radix", "focal_level", "focal_window", "has_skip", "shortcut", "use_shortcut",
-    "pos_embed_align_corners",
-)  # fmt: skip
-"""Settings that must be the same in both models."""
+from weight_maps.fused import counts_of, splits_at, unsliceable
+from weight_maps.layout import EQUAL, Facts, Layout, role_of, same_setting
 
 COUNTS = ("num_heads", "heads", "num_kv_heads")
 HEAD_WIDTHS = ("head_dim", "dim_head", "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
 WIDTHS = ("dim", "embed_dim", "dim_out", "in_features", "attn_dim")
 
 _NUMBERED_BLOCK = re.compile(r"^conv\d+_\d+$")  # blocks of DPNs
-_INERT = ("Dropout", "DropPath", "DropBlock", "PatchDropout", "Identity")
-_POSITION = re.compile(r"(^|[._])(pos_emb\w*|rel\w*_(h|w|table)|relative_position\w*|attention_bias\w*|position\w*)$")
+_POSITION = re.compile(
+    r"(^|[._])(pos_emb\w*|\w+_pos|rel\w*_(h|w|table)|(height|width)_rel|relative_position\w*|attention_bias\w*|position\w*)$"
+)
 _TOKEN_MIXERS = re.compile(r"(^|\.)(mlp_tokens\.fc[12]|linear_tokens|gate\.proj)\.(weight|bias)$")
 
 
@@ -51,50 +42,60 @@ def disagreements(
 def _of_modules(
     base: Layout, motivated: Layout, align: Callable[[str], str], too_deep: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
-    owners = _owners(base)
+    owners, owners_there = _owners(base), _owners(motivated)
+    wider = any(shape != motivated.get(align(name), shape) for name, shape in base.items())
+    met = {""}
     other: tuple[str, ...] = ()
     for path, facts in base.modules.items():
+        target = align(path) if path else path
+        met.add(target)
         if other and path.startswith(other):  # inside something that is of another kind as a whole
             continue
-        target = align(path) if path else path
         there = motivated.modules.get(target)
         if there is None:
-            if not _inert(facts.kind) and path in owners and not (too_deep and path.startswith(too_deep)):
+            if not _does_nothing(facts, path, owners) and not (too_deep and path.startswith(too_deep)):
                 yield path, f"{facts.kind} is not in the motivated model"
                 other = (*other, path + ".")
-            continue
-        if _role(facts.kind) != _role(there.kind):
+        elif role_of(facts.kind) != role_of(there.kind):
             yield path, f"is {facts.kind} in the base, {there.kind} in the motivated model"
             other = (*other, path + ".")
-            continue
-        for name in EQUAL:
-            if name not in facts.settings or name not in there.settings:
-                continue
-            if _plain(facts.settings[name]) != _plain(there.settings[name]):
-                yield path, f"{name} is {facts.settings[name]}, in the motivated model {there.settings[name]}"
-        yield from ((path, reason) for reason in (_heads(facts, there), _groups(facts, there)) if reason)
-        for name in splits_at(facts.kind):
-            if (mine := facts.settings.get(name)) != (theirs := there.settings.get(name)):
-                where = f"splits or joins its channels at {mine} ({name}), in the motivated model at {theirs}"
-                yield path, f"{facts.kind} {where}: the base's would move"
-        reason = unsliceable(facts.kind)
-        if reason and _shapes_below(base, path) != _shapes_below(motivated, target):
-            yield path, f"{facts.kind} differs in shape, and cannot be sliced: {reason}"
+        else:
+            yield from ((path, reason) for reason in _between(facts, there, wider))
+            reason = unsliceable(facts.kind)
+            if reason and _shapes_below(base, path) != _shapes_below(motivated, target):
+                yield path, f"{facts.kind} differs in shape, and cannot be sliced: {reason}"
+    for path, facts in motivated.modules.items():
+        parent, _, word = path.rpartition(".")
+        unmet = path not in met and parent in met and not word.isdigit() and path not in owners_there
+        if unmet and base.modules and not _does_nothing(facts, path, owners_there):
+            yield path, f"{facts.kind} is in the motivated model only, inside a block that both have"
 
 
-def _inert(kind: str) -> bool:
-    return kind.rpartition(".")[2].startswith(_INERT)
+def _does_nothing(facts: Facts, path: str, owners: set[str]) -> bool:
+    """Whether a module changes nothing by itself: dropout, an identity, a container without tensors."""
+    return path not in owners and (role_of(facts.kind) == "Identity" or facts.kind in _CONTAINERS)
 
 
-def _role(kind: str) -> str:
-    return "Identity" if _inert(kind) else kind
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "ParameterList")
 
 
-def _plain(value: Any) -> Any:
-    """Settings in one form: 3 and (3, 3) are the same kernel."""
-    if isinstance(value, (tuple, list)):
-        return value[0] if len(set(value)) == 1 else tuple(value)
-    return value
+def _between(mine: Facts, theirs: Facts, wider: bool) -> Iterator[str]:
+    """What differs between a module and its counterpart of the same kind."""
+    for name in EQUAL:
+        if name in mine.settings and name in theirs.settings:
+            a, b = mine.settings[name], theirs.settings[name]
+            if not same_setting(a, b):
+                yield f"{name} is {a}, in the motivated model {b}"
+    yield from (reason for reason in (_heads(mine, theirs), _groups(mine, theirs)) if reason)
+    for name in splits_at(mine.kind):
+        if (a := mine.settings.get(name)) != (b := theirs.settings.get(name)):
+            where = f"splits or joins its channels at {a} ({name}), in the motivated model at {b}"
+            yield f"{mine.kind} {where}: the base's would move"
+    for name in counts_of(mine.kind):
+        if (a := mine.settings.get(name)) != (b := theirs.settings.get(name)):
+            yield f"{mine.kind}: {name} is {a}, in the motivated model {b}"
+    if wider and "catavgmax" in (mine.settings.get("pool_type"), mine.settings.get("global_pool")):
+        yield "catavgmax concatenates two poolings, and the second half would move"
 
 
 def _owners(layout: Layout) -> set[str]:
@@ -153,27 +154,38 @@ def _groups(base: Facts, motivated: Facts) -> str | None:
 
 
 def _of_positions(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    widths = _known_widths(base, motivated, align)
     for name, shape in base.items():
         there = motivated.get(align(name))
         if there is None or len(there) != len(shape):
             continue
         sliced = [axis for axis, (a, b) in enumerate(zip(shape, there, strict=True)) if a < b]
-        if _POSITION.search(name) and not set(sliced) <= {_channel_axis(name, shape)} and len(shape) > 1:
-            yield name, f"is {list(shape)}, in the motivated model {list(there)}: {_SAME_SIZE}"
+        if _POSITION.search(name) and len(shape) > 1:
+            channels = [axis for axis in sliced if (shape[axis], there[axis]) in widths]
+            if not base.modules:
+                channels = [len(shape) - 1]
+            if len(sliced) > 1 or set(sliced) - set(channels):
+                yield name, f"is {list(shape)}, in the motivated model {list(there)}: {_SAME_SIZE}"
         elif (match := _TOKEN_MIXERS.search(name)) and (axis := _token_axis(match[2], shape)) in sliced:
             yield name, f"mixes {shape[axis]} positions, in the motivated model {there[axis]}: {_SAME_SIZE}"
 
 
+def _known_widths(base: Layout, motivated: Layout, align: Callable[[str], str]) -> set[tuple[int, int]]:
+    """Sizes that are channels or heads: pairs of the base's and its counterpart's."""
+    names = (*COUNTS, *WIDTHS, *HEAD_WIDTHS, "num_features", "out_features", "out_channels", "in_channels")
+    pairs = set()
+    for path, facts in base.modules.items():
+        there = motivated.modules.get(align(path) if path else path)
+        if there is None:
+            continue
+        for name in names:
+            a, b = facts.settings.get(name), there.settings.get(name)
+            if isinstance(a, int) and isinstance(b, int):
+                pairs.add((a, b))
+    return pairs
+
+
 _SAME_SIZE = "positions must be the same; build both for one image and window size"
-
-
-def _channel_axis(name: str, shape: tuple[int, ...]) -> int:
-    """The one axis of a table of positions that holds channels or heads."""
-    if "attention_bias" in name:
-        return 0
-    if len(shape) == 4:
-        return 3 if shape[1] == shape[2] != shape[3] else 1
-    return len(shape) - 1
 
 
 def _token_axis(layer: str, shape: tuple[int, ...]) -> int:

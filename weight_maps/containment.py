@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,17 @@ _NORMALISES = (
 )
 _STANDARDISES = ("StdConv2d",)
 
+Owners = dict[str, tuple[str, Link]]
+"""Module path of the base to its counterpart's, with the link of the module's weight."""
+
 
 @dataclass(frozen=True)
 class Containment:
     """What the comparison found.
 
     Attributes:
-        error: largest difference of the logits, relative to the largest logit.
+        error: largest difference of the output, relative to the largest value; 0 where the map leaves tensors of the
+            base unmapped, so that the output may differ.
         first_difference: the first layer of the base (in the order of the computation) whose output differs, and what
             was wrong with it; None if there is none.
         layers: how many layers were compared.
@@ -75,25 +80,24 @@ def compare(
     for parameter in large.parameters():
         parameter.zero_()
     weights_map.expand(small, large)
-    _bypass_extra_blocks(weights_map, large)
     owners = _paired_owners(weights_map, small, large)
-    _carry_constants(weights_map, small, large)
-    for path, (target, link) in owners.items():
-        _restrict_norm(small.get_submodule(path), large, target, link)
-    _restrict_bare_norms(weights_map, small, large)
-
     recorder = _Recorder(tolerance)
-    with recorder.listening(small, owners, recorder.remember):
+    with recorder.remembering(small, owners):
         expected = small(images.double())
     try:
-        with recorder.listening(large, owners, recorder.check):
+        _bypass_extra_blocks(weights_map, large)
+        _carry_constants(weights_map, small, large)
+        for path, (target, link) in owners.items():
+            _restrict_norm(small.get_submodule(path), large, target, link)
+        _restrict_bare_norms(weights_map, small, large)
+        with recorder.checking(large, owners):
             found = large(images.double())
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
         return Containment(float("inf"), recorder.first or f"the computation breaks off: {error}", recorder.compared)
-    difference = _relative(expected, _leading_part(found, expected))
-    first = recorder.first
+    difference = 0.0 if weights_map.unmapped else _relative(expected, found)
+    first = recorder.first or recorder.silent()
     if first is None and not difference <= tolerance:
-        first = f"the logits differ by {difference:.1e}, though all layers agree"
+        first = f"the output differs by {difference:.1e}, though all layers agree"
     return Containment(difference, first, recorder.compared)
 
 
@@ -124,7 +128,7 @@ def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Modu
         while "." in path:
             path, target = path.rpartition(".")[0], target.rpartition(".")[0]
             there = motivated.get_submodule(target)
-            for name in ("alpha", "beta", "eps"):
+            for name in ("beta", "eps"):
                 if isinstance(value := vars(base.get_submodule(path)).get(name), float):
                     setattr(there, name, value)
 
@@ -154,13 +158,13 @@ def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
             if word.isdigit() and position:
                 used[".".join(words[:position])].add(int(word))
     for container, kept in used.items():
-        for index in set(blocks.indices(container)) - kept:
+        for index in set(blocks.indices(container)) - kept if blocks.is_stack(container) else ():
             path, _, word = name_of([container, str(index)]).rpartition(".")
             neighbour = model.get_submodule(name_of([container, str(min(kept))]))
             setattr(model.get_submodule(path), word, _Bypass(neighbour))
 
 
-def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> dict[str, tuple[str, Link]]:
+def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> Owners:
     """Module path of the base to its counterpart's, for modules that own a mapped weight."""
     owners = {}
     for link in weights_map.links:
@@ -248,21 +252,27 @@ def _widest(link: Link) -> int:
     return max(range(len(link.index)), key=lambda axis: link.shape[axis])
 
 
-def _leading_part(found: Any, expected: Any) -> Any:
+def _leading_part(found: Tensor, expected: Tensor) -> Tensor:
     """The leading part of a larger output; the base's where other axes are channels too, or there is no head."""
-    if isinstance(found, Tensor) and found.dim() == expected.dim():
+    if found.dim() == expected.dim():
         for dim, size in enumerate(expected.shape):
             found = found.narrow(dim, 0, min(size, found.shape[dim]))
     return found
 
 
 def _relative(expected: Any, found: Any) -> float:
-    if not isinstance(expected, Tensor):
-        return max(_relative(a, b) for a, b in zip(expected, found, strict=True))
-    if expected.shape != found.shape:
-        return float("inf")
-    scale = expected.abs().max().item() or 1.0
-    return (expected - found).abs().max().item() / scale
+    """Largest difference of two outputs, tensors or nests of them, relative to the largest value."""
+    if isinstance(expected, Tensor):
+        found = _leading_part(found, expected)
+        if expected.shape != found.shape:
+            return float("inf")
+        scale = expected.abs().max().item() or 1.0
+        return (expected - found).abs().max().item() / scale
+    if isinstance(expected, Mapping):
+        return max((_relative(value, found[name]) for name, value in expected.items()), default=0.0)
+    if isinstance(expected, (list, tuple)):
+        return max((_relative(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
+    return 0.0
 
 
 class _Recorder:
@@ -275,19 +285,19 @@ class _Recorder:
         self.first: str | None = None
         self.compared = 0
 
-    def listening(self, model: nn.Module, owners: dict[str, tuple[str, Link]], hear: Callable[..., None]) -> Any:
-        """A context in which each owner's output is passed to ``hear``."""
-        inside = hear == self.check
-        handles = []
-        for path, (target, link) in owners.items():
-            module = model.get_submodule(target if inside else path)
+    def remembering(self, base: nn.Module, owners: Owners) -> ExitStack:
+        """A context in which the outputs of the base's layers are kept."""
+        return _listening({path: base.get_submodule(path) for path in owners}, owners, self.remember)
 
-            def hook(module: nn.Module, inputs: Any, output: Any, path: str = path, link: Link = link) -> None:
-                if isinstance(output, Tensor):
-                    hear(path, link, module, output)
+    def checking(self, motivated: nn.Module, owners: Owners) -> ExitStack:
+        """A context in which the outputs of their counterparts are compared."""
+        modules = {path: motivated.get_submodule(target) for path, (target, _) in owners.items()}
+        return _listening(modules, owners, self.check)
 
-            handles.append(module.register_forward_hook(hook))
-        return _Handles(handles)
+    def silent(self) -> str | None:
+        """The first layer that ran less often than in the base."""
+        lazy = (path for path, outputs in self._outputs.items() if self._calls[path] < len(outputs))
+        return next((f"{path}: runs less often than in the base" for path in lazy), None)
 
     def remember(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
         self._outputs[path].append(output.clone())
@@ -313,13 +323,13 @@ class _Recorder:
             self.first = f"{path}: output differs by {difference:.1e}"
 
 
-class _Handles:
-    def __init__(self, handles: list[Any]):
-        self._handles = handles
+def _listening(modules: dict[str, nn.Module], owners: Owners, hear: Callable[..., None]) -> ExitStack:
+    stack = ExitStack()
+    for path, module in modules.items():
 
-    def __enter__(self) -> None:
-        pass
+        def hook(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
+            if isinstance(output, Tensor):
+                hear(path, owners[path][1], module, output)
 
-    def __exit__(self, *exc: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        stack.callback(module.register_forward_hook(hook).remove)
+    return stack

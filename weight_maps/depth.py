@@ -1,30 +1,30 @@
 """Where the base's blocks lie in a deeper model: names of the base to names of the motivated model.
 
-A *container* is a list of blocks (``layer3``, ``stages.2.blocks``). Its blocks form *runs* of the same tensors, and
-runs are matched with runs: a stage's first block, which alone changes the resolution, never meets another one, and a
-stage of convolution blocks that ends in attention blocks is aligned part by part.
+A *container* is a list of blocks (``layer3``, ``stages.2.blocks``). Its blocks are wanted in the places that the
+placement gives, and go to the nearest ones of their own kind, in order: a stage's first block, which alone changes the
+resolution, never meets another one, a shifted window meets a shifted window, attention meets attention.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from weight_maps.core import Shapes
+from weight_maps.layout import traits_of
 
 PLACEMENTS = ("paper", "first", "last", "even")
 
 
-def align_blocks(base_blocks: int, motivated_blocks: int, placement: str = "paper", single: int = 0) -> list[int]:
-    """For each block of a base run its block in the motivated run.
+def align_blocks(base_blocks: int, motivated_blocks: int, placement: str = "paper") -> list[int]:
+    """For each block of the base the block of the motivated model that it is wanted in.
 
     Args:
         placement: ``'paper'`` the last goes to the last, the others to the first ones in order (section 3.3.1);
             ``'first'`` all to the first ones (section 3.3.3); ``'last'`` all to the last ones; ``'even'`` first and
-            last to first and last, the others evenly between.
-        single: where the only block of a base run goes, under ``'paper'`` and ``'even'`` (ours; the paper does not
-            say).
+            last to first and last, the others evenly between. A single block goes to the first, which alone has a
+            downsampling shortcut, but under ``'last'`` (ours; the paper does not say).
 
     >>> align_blocks(3, 5)
     [0, 1, 4]
@@ -39,7 +39,7 @@ def align_blocks(base_blocks: int, motivated_blocks: int, placement: str = "pape
     if placement == "last":
         return last
     if base_blocks == 1:
-        return [single]
+        return [0]
     if placement == "even":
         gaps, steps = motivated_blocks - 1, base_blocks - 1
         return [(2 * i * gaps + steps) // (2 * steps) for i in first]
@@ -64,30 +64,28 @@ def name_of(words: Iterable[str]) -> str:
     return ".".join(words).replace(":.", "")
 
 
-@dataclass(frozen=True)
-class Run:
-    """Consecutive blocks with the same tensors."""
-
-    names: frozenset[str]
-    indices: tuple[int, ...]
-
-
 class Blocks:
     """The containers of one model, read off its tensor names.
 
     Args:
-        shapes: tensor name to shape.
+        shapes: tensor name to shape; of a `Layout` the facts are used too.
     """
 
     def __init__(self, shapes: Shapes):
         self._shapes = shapes
         self._tensors: dict[str, dict[int, list[str]]] = {}
         for name in shapes:
-            words = words_of(name)
-            for position, word in enumerate(words):
-                if word.isdigit() and position:
-                    blocks = self._tensors.setdefault(".".join(words[:position]), {})
-                    blocks.setdefault(int(word), []).append(".".join(words[position + 1 :]))
+            for container, index, rest in _places_of(name):
+                self._tensors.setdefault(container, {}).setdefault(index, []).append(rest)
+        self._traits: dict[tuple[str, int], list[Any]] = {}
+        for path, facts in getattr(shapes, "modules", {}).items():
+            for container, index, rest in _places_of(path):
+                self._traits.setdefault((container, index), []).append((rest, traits_of(facts)))
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether the modules' settings are known."""
+        return bool(self._traits)
 
     def indices(self, container: str) -> list[int]:
         """Numbers of the container's blocks, ascending; empty for what is no container."""
@@ -97,19 +95,36 @@ class Blocks:
         """Whether its entries are modules of several layers, so that more of them make a deeper model."""
         return all(any("." in rest for rest in names) for names in self._tensors[container].values())
 
-    def runs(self, container: str) -> list[Run]:
-        """The container's blocks, consecutive ones with the same names and shapes together."""
-        runs: list[Run] = []
+    def names(self, container: str, index: int) -> frozenset[str]:
+        """Names of a block's tensors, inside the block."""
+        return frozenset(self._tensors[container][index])
+
+    def traits(self, container: str, index: int) -> list[Any]:
+        """Kinds and settings of a block's modules, as far as they do not change with the width."""
+        return sorted(self._traits.get((container, index), ()), key=str)
+
+    def shapes(self, container: str, index: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a block's tensors."""
+        names = self._tensors[container][index]
+        return {rest: tuple(self._shapes[name_of([container, str(index), rest])]) for rest in names}
+
+    def runs(self, container: str) -> list[int]:
+        """For each block, in order, the number of its run: consecutive blocks of the same names and shapes."""
+        numbers: list[int] = []
         last = None
         for index in self.indices(container):
-            names = self._tensors[container][index]
-            kind = {rest: tuple(self._shapes[name_of([container, str(index), rest])]) for rest in names}
-            if kind == last:
-                runs[-1] = Run(runs[-1].names, (*runs[-1].indices, index))
-            else:
-                runs.append(Run(frozenset(names), (index,)))
-            last = kind
-        return runs
+            shapes = self.shapes(container, index)
+            numbers.append((numbers[-1] if numbers else -1) + (shapes != last))
+            last = shapes
+        return numbers
+
+
+def _places_of(name: str) -> Iterator[tuple[str, int, str]]:
+    """Container, number and rest of a name, for each block that it lies in."""
+    words = words_of(name)
+    for position, word in enumerate(words):
+        if word.isdigit() and position:
+            yield ".".join(words[:position]), int(word), ".".join(words[position + 1 :])
 
 
 class DepthAlignment:
@@ -119,6 +134,10 @@ class DepthAlignment:
         base, motivated: names and shapes of the two models.
         placement: one of `PLACEMENTS`; ``'paper'`` means ``paper``.
         paper: the placement that the paper gives this family.
+
+    Attributes:
+        refusals: containers that are deeper in the base, in words.
+        refused: those containers.
     """
 
     def __init__(self, base: Shapes, motivated: Shapes, placement: str = "paper", paper: str = "paper"):
@@ -156,28 +175,52 @@ class DepthAlignment:
                 f"{container.rstrip(':')}: the base has {len(base)} blocks, the motivated model {len(motivated)}"
             )
             return {index: index for index in base}
-        return self._align_runs(self._base.runs(container), self._motivated.runs(target)) or self._align_whole(
-            base, motivated
-        )
+        wanted = align_blocks(len(base), len(motivated), self._placement)
+        costs = self._costs(container, target, wanted)
+        return {base[i]: motivated[j] for i, j in enumerate(cheapest_places(costs))}
 
-    def _align_runs(self, base: list[Run], motivated: list[Run]) -> dict[int, int]:
-        """Blocks to blocks, run by run; empty where the runs do not match."""
-        places: dict[int, int] = {}
-        remaining = list(motivated)
-        for number, run in enumerate(base):
-            while remaining and not run.names <= remaining[0].names:
-                remaining.pop(0)
-            if not remaining or len(remaining[0].indices) < len(run.indices):
-                return {}
-            there = remaining.pop(0).indices
-            single = len(there) - 1 if number else 0
-            aligned = align_blocks(len(run.indices), len(there), self._placement, single)
-            places.update(zip(run.indices, (there[i] for i in aligned), strict=True))
-        return places
+    def _costs(self, container: str, target: str, wanted: list[int]) -> list[list[int]]:
+        """For each base block and each motivated one, how far it is from the wanted place and how unlike it is."""
+        base, motivated = self._base.indices(container), self._motivated.indices(target)
+        base_runs, motivated_runs = self._base.runs(container), self._motivated.runs(target)
+        same_runs = base_runs[-1] == motivated_runs[-1]  # stages in one list: they are kept
+        # Without facts it is the shapes that tell a first block which changes resolution or width.
+        first_differs = not self._base.has_facts and all(1 in runs[1:2] for runs in (base_runs, motivated_runs))
+        costs = []
+        for i, block in enumerate(base):
+            names, traits = self._base.names(container, block), self._base.traits(container, block)
+            row = []
+            for j, other in enumerate(motivated):
+                cost = abs(j - wanted[i])
+                cost += _UNLIKE * (traits != self._motivated.traits(target, other))
+                cost += _UNLIKE * (same_runs and base_runs[i] != motivated_runs[j])
+                cost += _UNLIKE * (first_differs and (i == 0) != (j == 0))
+                cost += _OTHER_NAMES * (names != self._motivated.names(target, other))
+                row.append(cost)
+            costs.append(row)
+        return costs
 
-    def _align_whole(self, base: list[int], motivated: list[int]) -> dict[int, int]:
-        """The first block stays the first one; the others are aligned as one run."""
-        if len(base) == 1:
-            return {base[0]: motivated[0]}
-        aligned = align_blocks(len(base) - 1, len(motivated) - 1, self._placement, len(motivated) - 2)
-        return {base[0]: motivated[0], **dict(zip(base[1:], (motivated[1 + i] for i in aligned), strict=True))}
+
+_UNLIKE, _OTHER_NAMES = 1_000, 100_000
+"""Any displacement is better than another kind of block, and that is better than other tensors."""
+
+
+def cheapest_places(costs: Sequence[Sequence[int]]) -> list[int]:
+    """An ascending choice of one column for each row with the lowest sum; of equal ones the first.
+
+    >>> cheapest_places([[0, 1, 2, 3], [1, 9, 0, 1], [2, 1, 9, 0]])
+    [0, 2, 3]
+    """
+    rows, columns = len(costs), len(costs[0])
+    best: list[list[float]] = [[float("inf")] * (columns + 1) for _ in range(rows + 1)]
+    best[rows] = [0.0] * (columns + 1)
+    for i in reversed(range(rows)):
+        for j in reversed(range(columns)):
+            best[i][j] = min(costs[i][j] + best[i + 1][j + 1], best[i][j + 1])
+    places, j = [], 0
+    for i in range(rows):
+        while costs[i][j] + best[i + 1][j + 1] != best[i][j]:
+            j += 1
+        places.append(j)
+        j += 1
+    return places

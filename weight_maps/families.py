@@ -29,7 +29,7 @@ def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> Weight
     "Linear layers" are the three projections). The depths may differ too, which the paper leaves open; blocks are then
     placed as in ResNets (ours).
     """
-    return nest(base, motivated, placement, "paper")
+    return _without_facts(nest(base, motivated, placement, "paper"), base, motivated)
 
 
 @register_map(name="vit_fused")
@@ -38,13 +38,14 @@ def vit_fused_map(base: Layout, motivated: Layout, placement: str = "paper") -> 
 
     For comparison. In a model of twice the width the base's k then lies among the motivated model's q.
     """
-    return nest(base, motivated, placement, "paper", whole=r"(^|\.)qkv\.|in_proj_|[qv]_bias")
+    fused = nest(base, motivated, placement, "paper", whole=r"(^|\.)qkv\.|in_proj_|[qv]_bias")
+    return _without_facts(fused, base, motivated)
 
 
 @register_map("efficientnet*", "tf_efficientnet*", "test_efficientnet*")
 def efficientnet_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
     """EfficientNets (section 3.3.3): leading channels; in each stage the base's blocks are the first motivated ones."""
-    return nest(base, motivated, placement, "first")
+    return _without_facts(nest(base, motivated, placement, "first"), base, motivated)
 
 
 @register_map("*")

@@ -31,7 +31,8 @@ def find_map(
     Args:
         base_name, motivated_name: timm model names; they choose the map.
         base, motivated: the two models, their state dicts, or their shapes. Meta tensors are enough. Default: the
-            models that timm makes of the names.
+            models that timm makes of the names. A state dict does not show the number of heads: it is taken to be
+            that of the timm model of the name.
         map_name: a map by its name instead; see `registered_maps`.
         placement: where the base's blocks lie in a deeper model: ``paper``, ``first``, ``last`` or ``even``.
 
@@ -65,7 +66,7 @@ def model_layout(name: str, model: Model | None = None) -> Layout:
         if layout.modules or not timm.is_model(name):
             return layout
         made = layout_of(meta_model(name))
-        return Layout(layout.shapes, made.modules, made.buffers) if _same_model(layout, made) else layout
+        return Layout(layout.shapes, made.modules, made.buffers) if _same_model(name, layout, made) else layout
     if not timm.is_model(name):
         raise WeightMapError("no such model", [f"timm has no model {name!r}"])
     return layout_of(meta_model(name))
@@ -77,7 +78,11 @@ def meta_model(name: str, **kwargs: Any) -> nn.Module:
         return timm.create_model(name, **kwargs)
 
 
-def _same_model(one: Layout, other: Layout) -> bool:
-    """Whether both have the same tensors but for the sizes of first layer and head."""
-    inner = [name for name in one if name in other and one[name] != other[name]]
-    return one.keys() == other.keys() and len(inner) <= 4
+def _same_model(name: str, one: Layout, other: Layout) -> bool:
+    """Whether both have the same tensors, but for the sizes of the first layer and the head."""
+    config = timm.get_pretrained_cfg(name)
+    ends: list[str] = []
+    for layers in (config.first_conv, config.classifier) if config else ():
+        ends += [layers] if isinstance(layers, str) else [*(layers or ())]
+    inner = [n for n in one if not n.startswith(tuple(ends))] if ends else list(one)
+    return one.keys() == other.keys() and all(one[n] == other[n] for n in inner)

@@ -77,6 +77,7 @@ RULES = (
     Rule("swin_transformer*.PatchMerging", "reduction", inputs=4),
     Rule("swin_transformer.PatchMerging", "norm", outputs=4),
     Rule("swin_transformer_v2_cr.PatchMerging", "norm", outputs=4),
+    Rule("qwen3_vit.Qwen3VitPatchMerger", "fc1", inputs=lambda s: s["merge_size"] ** 2),
     Rule("mobilevit.MobileVitBlock", r"conv_fusion\.conv", inputs=2),
     Rule("cspnet.CrossStage*", r"conv_exp\..*", outputs=2),
     Rule("cspnet.CrossStage*", r"conv_transition\.conv", inputs=2),
@@ -119,6 +120,13 @@ SPLIT_AT = {
     "inception_next.InceptionDWConv2d": ("split_indexes",),
 }
 """Modules that treat their channels differently from some channel on: the settings that say where."""
+
+
+COUNTS_OF = {
+    "pos_embed_sincos.RotaryEmbeddingMixed": ("depth",),  # one set of frequencies for each block
+    "nfnet.NormFreeBlock": ("alpha",),
+}
+"""Settings that must agree in modules of one kind, and that mean nothing in others."""
 
 
 class PartsReader:
@@ -177,6 +185,11 @@ def _split(size: int, sizes: int | Sequence[int]) -> tuple[int, ...]:
 def splits_at(kind: str) -> tuple[str, ...]:
     """Settings that say where modules of this kind split their channels."""
     return SPLIT_AT.get(kind, ())
+
+
+def counts_of(kind: str) -> tuple[str, ...]:
+    """Settings that modules of this kind must have in common."""
+    return COUNTS_OF.get(kind, ())
 
 
 def unsliceable(kind: str) -> str | None:

@@ -14,6 +14,18 @@ from torch import nn
 
 from weight_maps.core import Shapes, shapes_of
 
+EQUAL = (
+    "kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size", "window_size",
+    "window_area", "pretrained_window_size", "shift_size", "partition_size", "block_size", "halo_size", "sr_ratio",
+    "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_kv_groups", "num_prefix_tokens", "state_dim",
+    "num_scales", "num_branches", "radix", "focal_level", "focal_window", "has_skip", "shortcut", "use_shortcut",
+    "global_pool", "pool_type", "pool_include_prefix", "lambda_init", "merge_size", "rotate_half", "temperature",
+    "in_pixels", "linear_bands", "max_res", "max_period", "min_period", "grid_offset", "grid_indexing",
+    "pos_embed_align_corners",
+)  # fmt: skip
+"""Settings of a module that must be the same in both models: no slice can bridge them."""
+
+_INERT = ("Dropout", "DropPath", "DropBlock", "PatchDropout", "Identity")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _SIMPLE = (int, float, bool, str, type(None))
 
@@ -81,3 +93,25 @@ def _is_simple(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return len(value) <= 8 and all(isinstance(item, _SIMPLE) for item in value)
     return isinstance(value, _SIMPLE)
+
+
+def role_of(kind: str) -> str:
+    """The kind of a module; those that do nothing in evaluation are all ``'Identity'``."""
+    return "Identity" if kind.rpartition(".")[2].startswith(_INERT) else kind
+
+
+def same_setting(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; 3 and (3, 3) are the same kernel."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return value[0] if len(set(value)) == 1 else tuple(value)
+    return value
+
+
+def traits_of(facts: Facts) -> tuple[Any, ...]:
+    """What makes a module the same kind of module in a wider model: its role and the settings that must agree."""
+    settings = facts.settings
+    return role_of(facts.kind), tuple((name, _plain(settings[name])) for name in EQUAL if name in settings)
