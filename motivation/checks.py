@@ -89,14 +89,14 @@ def _motivation_faults(args: Namespace) -> Iterator[str]:
         yield f"--motivation-k: a streak has at least one update, not {args.motivation_k}"
     if args.motivation_bn_recalibrate < 0:
         yield f"--motivation-bn-recalibrate: a number of batches, not {args.motivation_bn_recalibrate}"
-    if not args.motivated_model:
-        return
-    yield from _unknown_model("--motivated-model", args.motivated_model)
     if args.motivation_map:
         try:
             map_named(args.motivation_map)
         except WeightMapError as error:
             yield f"--motivation-map: {error.title}; {error.faults[0]}"
+    if not args.motivated_model:
+        return
+    yield from _unknown_model("--motivated-model", args.motivated_model)
     if args.naflex_loader:
         yield (
             "--naflex-loader: not with --motivated-model: batches of varying size and sequence length make the losses "

@@ -30,6 +30,7 @@ from motivation.switcher import Switcher
 from weight_maps import find_map
 from weight_maps.containment import compare
 from weight_maps.coverage import ModuleCoverage, cover, modules_of_timm
+from weight_maps.find import image_size
 
 Pair = tuple[str, str]
 
@@ -127,8 +128,9 @@ def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = F
     torch.manual_seed(0)
     depths: list[dict[str, Any]] = [{"depth": 1}, {"depth": 2}] if shallow else [{}, {}]
     base, motivated = (timm.create_model(n, **d).to(device) for n, d in zip(pair, depths, strict=True))
-    sizes = [_image_size(model) for model in (base, motivated)]
-    batch = torch.randn(images, *(sizes[0] or sizes[1] or _default_size(base)), device=device)
+    models: list[Any] = [base, motivated]
+    fixed = [model for model in models if model.pretrained_cfg.get("fixed_input_size")]
+    batch = torch.randn(images, *image_size((fixed or [base])[0]), device=device)
     try:
         found = compare(find_map(*pair, base, motivated), base, motivated, batch[:1])
         contained, detail = found.holds, found.first_difference or ""
@@ -142,15 +144,6 @@ def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = F
         if fault:
             return Trial(pair, contained, False, f"{detail} {opt}: {fault}".strip().replace("\n", " ")[:300], shallow)
     return Trial(pair, contained, True, detail.replace("\n", " ")[:300], shallow)
-
-
-def _default_size(model: Any) -> tuple[int, ...]:
-    return tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
-
-
-def _image_size(model: Any) -> tuple[int, ...] | None:
-    """The only size that the model takes; None if it takes others."""
-    return _default_size(model) if model.pretrained_cfg.get("fixed_input_size") else None
 
 
 def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[tuple[Pair, bool]]:
@@ -235,9 +228,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = make_parser()
     args = parser.parse_args(arguments)
+    modules = modules_of_timm()
+    if unknown := [name for name in args.modules or () if name not in modules]:
+        parser.error(f"--modules: timm has no {', '.join(unknown)}")
+    if args.compute != "all" and not args.compute.isdigit():
+        parser.error(f"--compute: a number of pairs or all, not {args.compute!r}")
+    if args.jobs < 1:
+        parser.error(f"--jobs: at least 1, not {args.jobs}")
+    if missing := [file.parent for file in (args.markdown, args.json) if file and not file.parent.is_dir()]:
+        parser.error(f"there is no folder {missing[0]}")
     started = time.monotonic()
     count = None if args.compute == "all" else int(args.compute)
-    modules = modules_of_timm()
     jobs = [(module, modules[module], count, int(args.largest)) for module in args.modules or modules]
     jobs.sort(key=lambda job: -len(job[1]))
     trials: list[Trial] = []

@@ -61,6 +61,20 @@ def test_layers_at_swapped_places_are_not():
     assert found.first_difference.startswith("layer1.0.conv")
 
 
+def test_a_head_that_stays_apart_is_not_compared():
+    base, motivated = pair("resnet10t", "resnet18d", num_classes=5)
+    apart = find_map("resnet10t", "resnet18d", base, motivated).without(["fc.weight", "fc.bias"], "heads of their own")
+    assert compare(apart, base, motivated, torch.randn(1, 3, 32, 32)).holds
+
+
+def test_features_in_a_list_are_compared_too():
+    base, motivated = pair("convnext_atto", "convnext_femto", features_only=True)
+    found = compare(
+        find_map("convnext_atto", "convnext_femto", base, motivated), base, motivated, torch.randn(1, 3, 32, 32)
+    )
+    assert found.holds, found.first_difference
+
+
 SMALL_PAIRS = [
     ("convnext_atto", "convnext_femto"),
     ("mobilenetv3_small_075", "mobilenetv3_small_100"),

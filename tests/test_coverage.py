@@ -52,3 +52,20 @@ def test_the_script_computes_and_writes(tmp_path, capsys):
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["trials"][0]["contained"] is True
     assert found["modules"]["repghost"]["mapped"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--compute", "x"],
+        ["--compute", "-1"],
+        ["--modules", "nonsense"],
+        ["--jobs", "0"],
+        ["--json", "nowhere/at/all.json"],
+    ],
+)
+def test_wrong_options_are_said_before_anything_is_computed(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(flags)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -79,6 +79,8 @@ def test_a_plugin_that_is_not_there_is_said(capsys):
 BUILDERS = {
     "fails": ("raise KeyError('gone')", "KeyError: 'gone'"),
     "returns": ("return {}", "returned no WeightMap"),
+    "malformed": ("return WeightMap(None)", "is malformed"),
+    "no index": ("return WeightMap(tuple(Link(n, n, None) for n in base))", "is malformed"),
     "misses": ("return WeightMap(())", "neither mapped nor declared unmapped"),
     "unknown": ("return WeightMap(tuple(Link(n, 'x.' + n, leading(s)) for n, s in base.items()))", "has no x.conv1"),
     "shapes": (
@@ -95,7 +97,7 @@ BUILDERS = {
 @pytest.mark.parametrize("case", BUILDERS)
 def test_the_faults_of_an_own_map_are_listed_at_the_start(tmp_path, capsys, clean_registry, case):
     body, expected = BUILDERS[case]
-    file = tmp_path / f"own_{case}.py"
+    file = tmp_path / f"own_{case.replace(' ', '_')}.py"
     file.write_text(
         "from weight_maps import Link, WeightMap, leading, register_map\n"
         f"@register_map(name='own')\ndef own(base, motivated):\n    {body}\n"
@@ -105,7 +107,7 @@ def test_the_faults_of_an_own_map_are_listed_at_the_start(tmp_path, capsys, clea
     assert "--motivated-model" in found
     assert expected in found
     assert "Traceback" not in found
-    if case in ("fails", "returns"):
+    if case in ("fails", "returns", "malformed", "no index"):
         assert f"{file}:2" in found
 
 

@@ -80,6 +80,13 @@ def test_the_list_names_every_map(capsys):
         assert f"\n{name} " in "\n" + text
 
 
+def test_verify_takes_channels_and_sizes_from_the_arguments(capsys):
+    assert main(["resnet10t", "resnet18d", "--verify", "--model-kwargs", "in_chans=1"]) == 0
+    vit = ["vit_tiny_patch16_224", "vit_small_patch16_224", "--verify", "--model-kwargs", "img_size=[32,32]", "depth=1"]
+    assert main(vit) == 0
+    capsys.readouterr()
+
+
 def test_plugins_bring_models(capsys):
     assert main(["resnet20_cifar", "resnet32_cifar", "--plugins", "motivation.models", "--placement", "first"]) == 0
     assert "0..2 -> 0..2" in capsys.readouterr().out
@@ -105,6 +112,28 @@ def test_verify_computes(capsys):
         (["resnet18", "resnet34", "--expand", "nowhere.pth", "x.pth"], "nowhere.pth: there is no such file"),
         (["resnet18", "resnet34", "--expand", "nowhere.pth", "x.doc"], "x.doc: the ending says how to write"),
         (["resnet18", "resnet34", "--onto", "x.pth"], "--onto goes with --expand"),
+        (["resnet18", "resnet34", "--model-kwargs", "act_layer=nonsense"], "resnet18 cannot be made: KeyError"),
+        (["resnet18", "resnet34", "--model-kwargs", "output_stride=7"], "resnet18 cannot be made: AssertionError"),
+        (["resnet10t", "resnet18d", "--verify", "--base-kwargs", "in_chans=1"], "is not found inside"),
+        (
+            [
+                "vit_tiny_patch16_224",
+                "vit_small_patch16_224",
+                "--verify",
+                "--img-size",
+                "20",
+                "--model-kwargs",
+                "depth=1",
+                "dynamic_img_size=true",
+            ],
+            "does not take images of 3 x 20 x 20",
+        ),
+        (["resnet18", "resnet34", "--expand", "a.pth", "nowhere/x.pth"], "there is no folder nowhere"),
+        (["resnet18", "resnet34", "--expand", "a.pth", "a.pth"], "would overwrite what it is made from"),
+        (["resnet18", "resnet34", "--expand", "a.pth", "b.pth", "--plot", "x.png"], "one at a time"),
+        (["resnet18", "resnet34", "--num-classes", "-3"], "--num-classes: a number of classes, not -3"),
+        (["resnet18", "resnet34", "--plot", "picture"], "the ending of 'picture' says how to draw"),
+        (["resnet18", "resnet34", "--plugins", ".foo"], "neither a file that ends in .py nor the name of a module"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_an_exit_code(capsys, monkeypatch, tmp_path, arguments, expected):

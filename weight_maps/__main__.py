@@ -20,8 +20,9 @@ import torch
 
 from weight_maps.checkpoints import cut, grow
 from weight_maps.containment import compare
+from weight_maps.core import WeightMap
 from weight_maps.depth import PLACEMENTS
-from weight_maps.find import find_map, meta_model
+from weight_maps.find import find_map, image_size, make_model
 from weight_maps.layout import layout_of
 from weight_maps.picture import draw
 from weight_maps.plugins import load_plugin
@@ -118,11 +119,19 @@ def _show(args: argparse.Namespace) -> None:
             raise ValueError(f"timm has no model {name!r}; models of your own come with --plugins")
     if args.onto and not args.expand:
         raise ValueError("--onto goes with --expand")
+    if sum(map(bool, (args.expand, args.extract, args.plot or args.json or args.verify))) > 1:
+        raise ValueError("--expand, --extract and showing the map are three things; one at a time")
+    if args.num_classes is not None and args.num_classes < 0:
+        raise ValueError(f"--num-classes: a number of classes, not {args.num_classes}")
+    if args.plot and not args.plot.suffix:
+        raise ValueError(f"--plot: the ending of {str(args.plot)!r} says how to draw: .png, .svg or .pdf")
     kwargs = [_model_kwargs(args, extra) for extra in (args.base_kwargs, args.motivated_kwargs)]
     if args.expand or args.extract:
         _convert(args, kwargs)
         return
-    base, motivated = (layout_of(_built(n, k)) for n, k in zip((args.base, args.motivated), kwargs, strict=True))
+    base, motivated = (
+        layout_of(make_model(n, meta=True, **k)) for n, k in zip((args.base, args.motivated), kwargs, strict=True)
+    )
     entry = map_named(args.map) if args.map else map_for(args.base, args.motivated)
     options = {"map_name": entry.name, "placement": args.placement}
     weights_map = find_map(args.base, args.motivated, base, motivated, **options)
@@ -132,13 +141,6 @@ def _show(args: argparse.Namespace) -> None:
         draw(summary, args.plot)
     if args.verify:
         _verify(args, kwargs, weights_map)
-
-
-def _built(name: str, kwargs: dict[str, Any]) -> torch.nn.Module:
-    try:
-        return meta_model(name, **kwargs)
-    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"{name} cannot be made: {error}") from error
 
 
 def _model_kwargs(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, Any]:
@@ -156,22 +158,18 @@ def _model_kwargs(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, A
     return kwargs
 
 
-def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_map: Any) -> None:
-    base, motivated = (
-        timm.create_model(name, **k) for name, k in zip((args.base, args.motivated), kwargs, strict=True)
-    )
-    config = dict(getattr(base, "pretrained_cfg", None) or {})
-    channels, *sides = config.get("input_size") or (3, 224, 224)
-    if side := args.img_size or kwargs[0].get("img_size"):
-        sides = [side, side]
-    size = (args.in_chans or channels, *sides)
-    found = compare(weights_map, base, motivated, torch.randn(1, *size))
+def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_map: WeightMap) -> None:
+    base, motivated = (make_model(n, **k) for n, k in zip((args.base, args.motivated), kwargs, strict=True))
+    images = torch.randn(1, *image_size(base, **kwargs[0]))
+    try:
+        base.eval()(images)
+    except Exception as error:  # a model may raise anything for images that it does not take
+        shape = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"{args.base} does not take images of {shape}: {error}") from error
+    found = compare(weights_map, base, motivated, images)
     if not found.holds:
         raise ValueError(f"{args.base} is not found inside {args.motivated}: {found.first_difference}")
-    print(
-        f"Computed: {found.layers} layers and the logits of {args.base} are found inside {args.motivated}.",
-        file=sys.stderr,
-    )
+    print(f"Computed: {found.layers} layers of {args.base} are found inside {args.motivated}.", file=sys.stderr)
 
 
 def _convert(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]]) -> None:

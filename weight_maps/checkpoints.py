@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from weight_maps.find import find_map
+from weight_maps.find import find_map, make_model
 
 
 def grow(
@@ -42,7 +42,7 @@ def grow(
         OSError: a file cannot be read or written.
         WeightMapError: there is no map.
     """
-    _known_ending(target)
+    _check_target(source, target)
     weights = read_weights(source)
     base, motivated = _models(base_name, motivated_name, weights, kwargs, base_is_source=True)
     _load(base, weights, source, base_name)
@@ -61,7 +61,7 @@ def cut(
     **options: Any,
 ) -> None:
     """Write a checkpoint of the base out of one of the motivated model; arguments and errors as in `grow`."""
-    _known_ending(target)
+    _check_target(source, target)
     weights = read_weights(source)
     base, motivated = _models(base_name, motivated_name, weights, kwargs, base_is_source=False)
     _load(motivated, weights, source, motivated_name)
@@ -90,7 +90,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
             break
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    named = isinstance(found, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())
+    if not named or not found:
         raise ValueError(f"{file}: holds no state dict")
     return clean_state_dict(found)
 
@@ -109,7 +110,11 @@ def write_weights(model: nn.Module, file: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _known_ending(file: Path) -> None:
+def _check_target(source: Path, file: Path) -> None:
+    if not file.parent.is_dir():
+        raise OSError(f"{file}: there is no folder {file.parent}")
+    if file.resolve() == source.resolve():
+        raise ValueError(f"{file}: would overwrite what it is made from; give another file")
     if file.suffix not in (".safetensors", ".pth", ".pt", ".tar"):
         raise ValueError(f"{file}: the ending says how to write: .safetensors, .pth, .pt or .pth.tar")
 
@@ -124,7 +129,7 @@ def _models(
     """Both models, with as many classes as the weights have."""
     name, given = (base_name, kwargs[0]) if base_is_source else (motivated_name, kwargs[1])
     classes = {} if "num_classes" in given else _classes_of(name, weights)
-    return [timm.create_model(n, **{**classes, **k}) for n, k in zip((base_name, motivated_name), kwargs, strict=True)]
+    return [make_model(n, **{**classes, **k}) for n, k in zip((base_name, motivated_name), kwargs, strict=True)]
 
 
 def _classes_of(name: str, weights: dict[str, Tensor]) -> dict[str, int]:

@@ -51,7 +51,14 @@ def find_map(
     entry = map_named(map_name) if map_name else map_for(base_name, motivated_name)
     layouts = model_layout(base_name, base), model_layout(motivated_name, motivated)
     weights_map = entry.build(*layouts, placement)
-    weights_map.check(*layouts, f"{motivated_name} does not contain {base_name} (map {entry.name!r}):")
+    try:
+        weights_map.check(*layouts, f"{motivated_name} does not contain {base_name} (map {entry.name!r}):")
+    except WeightMapError:
+        raise
+    except Exception as error:  # links that are none, indices that are none: a user's function may make anything
+        raise WeightMapError(
+            f"the weights map {entry.name!r} ({entry.where}) is malformed", [f"{type(error).__name__}: {error}"]
+        ) from error
     return weights_map
 
 
@@ -76,6 +83,30 @@ def meta_model(name: str, **kwargs: Any) -> nn.Module:
     """The timm model on the meta device, without memory for its weights, with no draw from the random streams."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return timm.create_model(name, **kwargs)
+
+
+def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
+    """A timm model.
+
+    Args:
+        meta: without memory for its weights.
+
+    Raises:
+        ValueError: it cannot be made, in one line.
+    """
+    try:
+        return meta_model(name, **kwargs) if meta else timm.create_model(name, **kwargs)
+    except Exception as error:  # a constructor may raise anything for arguments that it does not take
+        raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def image_size(model: Any, **kwargs: Any) -> tuple[int, ...]:
+    """``(C, H, W)`` of images for a model, by its arguments ``in_chans`` and ``img_size``, else its configuration."""
+    config = dict(getattr(model, "pretrained_cfg", None) or {})
+    channels, *sides = config.get("input_size") or (3, 224, 224)
+    if size := kwargs.get("img_size"):
+        sides = [size, size] if isinstance(size, int) else list(size)
+    return (kwargs.get("in_chans") or channels, *sides)
 
 
 def _same_model(name: str, one: Layout, other: Layout) -> bool:

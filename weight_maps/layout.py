@@ -75,7 +75,9 @@ def layout_of(model: nn.Module | Shapes | Mapping[str, object]) -> Layout:
     if not isinstance(model, nn.Module):
         return Layout(shapes, buffers=frozenset(name for name in shapes if name.endswith(_STATISTICS)))
     facts = {path: _facts_of(module) for path, module in model.named_modules()}
-    return Layout(shapes, facts, frozenset(shapes) - {name for name, _ in model.named_parameters()})
+    return Layout(
+        shapes, facts, frozenset(shapes) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    )
 
 
 def _facts_of(module: nn.Module) -> Facts:

@@ -25,8 +25,11 @@ def load_plugin(name: str) -> ModuleType:
     Raises:
         PluginError: there is no such file or module, or it fails.
     """
+    is_file = name.endswith(".py")
+    if not name.strip() or (name.startswith(".") and not is_file):
+        raise PluginError(f"{name!r}: neither a file that ends in .py nor the name of a module")
     try:
-        return _load_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+        return _load_file(Path(name)) if is_file else importlib.import_module(name)
     except PluginError:
         raise
     except ModuleNotFoundError as error:
