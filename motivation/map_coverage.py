@@ -127,7 +127,12 @@ def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = F
     """
     torch.manual_seed(0)
     depths: list[dict[str, Any]] = [{"depth": 1}, {"depth": 2}] if shallow else [{}, {}]
-    base, motivated = (timm.create_model(n, **d).to(device) for n, d in zip(pair, depths, strict=True))
+    try:
+        base, motivated = (timm.create_model(n, **d).to(device) for n, d in zip(pair, depths, strict=True))
+    except TypeError:
+        if not shallow:
+            raise
+        return try_pair(pair, device, images)  # it has no such argument
     models: list[Any] = [base, motivated]
     fixed = [model for model in models if model.pretrained_cfg.get("fixed_input_size")]
     batch = torch.randn(images, *image_size((fixed or [base])[0]), device=device)
