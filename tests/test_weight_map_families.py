@@ -231,6 +231,12 @@ def test_pooling_that_concatenates_is_refused_for_another_width():
         find_map("efficientnet_b0", "efficientnet_b2", models[0], models[2])
 
 
+def test_layers_that_mix_positions_need_as_many_of_them():
+    models = [build("mixer_s32_224"), build("mixer_b32_224", img_size=256)]
+    with pytest.raises(WeightMapError, match="mixes 49 positions, in the motivated model 64"):
+        find_map("mixer_s32_224", "mixer_b32_224", *models)
+
+
 @pytest.mark.skipif(not timm.is_model("qwen3_vit_88m"), reason="newer than the lowest timm that is supported")
 def test_a_merger_takes_the_leading_channels_of_each_neighbour():
     sizes = [{"depth": 1, "embed_dim": dim, "num_heads": dim // 48} for dim in (96, 144)]
@@ -241,7 +247,10 @@ def test_a_merger_takes_the_leading_channels_of_each_neighbour():
     assert merger.index[1] == tuple((i * 144, i * 144 + 96) for i in range(4))
 
 
-@pytest.mark.parametrize("pair", [("nest_small", "nest_base"), ("maxvit_tiny_tf_224", "maxvit_large_tf_224")])
+@pytest.mark.parametrize(
+    "pair",
+    [("nest_small", "nest_base"), ("maxvit_tiny_tf_224", "maxvit_large_tf_224"), ("mixer_s32_224", "mixer_b32_224")],
+)
 def test_tables_of_positions_are_sliced_on_the_axis_of_channels_or_heads(pair):
     assert find_map(*pair).links
 

@@ -21,7 +21,9 @@ _NUMBERED_BLOCK = re.compile(r"^conv\d+_\d+$")  # blocks of DPNs
 _POSITION = re.compile(
     r"(^|[._])(pos_emb\w*|\w+_pos|rel\w*_(h|w|table)|(height|width)_rel|relative_position\w*|attention_bias\w*|position\w*)$"
 )
-_TOKEN_MIXERS = re.compile(r"(^|\.)(mlp_tokens\.fc[12]|linear_tokens|gate\.proj)\.(weight|bias)$")
+_TOKEN_MIXERS = re.compile(
+    r"(^|\.)(mlp_tokens\.fc1\.weight|(mlp_tokens\.fc2|linear_tokens|gate\.proj)\.(weight|bias))$"
+)
 
 
 def disagreements(
@@ -166,7 +168,7 @@ def _of_positions(base: Layout, motivated: Layout, align: Callable[[str], str]) 
                 channels = [len(shape) - 1]
             if len(sliced) > 1 or set(sliced) - set(channels):
                 yield name, f"is {list(shape)}, in the motivated model {list(there)}: {_SAME_SIZE}"
-        elif (match := _TOKEN_MIXERS.search(name)) and (axis := _token_axis(match[2], shape)) in sliced:
+        elif (match := _TOKEN_MIXERS.search(name)) and (axis := _token_axis(match[2])) in sliced:
             yield name, f"mixes {shape[axis]} positions, in the motivated model {there[axis]}: {_SAME_SIZE}"
 
 
@@ -188,8 +190,9 @@ def _known_widths(base: Layout, motivated: Layout, align: Callable[[str], str]) 
 _SAME_SIZE = "positions must be the same; build both for one image and window size"
 
 
-def _token_axis(layer: str, shape: tuple[int, ...]) -> int:
-    return len(shape) - 1 if layer.endswith("fc1") and len(shape) == 2 else 0
+def _token_axis(layer: str) -> int:
+    """The axis of a token-mixing layer's tensor that holds positions: inputs of the first layer, outputs of others."""
+    return 1 if layer.endswith("fc1.weight") else 0
 
 
 def _of_construction(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
