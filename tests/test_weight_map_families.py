@@ -259,3 +259,8 @@ def test_state_dicts_of_other_depths_have_no_borrowed_heads():
     dicts = [build(f"vit_{size}_patch16_224", depth=2).state_dict() for size in ("tiny", "small")]
     with pytest.raises(WeightMapError, match="do not show in shapes"):
         find_map("vit_tiny_patch16_224", "vit_small_patch16_224", *dicts)
+
+
+@pytest.mark.parametrize("pair", [("dla102x", "dla102x2"), ("dpn98", "dpn131")])
+def test_a_concatenation_is_no_obstacle_where_no_channel_moves(pair):
+    assert len(find_map(*pair).links) == len(build(pair[0]).state_dict())
