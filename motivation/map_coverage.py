@@ -20,7 +20,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.optim import create_optimizer_v2
+from timm import optim
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 
@@ -66,7 +66,7 @@ def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: T
     for role, model in ((Role.BASE, base), (Role.MOTIVATED, motivated)):
         model.train()
         task = ClassificationTask(model, _AnyLoss(), verbose=False)
-        optimizer = create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
+        optimizer = optim.create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
         learners.append(Learner(role, task, optimizer, None, UpdateRule()))
     switcher = Switcher(learners[0], learners[1], weights_map)
     pointers = [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]
@@ -158,10 +158,7 @@ def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> l
         count: how many, of different bases, smallest first; None for all.
         largest: more parameters than that are not computed; where all pairs have more, the smallest is, shallow.
     """
-    sizes: dict[str, int] = {}
-    for name in {name for pair in coverage.mapped for name in pair}:
-        with torch.device("meta"):
-            sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
+    sizes = coverage.parameters
     pairs = sorted(coverage.mapped, key=lambda pair: (sizes[pair[0]] + sizes[pair[1]], pair))
     small = [pair for pair in pairs if sizes[pair[1]] <= largest]
     if count is not None:

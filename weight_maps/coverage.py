@@ -44,6 +44,7 @@ class ModuleCoverage:
         mapped: pairs with a map.
         refused: pairs without, and all reasons.
         failed: models that cannot be built on the meta device, with the reason.
+        parameters: how many each model has.
     """
 
     module: str
@@ -53,6 +54,7 @@ class ModuleCoverage:
     mapped: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -90,6 +92,7 @@ def cover(module: str, names: Iterable[str]) -> ModuleCoverage:
             coverage.failed[name] = f"{type(error).__name__}: {error}"
             continue
         models.append(Candidate(name, sum(p.numel() for p in model.parameters()), layout_of(model)))
+    coverage.parameters = {one.name: one.parameters for one in models}
     models.sort(key=lambda one: (one.parameters, one.name))
     for number, base in enumerate(models):
         for motivated in models[number + 1 :]:
