@@ -142,6 +142,10 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--wandb-resume-id: needs --resume"
     if args.aug_repeats and _world_size() == 1:
         yield "--aug-repeats: timm's sampler repeats over several processes; this run has one"
+    if (args.folds is None) != (args.fold is None):
+        yield "--folds: give --folds N and --fold I together"
+    elif args.folds is not None and (args.folds < 2 or not 0 <= args.fold < args.folds):
+        yield f"--fold: from 0 to --folds minus 1, of at least 2 folds, not {args.fold} of {args.folds}"
     if args.train_pad and (args.no_aug or args.train_crop_mode not in (None, "rrc") or args.naflex_loader):
         yield "--train-pad: replaces the random resized crop; not with --no-aug, --train-crop-mode, --naflex-loader"
     if args.sched == "step" and args.decay_epochs <= 0:
@@ -208,7 +212,7 @@ def _split_faults(args: Namespace, folder: Path) -> Iterator[str]:
     """Where one split is a folder and the other is not, timm would read all of ``folder`` for the latter."""
     from timm.data.dataset_factory import _search_split
 
-    splits = {"--train-split": args.train_split, "--val-split": args.val_split}
+    splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
     found = {flag: _search_split(str(folder), name) != str(folder) for flag, name in splits.items() if name}
     if any(found.values()):
         there = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "nothing"

@@ -94,6 +94,11 @@ def condition_names() -> list[str]:
     return sorted(_conditions)
 
 
+def needs_of(name: str) -> frozenset[str]:
+    """What the condition of that name wants to be told of each update besides the loss; nothing if there is none."""
+    return frozenset(getattr(_conditions.get(name), "needs", ()))
+
+
 def make_condition(name: str, k: int) -> Condition:
     """The condition of that name.
 

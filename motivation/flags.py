@@ -49,6 +49,14 @@ def _add_data_flags(parser: ArgumentParser) -> None:
     g.value("--input-key", metavar="KEY", help="field of the image")
     g.value("--target-key", metavar="KEY", help="field of the label")
     g.switch("--dataset-trust-remote-code", help="run code that comes with a Hugging Face data set")
+    g = _Group(
+        parser,
+        "Cross-validation",
+        "Train without one of N stratified parts of the training split, chosen by --seed, and validate on it; "
+        "python -m motivation.cross_validate runs them all.",
+    )
+    g.value("--folds", type=int, metavar="N", help="number of parts; --val-split is then not read")
+    g.value("--fold", type=int, metavar="I", help="the part to validate on, from 0 to N - 1")
 
 
 def _add_model_flags(parser: ArgumentParser) -> None:
@@ -321,13 +329,41 @@ def _add_motivation_flags(parser: ArgumentParser) -> None:
     )
     g.value("--motivated-model", metavar="NAME", help="timm model that contains --model")
     g.value("--motivation-k", default=2, type=int, metavar="K", help="updates in a row the loss must have fallen")
-    g.value("--motivation-condition", default="loss", metavar="NAME", help="loss, never or always")
+    g.value(
+        "--motivation-condition",
+        default="loss",
+        metavar="NAME",
+        help="loss, ema, valloss, slope, random, scheduled, never, always, or one of a plugin",
+    )
     g.value(
         "--motivation-plugins",
         nargs="+",
         default=[],
         metavar="FILE_OR_MODULE",
-        help="your own Python files or modules, loaded first: weights maps, models",
+        help="your own Python files or modules, loaded first: conditions, hooks, weights maps, models",
+    )
+    g.pairs("--motivation-plugin-kwargs", help="arguments of your own condition and hooks, by name")
+    g = _Group(parser, "Options of single conditions")
+    g.value("--motivation-ema-decay", default=0.9, type=float, metavar="A", help="ema: weight of the average so far")
+    g.value(
+        "--motivation-ema-drop",
+        default=0.002,
+        type=float,
+        metavar="D",
+        help="ema: relative drop of the average that counts as a decrease",
+    )
+    g.value(
+        "--motivation-valloss-images",
+        type=int,
+        metavar="N",
+        help="valloss: training images held out as its batch; default --batch-size",
+    )
+    g.value(
+        "--motivation-scheduled-runs",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="scheduled: folders of earlier runs, whose mean number of motivated updates each epoch takes",
     )
     g = _Group(parser, "Weights map", "Where the base lies inside the motivated model; python -m weight_maps shows it.")
     g.value("--motivation-map", metavar="NAME", help="weights map by its name; default by the names of the models")

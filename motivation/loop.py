@@ -78,6 +78,7 @@ class Run:
         completed: whether all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
         folder: of the run's files, on the primary rank.
+        stopped_by: what a hook said when it stopped the run before its last epoch.
     """
 
     switcher: Switcher
@@ -100,6 +101,7 @@ class Run:
     interrupt: Interrupt = field(default_factory=Interrupt)
     flops: dict[Role, float] | None = None
     folder: Path | None = None
+    stopped_by: str | None = None
 
 
 def train(run: Run) -> None:

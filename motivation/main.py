@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -14,11 +15,12 @@ from timm.utils import setup_default_logging
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.builders import build_run
 from motivation.checks import StartupError
-from motivation.logging.closing import best_record, closing_table, result_json
+from motivation.logging.closing import best_record, closing_table, result_json, run_result
 from motivation.logging.console import tidy_terminal
 from motivation.loop import Run, train
 from motivation.options import parse
 from motivation.records import Role
+from motivation.runs import RESULT_FILE
 
 _logger = logging.getLogger("train")
 
@@ -48,14 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(run: Run, args: Namespace) -> None:
-    """Say how the run went."""
+    """Say how the run went, and leave it in ``result.json``."""
     decreasing = run.ranking == "loss"
+    names = {Role.BASE: args.model, Role.MOTIVATED: args.motivated_model}
+    share = run.condition.expected_share
     if run.records:
         best = best_record(run.records, run.ranking, decreasing)
         _logger.info(f"*** Best metric: {best.metric(run.ranking)} (epoch {best.epoch})")
         print(f"--result\n{result_json(run.records, run.ranking, decreasing)}")
     if run.records and run.flops is not None:
-        names = {Role.BASE: args.model, Role.MOTIVATED: args.motivated_model}
-        print("\n" + closing_table(run.records, names, run.flops, run.condition.expected_share))
+        print("\n" + closing_table(run.records, names, run.flops, share))
     if run.folder is not None:
+        result = run_result(run.records, names, run.ranking, run.flops, share, run.completed, run.stopped_by)
+        (run.folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
         print(f"\nFiles of this run: {run.folder}")

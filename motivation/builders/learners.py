@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from motivation.builders.runtime import Runtime
 from motivation.learner import UpdateRule
+from motivation.random_states import forked_random_states
 from motivation.records import Role
 
 _logger = logging.getLogger("train")
@@ -79,6 +80,20 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     return model
+
+
+def meta_model(args: Namespace, role: Role) -> Any:
+    """The model without weights, which costs neither memory nor random numbers."""
+    blank = copy.copy(args)
+    blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
+    blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
+    blank.head_init_scale = blank.head_init_bias = None
+    with forked_random_states():
+        try:
+            with torch.device("meta"):
+                return make_model(blank, role)
+        except Exception:  # noqa: BLE001  (some constructors read values, which meta tensors do not have)
+            return make_model(blank, role)
 
 
 def announce(model: nn.Module, name: str, runtime: Runtime) -> None:

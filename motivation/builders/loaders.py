@@ -1,4 +1,4 @@
-"""Data sets and loaders, as timm's script makes them."""
+"""Loaders, as timm's script makes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
 
+from motivation.builders.datasets import DataSets
 from motivation.builders.runtime import Runtime
-from motivation.data import CIFAR_POLICY, TrainFeed, create_dataset, customise_transform
+from motivation.data import CIFAR_POLICY, TrainFeed, customise_transform
 from motivation.evaluate import Evaluator, Recalibration
 from motivation.interrupt import WithoutInterrupts
 
@@ -43,33 +44,8 @@ def mixes(args: Namespace) -> bool:
     return args.mixup > 0 or args.cutmix > 0.0 or args.cutmix_minmax is not None
 
 
-def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> tuple[Any, Any]:
-    """Training and validation set (None without a validation split).
-
-    Raises:
-        Exception: whatever the data set's own library raises.
-    """
-    args.data_dir = args.data_dir or args.data
-    mode = args.input_img_mode or ("RGB" if input_size[0] == 3 else "L")
-    shared = dict(
-        root=args.data_dir, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
-        input_img_mode=mode, input_key=args.input_key, target_key=args.target_key,
-        trust_remote_code=args.dataset_trust_remote_code,
-    )  # fmt: skip
-    train = create_dataset(
-        args.dataset, split=args.train_split, is_training=True, seed=args.seed, repeats=args.epoch_repeats,
-        num_samples=args.train_num_samples, **shared,
-    )  # fmt: skip
-    validation = None
-    if args.val_split:
-        validation = create_dataset(
-            args.dataset, split=args.val_split, is_training=False, num_samples=args.val_num_samples, **shared
-        )
-    return train, validation
-
-
 def make_loaders(
-    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, train_set: Any, validation_set: Any
+    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, datasets: DataSets
 ) -> Data:
     """Everything that reads images.
 
@@ -78,8 +54,8 @@ def make_loaders(
         patch_size: of the base model, None if it has none (NaFlex).
     """
     maker = _LoaderMaker(args, runtime, config, patch_size)
-    for_recalibration = copy.copy(train_set) if args.motivation_bn_recalibrate else None
-    loader, mixup = maker.training(train_set)
+    for_recalibration = copy.copy(datasets.train) if args.motivation_bn_recalibrate else None
+    loader, mixup = maker.training(datasets.train)
     reference = float(args.batch_size)
     if args.train_img_sizes is not None and not args.naflex_loader:
         reference = loader.batch_sampler.average_batch_size
@@ -95,7 +71,8 @@ def make_loaders(
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
     )
-    evaluator = None if validation_set is None else maker.evaluator(maker.validation(validation_set))
+    validation = datasets.validation
+    evaluator = None if validation is None else maker.evaluator(maker.validation(validation))
     recalibration = None
     if for_recalibration is not None:
         recalibration = Recalibration(

@@ -20,6 +20,7 @@ from motivation.logging.csv_files import SummaryCsv, UpdatesCsv, WandbLog
 from motivation.loop import Run
 from motivation.random_states import random_states
 from motivation.records import Role
+from motivation.runs import RESULT_FILE
 
 _logger = logging.getLogger("train")
 
@@ -32,6 +33,7 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
     folder = Path(args.output or "./output/train") / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "args.yaml").write_text(args_text)
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
     run.folder = folder
     decreasing = run.ranking == "loss"
     for learner in run.switcher.learners:

@@ -12,7 +12,8 @@ from timm.task import load_task_ema_checkpoint
 from timm.utils import unwrap_model
 
 from motivation.builders import learners as make
-from motivation.builders.feasible import model_faults, open_datasets
+from motivation.builders.datasets import DataSets, open_datasets
+from motivation.builders.feasible import model_faults
 from motivation.builders.loaders import make_loaders
 from motivation.builders.maps import task_map
 from motivation.builders.outputs import add_outputs
@@ -57,7 +58,7 @@ def build_run(args: Namespace, args_text: str) -> Run:
     return _build(args, args_text, runtime, datasets)
 
 
-def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[Any, Any]) -> Run:
+def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets) -> Run:
     with blaming(f"--initial-checkpoint {args.initial_checkpoint}" if args.initial_checkpoint else "--model"):
         base_model = make.make_model(args, Role.BASE)
     if args.num_classes is None:
@@ -68,7 +69,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: tuple[An
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
     with blaming("data options"):
-        data = make_loaders(args, runtime, config, patch_size, *datasets)
+        data = make_loaders(args, runtime, config, patch_size, datasets)
     make.resolve_lr(args, runtime, data.reference_batch)
     rule = make.make_rule(args, runtime, data.reference_batch)
 

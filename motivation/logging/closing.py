@@ -26,6 +26,52 @@ def result_json(records: list[EpochRecord], ranking: str, decreasing: bool) -> s
     return json.dumps(results, indent=4)
 
 
+def run_result(
+    records: list[EpochRecord],
+    names: dict[Role, str],
+    ranking: str,
+    flops: dict[Role, float] | None,
+    expected_share: float | None,
+    completed: bool,
+    stopped_by: str | None = None,
+) -> dict[str, Any]:
+    """The figures of a run for other programs, as ``result.json`` holds them.
+
+    Returns:
+        ``completed`` (whether no epoch is left to train), ``stopped_by`` (what a hook said when it stopped the run),
+        ``models``, ``last`` and ``best`` (``epoch``, ``base``, ``motivated``: metrics of that epoch; ``best`` is
+        selected on the validation data by the base's ``ranking``), ``best_motivated`` (the same by the motivated
+        model's), and of a motivated run ``flops`` of either model, ``convention``, ``updates`` of either model,
+        ``switches``, ``share``, ``expected_share`` and ``average_flops``.
+    """
+    decreasing = ranking == "loss"
+    result: dict[str, Any] = {"format": 1, "completed": completed, "stopped_by": stopped_by}
+    result["models"] = {role.value: name for role, name in names.items() if name}
+    if records:
+        result["last"] = _epoch_result(records[-1])
+        result["best"] = _epoch_result(best_record(records, ranking, decreasing))
+    judged = [record for record in records if record.motivated]
+    if judged:
+        choose = min if decreasing else max
+        result["best_motivated"] = _epoch_result(choose(judged, key=lambda record: (record.motivated or {})[ranking]))
+    if flops is not None and records:
+        counts = records[-1].run_counts
+        result |= {
+            "flops": {role.value: value for role, value in flops.items()},
+            "convention": CONVENTION,
+            "updates": {role.value: counts.updates[role] for role in Role},
+            "switches": counts.switches,
+            "share": counts.share,
+            "expected_share": expected_share,
+            "average_flops": average_flops(counts, flops[Role.BASE], flops[Role.MOTIVATED]),
+        }
+    return result
+
+
+def _epoch_result(record: EpochRecord) -> dict[str, Any]:
+    return {"epoch": record.epoch, "base": record.base, "motivated": record.motivated}
+
+
 def closing_table(
     records: list[EpochRecord],
     names: dict[Role, str],

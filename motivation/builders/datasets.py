@@ -1,0 +1,113 @@
+"""Data sets: timm's, parts of them for a fold or a held-out batch, and what is wrong with them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+from timm.data import resolve_data_config
+from torch.utils.data import IterableDataset
+
+from motivation.builders.learners import channels, meta_model
+from motivation.data import class_count, create_dataset
+from motivation.records import Role
+from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
+
+
+@dataclass
+class DataSets:
+    """What a run reads.
+
+    Attributes:
+        train: the images to train on.
+        validation: the images to judge by; None without a validation split.
+        held_out: images of the training split that are never trained on, for the condition ``valloss``; else None.
+    """
+
+    train: Any
+    validation: Any
+    held_out: Any = None
+
+
+def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets:
+    """Open the splits, and part them as the options want it.
+
+    Raises:
+        Exception: whatever the data set's own library raises; ValueError for a part that there cannot be.
+    """
+    args.data_dir = args.data_dir or args.data
+    mode = args.input_img_mode or ("RGB" if input_size[0] == 3 else "L")
+    shared = dict(
+        root=args.data_dir, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
+        input_img_mode=mode, input_key=args.input_key, target_key=args.target_key,
+        trust_remote_code=args.dataset_trust_remote_code,
+    )  # fmt: skip
+
+    def training_split(is_training: bool = True) -> Any:
+        return create_dataset(
+            args.dataset, split=args.train_split, is_training=is_training, seed=args.seed, repeats=args.epoch_repeats,
+            num_samples=args.train_num_samples, **shared,
+        )  # fmt: skip
+
+    train, validation = training_split(), None
+    if args.folds is not None:
+        refuse_iterable(train, "--folds")
+        outside, inside = fold_indices(labels_of(train), args.folds, args.fold, args.seed)
+        train, validation = Part(train, outside), Part(training_split(is_training=False), inside)
+    elif args.val_split:
+        validation = create_dataset(
+            args.dataset, split=args.val_split, is_training=False, num_samples=args.val_num_samples, **shared
+        )
+    if not _holds_out(args):
+        return DataSets(train, validation)
+    refuse_iterable(train, "--motivation-condition valloss")
+    kept, held_out = held_out_indices(len(train), args.motivation_valloss_images or args.batch_size, args.seed)
+    whole = training_split(is_training=False)
+    if isinstance(train, Part):  # the numbers are those of the fold
+        whole = Part(whole, train.indices)
+    return DataSets(Part(train, kept), validation, Part(whole, held_out))
+
+
+def _holds_out(args: Namespace) -> bool:
+    """Whether the run's condition watches a batch that is not trained on."""
+    from motivation.conditions import needs_of
+
+    return bool(args.motivated_model) and "validation_loss" in needs_of(args.motivation_condition)
+
+
+def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
+    """The data sets; appends to ``faults`` what is wrong with them."""
+    nothing = DataSets(None, None)
+    if any(fault.startswith(("--data-dir", "--train-split", "--val-split", "--model:", "--fold")) for fault in faults):
+        return nothing
+    try:
+        base = meta_model(args, Role.BASE)
+        size = resolve_data_config(vars(args), model=base)["input_size"]
+        classes = base.num_classes
+    except Exception:  # noqa: BLE001  (hub models, and what `model_faults` has said already)
+        size, classes = (channels(args), 224, 224), args.num_classes
+    try:
+        datasets = make_datasets(args, size)
+    except Exception as error:  # noqa: BLE001  (each kind of data set has its own exceptions)
+        said = str(error).startswith("--")
+        faults.append(str(error) if said else f"--dataset: {args.dataset or args.data_dir} cannot be opened: {error}")
+        return nothing
+    train, validation = datasets.train, datasets.validation
+    for split, dataset in ((args.train_split, train), (args.val_split, validation)):
+        found = class_count(dataset)
+        if found and classes and found > classes:
+            faults.append(f"--num-classes: split {split!r} has {found} classes, the model {classes}")
+    counts = [class_count(dataset) for dataset in (train, validation)]
+    if all(counts) and counts[0] != counts[1]:
+        faults.append(
+            f"--val-split: {args.val_split!r} has {counts[1]} classes, {args.train_split!r} has {counts[0]}; each "
+            "numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
+        )
+    if not isinstance(train, IterableDataset) and -(-len(train) // args.world_size) < args.batch_size:
+        ranks = f" for {args.world_size} processes" if args.world_size > 1 else ""
+        faults.append(
+            f"--batch-size: {args.batch_size}, but split {args.train_split!r} has {len(train)} images{ranks}; "
+            "there would be no whole batch"
+        )
+    return datasets
