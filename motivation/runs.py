@@ -53,8 +53,8 @@ class RunFolder:
         """The rows of ``summary.csv``, numbers as numbers, in the order of epochs; empty before the first.
 
         Columns: ``epoch``, ``train_loss``, ``eval_loss``, ``eval_top1``, ``eval_top5``, ``lr``; of a motivated run also
-        ``motivated_eval_*``, ``base_updates``, ``motivated_updates``, ``switches``, ``average_flops``, ``seconds``. What
-        a run has not measured is missing or None.
+        ``motivated_eval_*``, ``base_updates``, ``motivated_updates``, ``switches``, ``average_flops``, ``seconds``.
+        What a run has not measured is missing or None.
         """
         return _rows(self.path / "summary.csv")
 

@@ -19,7 +19,7 @@ class Part(Dataset):
         indices: of the items, in the order that they have here.
     """
 
-    def __init__(self, whole: Any, indices: Sequence[int]):
+    def __init__(self, whole: Any, indices: Sequence[int] | np.ndarray):
         self.whole, self.indices = whole, np.asarray(indices, dtype=np.int64)
 
     def __len__(self) -> int:
