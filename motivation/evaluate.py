@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.utils import accuracy
+from timm.utils import accuracy, unwrap_model
 from torch import Tensor, nn
 
+from motivation.learner import Learner
 from motivation.random_states import forked_random_states
-from motivation.records import Mean, Metrics
+from motivation.records import DeferredScalar, Mean, Metrics
 
 _logger = logging.getLogger("train")
 
@@ -118,6 +119,57 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
         for module in model.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
     ]
+
+
+@dataclass
+class HeldOut:
+    """The loss on one batch that is not trained on (paper, section 4.4.2: the condition valloss).
+
+    Ours: cross-entropy of the model as it is after the update, in evaluation mode, so without dropout and drop path;
+    BatchNorm normalises by the batch's own statistics and keeps its running ones. Model and random streams are left as
+    they were. All ranks have the same batch and take the mean of their losses.
+
+    Attributes:
+        images: ``[B, C, H, W]``, as the model wants them.
+        targets: ``[B]`` class indices.
+        autocast: makes the context of a forward pass.
+        world_size: number of ranks.
+    """
+
+    images: Tensor
+    targets: Tensor
+    autocast: Callable[[], AbstractContextManager]
+    world_size: int = 1
+
+    @torch.no_grad()
+    def loss(self, learner: Learner) -> DeferredScalar:
+        """Of this learner's model, without its compile and DDP wrappers."""
+        model = unwrap_model(learner.eval_model())
+        with forked_random_states(), _on_batch_statistics(model), self.autocast():
+            output = model(self.images)
+            output = output[0] if isinstance(output, (tuple, list)) else output
+            loss = nn.functional.cross_entropy(output.float(), self.targets)
+        if self.world_size > 1:
+            dist.all_reduce(loss)
+            loss /= self.world_size
+        return DeferredScalar(loss)
+
+
+@contextmanager
+def _on_batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, but BatchNorm sees the batch; nothing is left changed."""
+    training = {module: module.training for module in model.modules()}
+    tracking = {layer: layer.track_running_stats for layer in batchnorms(model)}
+    model.eval()
+    for layer in tracking:
+        layer.training, layer.track_running_stats = True, False  # torch: normalise by the batch, update nothing
+    try:
+        yield
+    finally:
+        for layer, track in tracking.items():
+            layer.track_running_stats = track
+        for module, mode in training.items():
+            module.training = mode
 
 
 @dataclass

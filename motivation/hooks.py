@@ -8,15 +8,18 @@
         epoch_end                # only of epochs that are evaluated
     run_end
 
-Optimizer steps, schedules, switches and checkpoints are not hooks: a run without any hook trains the same weights.
+Optimizer steps, schedules, switches and checkpoints are not hooks: a run without any hook trains the same weights. A
+hook may ask the run to stop (`Hook.request_stop`), and may remember something over a resume (``state_dict``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
 
-from motivation.records import EpochRecord, UpdateRecord
+from motivation.records import EpochRecord, UpdateReport
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ class RunView:
 class Hook:
     """Override the events you need."""
 
+    stop_reason: str | None = None
+
     def run_start(self, run: RunView) -> None:
         """Training is about to begin."""
 
     def epoch_start(self, epoch: int) -> None:
         """The first update of the epoch is about to begin."""
 
-    def update_end(self, record: UpdateRecord) -> None:
+    def update_end(self, record: UpdateReport) -> None:
         """An update was done. Reading ``record.loss`` waits for the GPU."""
 
     def epoch_end(self, record: EpochRecord) -> None:
@@ -54,26 +59,51 @@ class Hook:
     def run_end(self) -> None:
         """Training is over, also when it was interrupted or failed."""
 
+    def request_stop(self, reason: str) -> None:
+        """Ask the run to end; not an event, to be called by the hook itself.
 
-EVENTS = frozenset(name for name in vars(Hook) if not name.startswith("_"))
+        After `epoch_end` the run ends with that epoch. After `update_end` it ends with that update: the epoch is
+        evaluated and saved as it is, with several processes after the rest of it.
+        """
+        self.stop_reason = reason
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to remember over a resume, in plain values and tensors; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+NO_EVENTS = ("request_stop", "state_dict", "load_state_dict")
+EVENTS = frozenset(name for name in vars(Hook) if not name.startswith("_") and callable(getattr(Hook, name))) - set(
+    NO_EVENTS
+)
+
+
+def unknown_event(hook: type) -> str | None:
+    """Why a class is no hook: a public method that is no event, most likely a misspelt one, which would never fire."""
+    public = {name for name in dir(hook) if not name.startswith("_") and callable(getattr(hook, name))}
+    if unknown := sorted(public - EVENTS - set(NO_EVENTS)):
+        return (
+            f"{hook.__name__} has the public method {unknown[0]!r}, which is no event; "
+            f"events are {', '.join(sorted(EVENTS))} (start other methods with an underscore)"
+        )
+    return None
 
 
 class HookList(Hook):
     """Passes each event to its hooks, in order.
 
     Raises:
-        ValueError: a hook has a public method that is no event: most likely a misspelt one, which would never fire.
+        ValueError: a hook has a public method that is no event.
     """
 
     def __init__(self, hooks: Iterable[Hook] = ()):
         self.hooks = list(hooks)
         for hook in self.hooks:
-            public = {name for name in dir(type(hook)) if not name.startswith("_") and callable(getattr(hook, name))}
-            if unknown := sorted(public - EVENTS):
-                raise ValueError(
-                    f"{type(hook).__name__} has the public method {unknown[0]!r}, which is no event; "
-                    f"events are {', '.join(sorted(EVENTS))} (start other methods with an underscore)"
-                )
+            if reason := unknown_event(type(hook)):
+                raise ValueError(reason)
 
     def run_start(self, run: RunView) -> None:
         for hook in self.hooks:
@@ -83,14 +113,64 @@ class HookList(Hook):
         for hook in self.hooks:
             hook.epoch_start(epoch)
 
-    def update_end(self, record: UpdateRecord) -> None:
+    def update_end(self, record: UpdateReport) -> None:
         for hook in self.hooks:
             hook.update_end(record)
+            if hook.stop_reason is not None:
+                self.request_stop(hook.stop_reason)
 
     def epoch_end(self, record: EpochRecord) -> None:
         for hook in self.hooks:
             hook.epoch_end(record)
+            if hook.stop_reason is not None:
+                self.request_stop(hook.stop_reason)
 
     def run_end(self) -> None:
         for hook in self.hooks:
             hook.run_end()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name_of(hook): state for hook in self.hooks if (state := hook.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; hooks that the state does not know begin anew."""
+        for hook in self.hooks:
+            if name_of(hook) in state:
+                hook.load_state_dict(state[name_of(hook)])
+
+
+_hooks: dict[str, type[Hook]] = {}
+_HookClass = TypeVar("_HookClass", bound=type[Hook])
+
+
+def name_of(hook: Hook) -> str:
+    """The name that a hook was registered by, else its class's."""
+    return next((name for name, cls in _hooks.items() if cls is type(hook)), type(hook).__name__)
+
+
+def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
+    """Decorator: a `Hook` class of the user's own; every run with its plugin makes one.
+
+    It is made with those of ``--motivation-plugin-kwargs`` that its constructor names.
+
+    Raises:
+        ValueError: the name is taken, the class is no `Hook`, or it has a public method that is no event.
+    """
+
+    def register(cls: _HookClass) -> _HookClass:
+        if name in _hooks:
+            raise ValueError(f"a hook {name!r} is registered already")
+        if not (isinstance(cls, type) and issubclass(cls, Hook)):
+            raise ValueError(f"the hook {name!r} is not a class derived from motivation.hooks.Hook")
+        if reason := unknown_event(cls):
+            raise ValueError(reason)
+        _hooks[name] = cls
+        return cls
+
+    return register
+
+
+def hooks_of(plugins: Iterable[ModuleType]) -> list[type[Hook]]:
+    """The registered hooks that stand in these modules, each once."""
+    there = [id(value) for module in plugins for value in vars(module).values()]
+    return [cls for cls in _hooks.values() if id(cls) in there]

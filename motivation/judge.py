@@ -49,7 +49,7 @@ class Judge:
     def share_statistics(self) -> None:
         """Average or broadcast the running statistics over ranks, after every epoch."""
         if self.world_size > 1 and self.dist_bn in ("broadcast", "reduce"):
-            for learner in self.switcher.learners:
+            for learner in self.switcher.sides:
                 distribute_bn(learner.task.get_trainable_module(), self.world_size, self.dist_bn == "reduce")
 
     @contextmanager

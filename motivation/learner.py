@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.records import DeferredScalar, MicroBatch, Outcome, Role
+from motivation.side import Side
 
 
 @dataclass
@@ -27,6 +28,7 @@ class UpdateRule:
         batch_scale: factor on the loss for a micro-batch of n images, for batches of varying size.
         world_size: number of ranks.
         synchronize: waits for the device after a step; None not to wait.
+        measures_gradients: whether an outcome tells the norm of the gradients.
     """
 
     autocast: Callable[[], AbstractContextManager] = nullcontext
@@ -36,9 +38,18 @@ class UpdateRule:
     batch_scale: Callable[[int], float | Tensor] | None = None
     world_size: int = 1
     synchronize: Callable[[], None] | None = None
+    measures_gradients: bool = False
 
 
-class Learner:
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of all gradients of a model, as one vector (paper, section 4.4.2); a 0-dimensional tensor."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # in half precision neighbouring updates would tie
+    return torch.nn.utils.get_total_norm([gradient.float() for gradient in gradients])
+
+
+class Learner(Side):
     """A model in training.
 
     Args:
@@ -54,9 +65,9 @@ class Learner:
     def __init__(
         self, role: Role, task: Any, optimizer: Optimizer, schedule: Any, rule: UpdateRule, eval_model: Any = None
     ):
-        self.role, self.task, self.optimizer, self.schedule, self.rule = role, task, optimizer, schedule, rule
+        super().__init__(role, task.get_trainable_module(), optimizer)
+        self.task, self.schedule, self.rule = task, schedule, rule
         self._eval_model = eval_model
-        self.idle_decay = 1.0
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
 
     @property
@@ -111,8 +122,8 @@ class Learner:
             images += batch.size * self.rule.world_size
             waited_s += batch.waited_s * batch.parts
             if batch.completes:
-                self._step()
-                return Outcome(loss, losses, images, waited_s, batch)
+                norm = self._step()
+                return Outcome(loss, losses, images, waited_s, batch, norm)
         return None
 
     def _forward(self, batch: MicroBatch) -> Tensor:
@@ -134,11 +145,15 @@ class Learner:
             loss = self.rule.scaler.scale(loss)
         loss.backward(create_graph=self._second_order)
 
-    def _step(self) -> None:
+    def _step(self) -> DeferredScalar | None:
+        """The optimizer's step; returns the norm of the gradients if it is asked for."""
         rule = self.rule
+        norm = None
+        if rule.scaler is not None and (rule.clip_grad is not None or rule.measures_gradients):
+            rule.scaler.unscale_(self.optimizer)
+        if rule.measures_gradients:
+            norm = DeferredScalar(gradient_norm(self.task.get_trainable_module()))
         if rule.clip_grad is not None:
-            if rule.scaler is not None:
-                rule.scaler.unscale_(self.optimizer)
             parameters = self.task.get_clip_parameters(exclude_head="agc" in rule.clip_mode)
             dispatch_clip_grad(parameters, value=rule.clip_grad, mode=rule.clip_mode)
         if rule.scaler is None:
@@ -149,6 +164,7 @@ class Learner:
         self.optimizer.zero_grad()
         if rule.synchronize is not None:
             rule.synchronize()
+        return norm
 
     def end_epoch(self) -> None:
         """What some optimizers do after their last update of an epoch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import torch.distributed as dist
 from motivation.checkpoint import Saver
 from motivation.conditions import Condition
 from motivation.data import TrainFeed
+from motivation.evaluate import HeldOut
 from motivation.hooks import HookList, RunView
 from motivation.interrupt import Interrupt
 from motivation.judge import Judge
-from motivation.records import Counts, EpochRecord, Mean, Role, UpdateRecord
+from motivation.learner import Learner
+from motivation.pair import MotivatedPair
+from motivation.records import Counts, EpochRecord, Mean, Role, UpdateReport
 from motivation.switcher import Switcher
 
 _logger = logging.getLogger("train")
@@ -25,11 +28,10 @@ _logger = logging.getLogger("train")
 
 @dataclass
 class Clock:
-    """Counts updates and moves the schedules of both learners together."""
+    """Moves the schedules of both learners together."""
 
     schedules: list[Any]
     updates_per_epoch: int
-    step: int = 0
 
     def plateau_state(self) -> list[dict[str, Any]]:
         """Of schedules that follow the metric; all others are functions of the epoch or the update."""
@@ -51,14 +53,10 @@ class Clock:
             for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
                 group["lr"] = lr
 
-    def start_epoch(self, epoch: int) -> None:
-        """The count is a function of the epoch, also after a resume."""
-        self.step = epoch * self.updates_per_epoch
-
-    def tick(self) -> None:
-        """An update was done: schedules in updates take their next value."""
+    def tick(self, step: int) -> None:
+        """Update number ``step`` was done: schedules in updates take their next value."""
         for schedule in self.schedules:
-            schedule.step_update(num_updates=self.step)
+            schedule.step_update(num_updates=step)
 
     def end_epoch(self, epoch: int, metric: float | None) -> None:
         """Epoch ``epoch`` is over: schedules in epochs take the next one's value."""
@@ -71,6 +69,7 @@ class Run:
     """Everything the loop needs; made by `motivation.builders`.
 
     Attributes:
+        held_out: measures the loss on held-out images after an update, for a condition that wants it.
         recovery_interval: updates between recovery checkpoints; 0 for none.
         world_size: number of ranks.
         ranking: the metric by which checkpoints of the base are ranked.
@@ -78,11 +77,11 @@ class Run:
         completed: whether all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
         folder: of the run's files, on the primary rank.
+        can_be_stopped: whether there are hooks of the user's own; the same on all ranks.
         stopped_by: what a hook said when it stopped the run before its last epoch.
     """
 
-    switcher: Switcher
-    condition: Condition
+    pair: MotivatedPair[Learner]
     feed: TrainFeed
     clock: Clock
     hooks: HookList
@@ -90,6 +89,7 @@ class Run:
     savers: dict[Role, Saver]
     start_epoch: int
     epochs: int
+    held_out: HeldOut | None = None
     val_interval: int = 1
     recovery_interval: int = 0
     world_size: int = 1
@@ -101,7 +101,30 @@ class Run:
     interrupt: Interrupt = field(default_factory=Interrupt)
     flops: dict[Role, float] | None = None
     folder: Path | None = None
+    can_be_stopped: bool = False
     stopped_by: str | None = None
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether a hook wants the run to end after this update; several ranks agree on it at the epoch's end only."""
+        return self.world_size == 1 and self.hooks.stop_reason is not None
+
+    def agreed_stop(self) -> str | None:
+        """Why the run is to end after this epoch, on all ranks what the primary rank's hooks say; None to go on."""
+        reasons = [self.hooks.stop_reason]
+        if self.world_size > 1 and self.can_be_stopped:
+            dist.broadcast_object_list(reasons, src=0, device=self.device)
+        return reasons[0]
+
+    @property
+    def switcher(self) -> Switcher[Learner]:
+        """Both learners."""
+        return self.pair.switcher
+
+    @property
+    def condition(self) -> Condition:
+        """When the motivated model is trained."""
+        return self.pair.condition
 
 
 def train(run: Run) -> None:
@@ -122,6 +145,10 @@ def train(run: Run) -> None:
                 run.clock.end_epoch(epoch, metric)
                 if run.interrupt.requested and epoch + 1 < run.epochs:
                     return
+                if epoch + 1 < run.epochs and (reason := run.agreed_stop()):
+                    run.stopped_by = reason
+                    _logger.info(f"Stopped after epoch {epoch}: {reason}")
+                    break
             run.completed = True
     except KeyboardInterrupt:
         _logger.warning("Interrupted.")
@@ -132,7 +159,7 @@ def train(run: Run) -> None:
 def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float) -> float | None:
     """What follows an epoch; returns the metric that ranks it, None where no evaluation is due."""
     run.judge.share_statistics()
-    if (epoch + 1) % run.val_interval and epoch + 1 != run.epochs:
+    if (epoch + 1) % run.val_interval and epoch + 1 != run.epochs and not run.asked_to_stop:
         _logger.info("No evaluation is due after this epoch.")
         return None
     with run.judge.verdict() as (base, motivated):
@@ -153,39 +180,34 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float) -> 
 
 def train_epoch(run: Run, epoch: int) -> float:
     """Algorithm 1: one epoch. Returns the mean training loss."""
-    switcher, condition, clock = run.switcher, run.condition, run.clock
+    pair = run.pair
     losses = LossMeter()
-    run.epoch_counts = switcher.counts.copy()
-    clock.start_epoch(epoch)
-    condition.start_epoch(epoch, run.feed.updates_per_epoch)
-    switcher.activate(Role.BASE)
-    for learner in switcher.learners:
+    run.epoch_counts = pair.counts.copy()
+    pair.start_epoch(epoch, run.feed.updates_per_epoch)
+    for learner in pair.switcher.sides:
         learner.start_epoch()
     run.hooks.epoch_start(epoch)
 
     for index, micro_batches in enumerate(run.feed.updates(epoch)):
-        if condition.motivated != switcher.is_motivated:
-            switcher.switch()
-        lr = switcher.active.lr
-        outcome = switcher.active.train(micro_batches)
+        learner = pair.active  # the weights have changed hands, if the condition wants it
+        lr = learner.lr
+        outcome = learner.train(micro_batches)
         if outcome is None:
             break
-        clock.step += 1
-        switcher.count_update(clock.step)
-        record = UpdateRecord(epoch, index, clock.step, switcher.active.role, lr, outcome)
-        condition.observe(record)
+        validation_loss = run.held_out.loss(learner) if run.held_out is not None else None
+        record = pair.observe(outcome.loss, outcome.gradient_norm, validation_loss)
         losses.add(outcome)
-        run.hooks.update_end(replace(record, streak=condition.streak))
+        run.hooks.update_end(UpdateReport.of(record, lr, outcome, pair.condition.streak))
         if run.recovery_interval and (index + 1) % run.recovery_interval == 0:
-            switcher.bring_up_to_date()
+            pair.bring_up_to_date()
             for saver in run.savers.values():
                 saver.save_recovery(epoch, index)
-        clock.tick()
-        if run.interrupt.requested:
+        run.clock.tick(pair.step)
+        if run.interrupt.requested or run.asked_to_stop:
             break
 
-    switcher.active.end_epoch()
-    switcher.activate(Role.BASE)
+    pair.switcher.active.end_epoch()
+    pair.end_epoch()
     return losses.mean(run.world_size, run.device)
 
 

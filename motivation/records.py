@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -24,14 +25,17 @@ class DeferredScalar:
     in between (the backward pass, the optimizer step) hides it.
 
     Args:
-        tensor: the scalar.
+        tensor: the scalar; a plain number is there already.
         factor: a whole number to multiply it by, on the host.
     """
 
-    def __init__(self, tensor: Tensor, factor: int = 1):
+    def __init__(self, tensor: Tensor | float, factor: int = 1):
         self._factor = factor
         self._event: torch.cuda.Event | None = None
-        if tensor.device.type == "cuda":
+        self._host: Tensor | float
+        if not isinstance(tensor, Tensor):
+            self._host = tensor
+        elif tensor.device.type == "cuda":
             self._host = torch.empty((), dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor.detach(), non_blocking=True)
             self._event = torch.cuda.Event()
@@ -82,6 +86,7 @@ class Outcome:
 
     Attributes:
         loss: mean over the micro-batches and over all ranks.
+        gradient_norm: Euclidean norm of all gradients before clipping; None where it was not asked for.
         own_losses: ``(loss, images)`` of each micro-batch on this rank.
         images: how many images all ranks together have seen.
         waited_s: seconds spent waiting for data, on this rank.
@@ -93,34 +98,70 @@ class Outcome:
     images: int
     waited_s: float
     last_batch: MicroBatch
+    gradient_norm: DeferredScalar | None = None
+
+
+SIGNALS = ("loss", "gradient_norm", "validation_loss")
+"""What a record may tell of an update. The loss always; the others to a condition that names them in ``needs``."""
 
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """A read-only account of one update, for conditions and hooks.
+    """A read-only account of one update, for conditions.
 
     Attributes:
         epoch: counted from 0.
         update: index in the epoch, from 0.
         step: updates done since the start of training, this one included.
         role: the model that was trained.
-        lr: mean learning rate over the parameter groups at this update.
-        outcome: see `Outcome`.
-        streak: the condition's streak after this update, None if it has none.
+        signals: what was measured, by the names of `SIGNALS`, on its way to the host.
     """
 
     epoch: int
     update: int
     step: int
     role: Role
+    signals: Mapping[str, DeferredScalar]
+
+    @property
+    def loss(self) -> float:
+        """Training loss of the update, mean over micro-batches and ranks. Reading it waits for a GPU."""
+        return self._signal("loss")
+
+    @property
+    def gradient_norm(self) -> float:
+        """Euclidean norm of all gradients of the update, before clipping."""
+        return self._signal("gradient_norm")
+
+    @property
+    def validation_loss(self) -> float:
+        """Loss on the held-out batch after the update, of the model that was trained."""
+        return self._signal("validation_loss")
+
+    def _signal(self, name: str) -> float:
+        if name not in self.signals:
+            raise ValueError(f"the {name} of an update was not measured; a condition that wants it has it in `needs`")
+        return self.signals[name].value
+
+
+@dataclass(frozen=True)
+class UpdateReport(UpdateRecord):
+    """The same for hooks, with more about how the update was done.
+
+    Attributes:
+        lr: mean learning rate over the parameter groups at this update.
+        outcome: see `Outcome`.
+        streak: the condition's streak after this update, None if it has none.
+    """
+
     lr: float
     outcome: Outcome
     streak: int | None = None
 
-    @property
-    def loss(self) -> float:
-        """Training loss of the update, mean over micro-batches and ranks."""
-        return self.outcome.loss.value
+    @classmethod
+    def of(cls, record: UpdateRecord, lr: float, outcome: Outcome, streak: int | None) -> UpdateReport:
+        """A record with what conditions are not told."""
+        return cls(record.epoch, record.update, record.step, record.role, record.signals, lr, outcome, streak)
 
 
 @dataclass
@@ -190,6 +231,19 @@ class EpochRecord:
     def metric(self, name: str) -> float:
         """The number a checkpoint of the base is ranked by."""
         return (self.base or {"loss": self.train_loss})[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        return state | {"counts": self.counts.state_dict(), "run_counts": self.run_counts.state_dict()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> EpochRecord:
+        """From a checkpoint."""
+        counts = {name: Counts() for name in ("counts", "run_counts")}
+        for name, value in counts.items():
+            value.load_state_dict(state[name])
+        return cls(**{**state, **counts})
 
 
 class Mean:

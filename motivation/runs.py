@@ -71,6 +71,18 @@ class RunFolder:
         return rows
 
     @cached_property
+    def motivated_updates(self) -> list[int]:
+        """How many updates of each epoch trained the motivated model, from epoch 0 on.
+
+        Raises:
+            RunError: as for `updates`.
+        """
+        counts = [0] * (1 + max(row["epoch"] for row in self.updates))
+        for row in self.updates:
+            counts[row["epoch"]] += row["active"] == "motivated"
+        return counts
+
+    @cached_property
     def result(self) -> dict[str, Any] | None:
         """What the program wrote when it ended (`motivation.logging.closing.result`); None before that."""
         path = self.path / RESULT_FILE

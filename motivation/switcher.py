@@ -1,4 +1,4 @@
-"""The two learners and the switch between them (paper, section 3.5, lines 25-38 of Algorithm 1).
+"""The two sides and the switch between them (paper, section 3.5, lines 25-38 of Algorithm 1).
 
 *expand* copies base -> motivated, *extract* copies motivated -> base: parameters, buffers, optimizer state and EMA
 along the weights map. The copies are planned once and executed in place, many tensors at a time.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from motivation.evaluate import running_statistics
-from motivation.learner import Learner
 from motivation.optimizer_state import StateCarrier, tie, uncarriable
 from motivation.records import Counts, Role
+from motivation.side import Side
 from weight_maps import WeightMap
 
 Copies = list[tuple[list[Tensor], list[Tensor]]]
@@ -25,13 +25,16 @@ Copies = list[tuple[list[Tensor], list[Tensor]]]
 BATCHNORM_CHOICES = ("copy", "separate")
 
 
-class Switcher:
-    """Keeps one of two learners active and carries the shared weights when they change.
+S = TypeVar("S", bound=Side)
+
+
+class Switcher(Generic[S]):
+    """Keeps one of two sides active and carries the shared weights when they change.
 
     Args:
-        base: the learner every epoch begins and ends with.
-        motivated: the larger learner; None for a plain run, in which nothing ever switches.
-        weights_map: the base inside the motivated learner's trainable module.
+        base: the side every epoch begins and ends with.
+        motivated: the larger one; None for a plain run, in which nothing ever switches.
+        weights_map: the base inside the motivated model.
         batchnorm: ``'copy'`` carries running statistics like other buffers (the paper), ``'separate'`` leaves each
             model its own (ours).
 
@@ -41,8 +44,8 @@ class Switcher:
 
     def __init__(
         self,
-        base: Learner,
-        motivated: Learner | None = None,
+        base: S,
+        motivated: S | None = None,
         weights_map: WeightMap | None = None,
         batchnorm: str = "copy",
     ):
@@ -59,7 +62,7 @@ class Switcher:
             weights_map = weights_map.without(running_statistics(base.model), "each model keeps its own statistics")
         self._plan(base, motivated, weights_map)
 
-    def _plan(self, base: Learner, motivated: Learner, weights_map: WeightMap) -> None:
+    def _plan(self, base: S, motivated: S, weights_map: WeightMap) -> None:
         pairs = weights_map.pairs(base.model.state_dict(), motivated.model.state_dict())
         if base.ema is not None:
             pairs += weights_map.pairs(base.ema.module.state_dict(), motivated.ema.module.state_dict())
@@ -78,8 +81,8 @@ class Switcher:
         self._carrier = StateCarrier(tied, base.optimizer, motivated.optimizer)
 
     @property
-    def learners(self) -> tuple[Learner, ...]:
-        """The base, and the motivated learner if there is one."""
+    def sides(self) -> tuple[S, ...]:
+        """The base, and the motivated side if there is one."""
         return (self.base,) if self.motivated is None else (self.base, self.motivated)
 
     @property
@@ -131,14 +134,14 @@ class Switcher:
     def count_update(self, step: int) -> None:
         """Account for an update of the active model; both EMAs follow."""
         self.counts.updates[self.active.role] += 1
-        for learner in self.learners:
-            if learner is self.active:
-                learner.update_ema(step)
+        for side in self.sides:
+            if side is self.active:
+                side.update_ema(step)
             else:
-                learner.skip_ema(step)
+                side.skip_ema(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, the active model and the motivated learner; the base is in timm's own keys of the checkpoint."""
+        """Counts, the active model and the motivated side; who saves this saves the base too."""
         state: dict[str, Any] = {"counts": self.counts.state_dict(), "active": self.active.role.value}
         if self.motivated is not None:
             state["base_idle_decay"] = self.base.idle_decay
@@ -149,7 +152,7 @@ class Switcher:
         """The inverse of `state_dict`; the base must have been loaded.
 
         Args:
-            optimizer: as in `Learner.load_state_dict`.
+            optimizer: as in `Side.load_state_dict`.
         """
         self.counts.load_state_dict(state["counts"])
         if self.motivated is not None:

@@ -33,7 +33,7 @@ def train_one(folder, argv):
     witness = Witness()
     run.hooks = HookList([*run.hooks.hooks, witness])
     train(run)
-    models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.learners}
+    models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.sides}
     if run.switcher.base.ema is not None:
         models["ema"] = run.switcher.base.ema.module.state_dict()
     torch.save({**witness._seen, "models": models}, f"{folder}/rank{os.environ['RANK']}.pth")

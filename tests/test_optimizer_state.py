@@ -63,7 +63,7 @@ def assert_carried(switcher, name, to_motivated):
 def test_switches_carry_the_state_of(name):
     switcher = made(name)
     pointers = {
-        tensor.data_ptr() for one in switcher.learners for tensor in one.model.state_dict().values() if tensor.numel()
+        tensor.data_ptr() for one in switcher.sides for tensor in one.model.state_dict().values() if tensor.numel()
     }
     for step in range(2):
         update(switcher.base, step)
@@ -84,7 +84,7 @@ def test_switches_carry_the_state_of(name):
     switcher.switch()
     assert assert_carried(switcher, name, to_motivated=False) == compared or name == "momentum"
     update(switcher.base, 4)
-    for one in switcher.learners:
+    for one in switcher.sides:
         for tensor in one.model.state_dict().values():
             assert torch.isfinite(tensor.float()).all()
             assert not tensor.numel() or tensor.data_ptr() in pointers, f"{name} replaced a weight"

@@ -12,7 +12,8 @@ OURS = {
     "motivated_model", "motivation_k", "motivation_condition", "motivation_bn", "motivation_bn_recalibrate",
     "motivated_drop", "motivated_drop_path", "motivated_drop_block", "motivated_model_kwargs",
     "motivated_initial_checkpoint", "motivated_pretrained", "motivated_eval", "val_input_size", "train_pad",
-    "motivation_plugins", "motivation_map", "motivation_placement",
+    "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
+    "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold",
 }  # fmt: skip
 
 

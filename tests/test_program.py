@@ -101,7 +101,9 @@ def test_the_rule_can_be_recomputed_from_updates_csv(train):
 def test_what_a_motivated_run_leaves_behind(train, capsys):
     folder = train(*MOTIVATED)
     base = ["args.yaml", "checkpoint-0.pth.tar", "checkpoint-1.pth.tar", "last.pth.tar", "model_best.pth.tar"]
-    assert sorted(p.name for p in folder.iterdir()) == sorted([*base, "motivated", "summary.csv", "updates.csv"])
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        [*base, "motivated", "result.json", "summary.csv", "updates.csv"]
+    )
     assert sorted(p.name for p in (folder / "motivated").iterdir()) == base[1:]
     columns = list(rows(folder / "summary.csv")[0])
     assert columns[:6] == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]

@@ -81,7 +81,7 @@ def test_no_switch_replaces_a_tensor():
 
     def pointers():
         found = []
-        for one in switcher.learners:
+        for one in switcher.sides:
             found += [t.data_ptr() for t in one.model.state_dict().values()]
             found += [t.data_ptr() for t in one.ema.module.state_dict().values()]
             found += [v.data_ptr() for s in one.optimizer.state.values() for v in s.values()]
@@ -110,7 +110,7 @@ def test_buffers_are_carried_with_copy_and_kept_apart_with_separate():
 @pytest.mark.parametrize("warmup", [True, False])
 def test_the_ema_is_what_tracking_every_update_would_give(wide, warmup):
     switcher = pair(wide=wide)
-    for one in switcher.learners:
+    for one in switcher.sides:
         one.task.setup_ema(decay=0.9, use_warmup=warmup)
     switcher = Switcher(switcher.base, switcher.motivated, toy_map(switcher.base.model))
     tracked = copy.deepcopy(switcher.motivated.ema)
@@ -146,7 +146,7 @@ def test_evaluating_in_between_does_not_disturb_training():
             if looks and not switcher.is_motivated:
                 switcher.expand(optimizer_state=False)
         results.append((snapshot(switcher.base), snapshot(switcher.motivated)))
-        averages.append([copy.deepcopy(one.ema.module.state_dict()) for one in switcher.learners])
+        averages.append([copy.deepcopy(one.ema.module.state_dict()) for one in switcher.sides])
     for one, other in zip(*results):
         mapped = one["model"] if one is results[0][0] else {k: v for k, v in one["model"].items() if "blocks.2" in k}
         assert all(torch.equal(value, other["model"][key]) for key, value in mapped.items())
@@ -170,7 +170,7 @@ def test_bringing_the_idle_model_up_to_date_is_no_switch():
                     before = switcher.active
                     switcher.bring_up_to_date()
                     assert switcher.active is before
-                    small, large = (one.model.state_dict() for one in switcher.learners)
+                    small, large = (one.model.state_dict() for one in switcher.sides)
                     assert torch.equal(small["head.weight"], large["head.weight"][:, :4])
             switcher.activate(Role.BASE)
             runs.append(switcher)
@@ -219,7 +219,7 @@ def test_state_is_saved_and_resumed_inside_a_motivated_stretch():
         one.switch()
         update(one.active, 10)
         one.count_update(5)
-    for a, b in zip(switcher.learners, other.learners):
+    for a, b in zip(switcher.sides, other.sides):
         assert equal(a.model.state_dict(), b.model.state_dict())
         assert equal(a.ema.module.state_dict(), b.ema.module.state_dict())
     assert switcher.counts == other.counts
@@ -229,7 +229,7 @@ def test_a_plain_run_has_nothing_to_switch_to():
     switcher = Switcher(learner(Toy()))
     with pytest.raises(AssertionError):
         switcher.switch()
-    assert switcher.learners == (switcher.base,)
+    assert switcher.sides == (switcher.base,)
     assert batch().size == 8
 
 

@@ -40,15 +40,15 @@ def load_plugin(name: str) -> ModuleType:
         raise PluginError(f"{_place(name, error)}: {type(error).__name__}: {error}") from error
 
 
-def load_plugins(names: Iterable[str]) -> list[str]:
-    """Load all; what is wrong with each that cannot be loaded."""
-    faults = []
+def load_plugins(names: Iterable[str]) -> tuple[list[ModuleType], list[str]]:
+    """Load all: the modules, and what is wrong with each plugin that cannot be loaded."""
+    modules, faults = [], []
     for name in names:
         try:
-            load_plugin(name)
+            modules.append(load_plugin(name))
         except PluginError as error:
             faults.append(str(error))
-    return faults
+    return modules, faults
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -10,6 +10,7 @@ from timm.data import resolve_data_config
 from torch.utils.data import IterableDataset
 
 from motivation.builders.learners import channels, meta_model
+from motivation.conditions import needs_of
 from motivation.data import class_count, create_dataset
 from motivation.records import Role
 from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
@@ -71,8 +72,6 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
 
 def _holds_out(args: Namespace) -> bool:
     """Whether the run's condition watches a batch that is not trained on."""
-    from motivation.conditions import needs_of
-
     return bool(args.motivated_model) and "validation_loss" in needs_of(args.motivation_condition)
 
 

@@ -14,8 +14,9 @@ from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, cre
 from motivation.builders.datasets import DataSets
 from motivation.builders.runtime import Runtime
 from motivation.data import CIFAR_POLICY, TrainFeed, customise_transform
-from motivation.evaluate import Evaluator, Recalibration
+from motivation.evaluate import Evaluator, HeldOut, Recalibration
 from motivation.interrupt import WithoutInterrupts
+from motivation.random_states import forked_random_states
 
 _logger = logging.getLogger("train")
 
@@ -28,6 +29,7 @@ class Data:
         feed: the training data.
         evaluator: over the validation data, None without.
         recalibration: None unless asked for.
+        held_out: the loss on images that are not trained on; None unless the condition watches it.
         mixes: whether targets are mixed (dense).
         reference_batch: mean number of images of a micro-batch on one rank.
     """
@@ -37,6 +39,7 @@ class Data:
     recalibration: Recalibration | None
     mixes: bool
     reference_batch: float
+    held_out: HeldOut | None = None
 
 
 def mixes(args: Namespace) -> bool:
@@ -82,7 +85,13 @@ def make_loaders(
             autocast=runtime.autocast,
             world_size=runtime.world_size,
         )
-    return Data(feed, evaluator, recalibration, mixes(args), reference)
+    held_out = None
+    if datasets.held_out is not None:
+        with forked_random_states():
+            images, targets = next(iter(maker.one_batch(datasets.held_out)))
+        images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
+        held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
+    return Data(feed, evaluator, recalibration, mixes(args), reference, held_out)
 
 
 class _LoaderMaker:
@@ -191,8 +200,18 @@ class _LoaderMaker:
                 dataset=dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len,
                 patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
             )  # fmt: skip
-        size = tuple(args.val_input_size) if args.val_input_size else self.config["input_size"]
-        return _undisturbed(create_loader(dataset, input_size=size, **self.common, **options))
+        return _undisturbed(create_loader(dataset, input_size=self._validation_size(), **self.common, **options))
+
+    def _validation_size(self) -> Any:
+        return tuple(self.args.val_input_size) if self.args.val_input_size else self.config["input_size"]
+
+    def one_batch(self, dataset: Any) -> Any:
+        """All of a small data set in one batch, the same on every rank, as validation sees it."""
+        return create_loader(
+            dataset, input_size=self._validation_size(), batch_size=len(dataset), is_training=False, num_workers=0,
+            interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], persistent_workers=False,
+            **{**self.common, "distributed": False},
+        )  # fmt: skip
 
     def evaluator(self, loader: Any) -> Evaluator:
         args, runtime = self.args, self.runtime

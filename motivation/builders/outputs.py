@@ -25,7 +25,7 @@ from motivation.runs import RESULT_FILE
 _logger = logging.getLogger("train")
 
 
-def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any]) -> None:
+def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any], own_hooks: list[Hook]) -> None:
     """The run's folder, its checkpoints and logs; on the primary rank only."""
     name = args.experiment or "-".join(
         [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(config["input_size"][-1])]
@@ -36,7 +36,7 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
     run.folder = folder
     decreasing = run.ranking == "loss"
-    for learner in run.switcher.learners:
+    for learner in run.switcher.sides:
         place = folder if learner.role is Role.BASE else folder / learner.role.value
         place.mkdir(exist_ok=True)
         run.savers[learner.role] = Saver(place, _contents(run, learner, args), decreasing, args.checkpoint_hist)
@@ -50,7 +50,7 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
         hooks.append(ProgressBar())
     if args.log_wandb:
         hooks += _wandb_hooks(args, name, run)
-    run.hooks = HookList(hooks)
+    run.hooks = HookList([*hooks, *own_hooks])
 
 
 def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict[str, Any]]:
@@ -61,11 +61,12 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
         if learner.role is Role.BASE:
             state[OUR_KEY] = {
                 "format": 1,
-                "models": {one.role.value: model_name(args, one.role) for one in run.switcher.learners},
+                "models": {one.role.value: model_name(args, one.role) for one in run.switcher.sides},
                 "update": update,
-                "switcher": run.switcher.state_dict(),
+                **run.pair.state_dict(with_base=False),
                 "epoch_counts": run.epoch_counts.state_dict(),
-                "condition": {"name": run.condition.name, "state": run.condition.state_dict()},
+                "epochs": [record.state_dict() for record in run.records],
+                "hooks": run.hooks.state_dict(),
                 "plateau": run.clock.plateau_state(),
                 "savers": {role.value: saver.state_dict() for role, saver in run.savers.items()},
                 "running_statistics": run.judge.running_statistics,

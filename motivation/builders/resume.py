@@ -14,6 +14,7 @@ from motivation.builders.runtime import Runtime
 from motivation.checkpoint import OUR_KEY, read_checkpoint
 from motivation.loop import Run
 from motivation.random_states import set_random_states
+from motivation.records import EpochRecord
 
 _logger = logging.getLogger("train")
 
@@ -86,9 +87,12 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
         _warn(runtime, f"{args.resume} is of a plain run: the motivated model starts afresh.")
     for key, statistics in ours["running_statistics"].items():
         role, _, ema = key.partition(":")
-        for learner in switcher.learners:
+        for learner in switcher.sides:
             if learner.role.value == role and (not ema or learner.ema is not None):
                 _load_buffers(unwrap_model(learner.eval_model(ema=bool(ema))), statistics)
+    records = (EpochRecord.from_state(state) for state in ours["epochs"])
+    run.records += [record for record in records if record.epoch < run.start_epoch]
+    run.hooks.load_state_dict(ours["hooks"])
     for role, saver in run.savers.items():
         if role.value in ours["savers"]:
             saver.load_state_dict(ours["savers"][role.value])

@@ -12,6 +12,7 @@ from timm.task import load_task_ema_checkpoint
 from timm.utils import unwrap_model
 
 from motivation.builders import learners as make
+from motivation.builders.conditions import build_condition, build_hooks, plugin_faults
 from motivation.builders.datasets import DataSets, open_datasets
 from motivation.builders.feasible import model_faults
 from motivation.builders.loaders import make_loaders
@@ -20,12 +21,12 @@ from motivation.builders.outputs import add_outputs
 from motivation.builders.resume import restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
 from motivation.checks import StartupError, blaming, option_faults
-from motivation.conditions import Condition, Never, make_condition
 from motivation.cost import forward_flops
-from motivation.hooks import HookList
+from motivation.hooks import Hook, HookList
 from motivation.judge import Judge
 from motivation.learner import Learner, UpdateRule
 from motivation.loop import Clock, Run
+from motivation.pair import MotivatedPair
 from motivation.random_states import forked_random_states
 from motivation.records import Role
 from motivation.switcher import Switcher
@@ -45,8 +46,10 @@ def build_run(args: Namespace, args_text: str) -> Run:
     Raises:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
-    faults = [f"--motivation-plugins: {fault}" for fault in load_plugins(args.motivation_plugins)]
-    faults += option_faults(args)
+    plugins, unloadable = load_plugins(args.motivation_plugins)
+    faults = [f"--motivation-plugins: {fault}" for fault in unloadable] + option_faults(args)
+    if not any(fault.startswith("--motivation-") for fault in faults):
+        faults += plugin_faults(args, plugins)
     if any(fault.startswith(("--device", "--seed")) for fault in faults):
         raise StartupError(faults)  # nothing further can be tried
     with blaming("--device"):
@@ -55,10 +58,11 @@ def build_run(args: Namespace, args_text: str) -> Run:
     datasets = open_datasets(args, faults)
     if faults:
         raise StartupError(faults)
-    return _build(args, args_text, runtime, datasets)
+    return _build(args, args_text, runtime, datasets, build_hooks(args, plugins))
 
 
-def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets) -> Run:
+def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets, own_hooks: list[Hook]) -> Run:
+    condition = build_condition(args)
     with blaming(f"--initial-checkpoint {args.initial_checkpoint}" if args.initial_checkpoint else "--model"):
         base_model = make.make_model(args, Role.BASE)
     if args.num_classes is None:
@@ -72,6 +76,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         data = make_loaders(args, runtime, config, patch_size, datasets)
     make.resolve_lr(args, runtime, data.reference_batch)
     rule = make.make_rule(args, runtime, data.reference_batch)
+    rule.measures_gradients = "gradient_norm" in condition.needs
 
     loss = make.make_loss(args, data.mixes, runtime.device)
     with blaming("distillation options"):
@@ -92,17 +97,17 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
     base = Learner(Role.BASE, task, optimizer, schedule, rule, eval_model)
 
-    condition: Condition = Never()
+    with blaming(f"--motivation-condition {args.motivation_condition}"):
+        condition.start_run(epochs, updates)
     switcher, flops = Switcher(base), None
     if args.motivated_model:
         with forked_random_states(), blaming(f"--motivated-model {args.motivated_model}"):
-            condition = make_condition(args.motivation_condition, args.motivation_k)
             motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
             switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
             _announce_map(switcher, weights_map, args, runtime)
             flops = {
                 learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
-                for learner in switcher.learners
+                for learner in switcher.sides
             }
 
     judge = Judge(
@@ -116,10 +121,10 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         model_dtype=runtime.dtype,
     )
     run = Run(
-        switcher=switcher,
-        condition=condition,
+        pair=MotivatedPair.of(switcher, condition),
         feed=data.feed,
-        clock=Clock([learner.schedule for learner in switcher.learners if learner.schedule is not None], updates),
+        held_out=data.held_out,
+        clock=Clock([learner.schedule for learner in switcher.sides if learner.schedule is not None], updates),
         hooks=HookList(),
         judge=judge,
         savers={},
@@ -131,10 +136,11 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         ranking=ranking,
         device=runtime.device,
         flops=flops,
+        can_be_stopped=bool(own_hooks),
     )
     if runtime.primary:
         with blaming("--output"):
-            add_outputs(run, args, args_text, config)
+            add_outputs(run, args, args_text, config, own_hooks)
     with blaming(f"--resume {args.resume}"):
         restore(run, resumed, args, runtime)
         restore_schedules(run, resumed, args)
@@ -177,7 +183,7 @@ def _make_motivated(
 def _announce_map(switcher: Switcher, weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
     if not runtime.primary:
         return
-    small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in switcher.learners)
+    small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in switcher.sides)
     name = args.motivation_map or map_for(args.model, args.motivated_model).name
     _logger.info(
         f"Weights map {name!r}, placement {args.motivation_placement!r}: {len(weights_map.links)} tensors of "

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from motivation.hooks import Hook, RunView
-from motivation.records import DeferredScalar, EpochRecord, Mean, Role, UpdateRecord
+from motivation.records import DeferredScalar, EpochRecord, Mean, Role, UpdateReport
 
 _logger = logging.getLogger("train")
 
@@ -40,7 +40,7 @@ class ConsoleLog(Hook):
         self._unread: list[tuple[DeferredScalar, int]] = []
         self._since = time.time()
 
-    def update_end(self, record: UpdateRecord) -> None:
+    def update_end(self, record: UpdateReport) -> None:
         self._updates += 1
         self._motivated_updates += record.role is Role.MOTIVATED
         self._unread.append((record.outcome.loss, record.outcome.images))
@@ -51,7 +51,7 @@ class ConsoleLog(Hook):
         if record.update % self._interval == 0 or record.update == self._per_epoch - 1:
             self._line(record)
 
-    def _line(self, record: UpdateRecord) -> None:
+    def _line(self, record: UpdateReport) -> None:
         for loss, images in self._unread:
             self._loss.add(loss.value, images)
         self._unread.clear()
@@ -90,7 +90,7 @@ class ProgressBar(Hook):
         title = f"epoch {epoch + 1}/{self._run.epochs}"
         self._bar = tqdm(total=self._run.updates_per_epoch, desc=title, unit="update", leave=False)
 
-    def update_end(self, record: UpdateRecord) -> None:
+    def update_end(self, record: UpdateReport) -> None:
         self._bar.update()
         if self._run.motivated and self._bar.n % 10 == 0:
             self._bar.set_postfix_str(record.role.value, refresh=False)

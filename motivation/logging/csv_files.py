@@ -8,7 +8,7 @@ from typing import Any
 
 from motivation.cost import average_flops
 from motivation.hooks import Hook, RunView
-from motivation.records import EpochRecord, Role, UpdateRecord
+from motivation.records import EpochRecord, Role, UpdateReport
 
 UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
 
@@ -67,7 +67,7 @@ class UpdatesCsv(Hook):
     def run_start(self, run: RunView) -> None:
         keep_epochs_before(self._path, run.start_epoch)
 
-    def update_end(self, record: UpdateRecord) -> None:
+    def update_end(self, record: UpdateReport) -> None:
         streak = "" if record.streak is None else record.streak
         row = (record.epoch, record.update, record.role.value, record.outcome.loss, streak, repr(record.lr))
         self._unwritten.append(row)
