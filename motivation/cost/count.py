@@ -2,17 +2,22 @@
 
 Convention ``flops``, the one that reproduces the paper's CIFAR figures to every digit: 2 per multiply-add of
 convolutions and linear layers, 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per input element of the final
-average pool, all for one image. Counted by thop, which leaves the matrix products of attention out.
+average pool, all for one image. Counted by thop, which leaves the matrix products of attention out; torch's own counter
+(`torch_flops`) has them, and no norms or activations.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from timm.layers import AdaptiveAvgMaxPool2d
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from motivation.random_states import forked_random_states
 from motivation.records import Counts, Role
@@ -59,6 +64,11 @@ def _rules(model: nn.Module) -> dict[type, Any]:
     return rules
 
 
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy to profile: on the CPU, in float32, in evaluation mode, without gradients."""
+    return copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+
+
 def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
     """FLOPs of one image's forward pass, convention `CONVENTION`.
 
@@ -69,9 +79,43 @@ def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
     from thop import profile
 
     with forked_random_states(), torch.no_grad():
-        twin = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+        twin = _twin(model)
         total, _ = profile(twin, (torch.zeros(1, *input_size),), custom_ops=_rules(twin), verbose=False)
     return float(total)
+
+
+@contextmanager
+def _attention_in_plain_products() -> Iterator[None]:
+    """Attention as matrix products, which the counter knows on every machine.
+
+    Which fused kernel is chosen depends on device, masks and shapes, and the fast path of `torch.nn.MultiheadAttention`
+    in evaluation mode is one operation that the counter takes for nothing.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
+    """FLOPs of one image's forward pass as `torch.utils.flop_counter` counts them; half of it are multiply-adds.
+
+    2 per multiply-add of convolutions, matrix products and attention; nothing for norms, activations and pooling, nor
+    for recurrent layers.
+
+    Args:
+        model: not touched; a copy on the CPU is run.
+        input_size: ``(C, H, W)``.
+    """
+    counter = FlopCounterMode(display=False)
+    with forked_random_states(), torch.no_grad(), _attention_in_plain_products():
+        twin = _twin(model)  # without gradients: the counter's module tracker fails on views of those that want them
+        with counter:
+            twin(torch.zeros(1, *input_size))
+    return counter.get_total_flops()
 
 
 def average_flops(counts: Counts, base: float, motivated: float) -> float:
