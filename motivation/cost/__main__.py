@@ -10,6 +10,7 @@ on one image on the CPU. That takes seconds, and the memory of both models and a
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -75,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = make_parser().parse_known_args(argv)
     args = training_options(rest)
     try:
-        text = predict(own, args)
+        print(predict(own, args), flush=True)
     except StartupError as error:
         for fault in error.faults:
             print(f"error: {one_line(fault)}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    print(text)
+    except BrokenPipeError:  # the reader, such as head, has enough; Python would flush again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
