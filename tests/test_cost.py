@@ -212,6 +212,7 @@ def test_an_epoch_shorter_than_a_streak_is_never_motivated():
     ("images", "batch", "accumulate", "processes", "updates"),
     [
         (100, 10, 1, 1, 10), (109, 10, 1, 1, 10), (100, 10, 3, 1, 4), (100, 10, 1, 3, 3), (9, 10, 1, 1, 0),
+        (19, 10, 1, 2, 1),
         (1_281_167, 256, 1, 8, 625),
     ],
 )  # fmt: skip
