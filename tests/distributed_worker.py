@@ -20,12 +20,13 @@ from motivation.options import parse
 
 class Witness(Hook):
     def __init__(self):
-        self._seen = {"roles": [], "losses": [], "own_losses": []}
+        self._seen = {"roles": [], "losses": [], "own_losses": [], "signals": []}
 
     def update_end(self, record):
         self._seen["roles"].append(record.role.value)
         self._seen["losses"].append(record.loss)
         self._seen["own_losses"].append(record.outcome.own_losses[0][0].value)
+        self._seen["signals"].append({name: signal.value for name, signal in record.signals.items()})
 
 
 def train_one(folder, argv):
@@ -36,7 +37,7 @@ def train_one(folder, argv):
     models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.sides}
     if run.switcher.base.ema is not None:
         models["ema"] = run.switcher.base.ema.module.state_dict()
-    torch.save({**witness._seen, "models": models}, f"{folder}/rank{os.environ['RANK']}.pth")
+    torch.save({**witness._seen, "models": models, "stopped_by": run.stopped_by}, f"{folder}/rank{os.environ['RANK']}.pth")
 
 
 def main():

@@ -46,12 +46,24 @@ ALL_TOGETHER = [
     *MOTIVATED, "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema",
     "--grad-accum-steps", "2", "--opt", "lamb", "-b", "30",
 ]  # fmt: skip
+STOP_HOOK = """
+from motivation.hooks import Hook, register_hook
+
+@register_hook("stop_at_once")
+class StopAtOnce(Hook):
+    def update_end(self, record):
+        self.request_stop("enough")
+"""
 RUNS = {
     "plain": [],
     "motivated": MOTIVATED,
     "all_together": ALL_TOGETHER,
     "not_shared": ["--dist-bn", "", "--no-ddp-bb", "--epochs", "1"],
     "first_part": [*MOTIVATED, "--epochs", "1"],
+    **{
+        name: [*MOTIVATED, "--motivation-condition", name, "--grad-accum-steps", "2", "-b", "30", "--clip-grad", "0.1"]
+        for name in ("ema", "valloss", "slope", "random")
+    },
 }
 
 
@@ -72,15 +84,18 @@ def runs(tmp_path_factory):
     """All runs of two processes, made by one torchrun: starting it takes most of the time."""
     folder = tmp_path_factory.mktemp("distributed")
     resumed = [*MOTIVATED, "--epochs", "3", "--resume", str(folder / "first_part" / "run" / "last.pth.tar")]
-    plan, folders = planned(folder, {**RUNS, "resumed": resumed})
+    (folder / "stop.py").write_text(STOP_HOOK)
+    stopped = [*MOTIVATED, "--epochs", "5", "--motivation-plugins", str(folder / "stop.py")]
+    plan, folders = planned(folder, {**RUNS, "resumed": resumed, "stopped": stopped})
     finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, plan))
     return folders
 
 
 def check_ranks(folder):
-    """Equal weights, buffers and decisions on both ranks, though each saw other losses."""
+    """Equal weights, buffers, signals and decisions on both ranks, though each saw other losses."""
     a, b = (torch.load(folder / f"rank{rank}.pth", weights_only=True) for rank in range(2))
     assert a["roles"] == b["roles"]
+    assert a["signals"] == b["signals"]
     assert a["losses"] == b["losses"]
     assert a["own_losses"] != b["own_losses"]
     for name in a["models"]:
@@ -98,6 +113,22 @@ def test_two_processes_agree_and_end_with_equal_weights(name, runs):
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows] == seen["losses"]
     assert load(folder / "run" / "last.pth.tar")["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "signal"),
+    [("ema", "loss"), ("valloss", "validation_loss"), ("slope", "gradient_norm"), ("random", "loss")],
+)
+def test_every_condition_decides_alike_on_all_ranks(name, signal, runs):
+    seen = check_ranks(runs[name])
+    assert set(seen["roles"]) == {"base", "motivated"}
+    assert all(signal in signals for signals in seen["signals"])
+
+
+def test_a_stop_that_the_first_rank_asks_for_ends_all_ranks(runs):
+    seen = check_ranks(runs["stopped"])
+    assert len(seen["losses"]) == 11  # the whole first epoch of five
+    assert seen["stopped_by"] == "enough"
 
 
 def test_evaluation_leaves_each_ranks_statistics_alone(runs):
