@@ -35,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 2 where there is none to print."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.markdown == args.csv == "-":
-        parser.error("--markdown and --csv: only one of them can be standard output (-)")
+    if args.markdown and args.markdown == args.csv:
+        parser.error(f"--markdown and --csv: both are to be written to {args.csv}; give two different names")
     try:
         _report(args)
-    except (RunError, OSError) as error:
+    except (RunError, OSError, UnicodeDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -88,9 +88,16 @@ def _report(args: Namespace) -> None:
         if file == "-":
             print(form(report, args.best, paper), end="")
         elif file:
-            Path(file).write_text(form(report, args.best, paper), encoding="utf-8")
+            _write(Path(file), form(report, args.best, paper))
     if "-" not in (args.markdown, args.csv):
         print(tables.console(report, args.best, paper), end="")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What follows from the paper's own accuracies and FLOPs, computed with the report's functions (paper, equations 1 to 3)."""
+"""What follows from the paper's own accuracies and FLOPs, by the report's functions (paper, equations 1 to 3)."""
 
 from __future__ import annotations
 

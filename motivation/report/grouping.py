@@ -135,7 +135,7 @@ def repeated(group: Group) -> list[tuple[RunFolder, RunFolder]]:
     first: dict[Any, RunFolder] = {}
     pairs = []
     for run in group.runs:
-        other = first.setdefault((run.seed, run.options.get("fold")), run)
+        other = first.setdefault((run.options.get("seed", 42), run.options.get("fold")), run)
         if other is not run:
             pairs.append((other, run))
     return pairs

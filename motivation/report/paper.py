@@ -277,17 +277,21 @@ def _key(kind: str, base: str, motivated: str | None) -> ModelKey:
 # ---- beside our rows
 
 
+_DATA_SETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    **dict.fromkeys(("imagenet", "imagenet1k", "imagenet1kwds", "imagenet2012", "ilsvrc2012", "ilsvrc"), "ImageNet"),
+}
+"""By the last part of a data set's name or folder, letters and digits."""
+
+
 def known_data_set(name: str) -> str | None:
     """The paper's name of a data set.
 
     >>> known_data_set("torch/cifar10"), known_data_set("hfds/uoft-cs/cifar100"), known_data_set("sklearn/digits")
     ('CIFAR-10', 'CIFAR-100', None)
     """
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    for paper in ("CIFAR-100", "CIFAR-10", "ImageNet"):
-        if paper.lower().replace("-", "") in plain:
-            return paper
-    return None
+    return _DATA_SETS.get(re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2]))
 
 
 def columns_for(table: PaperTable, data_sets: list[str]) -> list[tuple[str, bool]]:

@@ -17,7 +17,7 @@ DEFAULT_CONDITION = "loss"
 """The paper's; any other is shown in the label."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A row of the report.
 
@@ -33,7 +33,7 @@ class Row:
         flops: forward FLOPs of one image, averaged over updates and runs.
         acc_per_flops: percentage points per FLOP against Arch-X-C; None where a row is missing.
         acc_f_ratio: over that of Arch-Y-C.
-        against: base of the comparison in a row of Arch-Y-C.
+        against: the row of Arch-X-C of that comparison.
         notes: numbers of its footnotes, from 1.
     """
 
@@ -86,6 +86,7 @@ def make_report(groups: Sequence[Group], costs: ForwardFlops) -> Report:
         x, y = (_twin_row(group, role, groups, classical, pair[0], report) for role in Role)
         if x is None:
             continue
+        pair[0].against = x
         pair[0].acc_per_flops = acc_per_flops(pair[0].accuracy, pair[0].flops, x.accuracy, x.flops)
         if y is not None:
             of_larger = acc_per_flops(y.accuracy, y.flops, x.accuracy, x.flops)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from motivation.cost import CONVENTION, readable
@@ -89,18 +90,16 @@ def columns(report: Report, best: bool, paper: PaperTable | None) -> list[Column
 def _paper_columns(report: Report, paper: PaperTable) -> list[Column]:
     if not _units(report, paper):
         return []
-    found = []
-    for data_set, ours in columns_for(paper, [row.group.settings["dataset"] for row in report.rows]):
+    kinds = [("accuracy", "%"), ("flops", "FLOPs"), ("acc_per_flops", "ACC/FLOPs and ratio")]
+    return [
+        Column(f"paper, {data_set}", partial(_paper_text, paper, data_set, ours, what), unit)
+        for data_set, ours in columns_for(paper, [row.group.settings["dataset"] for row in report.rows])
+        for what, unit in kinds[: 3 if paper.prints_ratios else 2]
+    ]
 
-        def column(what: str, unit: str, data_set: str = data_set, ours: bool = ours) -> Column:
-            return Column(
-                f"paper, {data_set}", lambda row: paper_cell(paper, row, data_set, ours, what) or MISSING, unit
-            )
 
-        found += [column("accuracy", "%"), column("flops", "FLOPs")]
-        if paper.prints_ratios:
-            found.append(column("acc_per_flops", "ACC/FLOPs and ratio"))
-    return found
+def _paper_text(paper: PaperTable, data_set: str, ours: bool, what: str, row: Row) -> str:
+    return paper_cell(paper, row, data_set, ours, what) or MISSING
 
 
 def _units(report: Report, paper: PaperTable) -> list[str]:
@@ -192,6 +191,7 @@ def comma_separated(report: Report, best: bool = False, paper: PaperTable | None
             f"average_forward_{CONVENTION}": row.flops,
             f"acc_per_flops ({unit.name})": None if row.acc_per_flops is None else row.acc_per_flops * unit.per_flop,
             "acc_f_ratio": row.acc_f_ratio,
+            "against": row.against.label if row.against else None,
         }
         for column in _paper_columns(report, paper) if paper else []:
             text = column.cell(row)
