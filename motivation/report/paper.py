@@ -245,7 +245,7 @@ def flops_number(printed: str) -> float:
     >>> flops_number("82.82M")
     82820000.0
     """
-    return round(float(printed[:-1]) * {"M": 1e6, "G": 1e9}[printed[-1]])
+    return float(round(float(printed[:-1]) * {"M": 1e6, "G": 1e9}[printed[-1]]))
 
 
 def half_unit(printed: str) -> float:

@@ -116,7 +116,8 @@ def _place(row: Row, sizes: dict[Any, float | None]) -> tuple[Any, ...]:
 
     group = row.group
     larger = (size(group.motivated), group.motivated) if group.motivated else (-1.0, "")
-    return group.settings["dataset"], size(group.base), group.base, larger, row.label[:-1], row.label
+    configuration = row.label.replace(f"-{row.kind}", "", 1)  # a pair's two models stand together
+    return group.settings["dataset"], size(group.base), group.base, larger, configuration, row.kind
 
 
 def _names(groups: Sequence[Group]) -> list[str]:

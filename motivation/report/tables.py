@@ -36,7 +36,7 @@ def shown(value: float | None, digits: int = 2) -> str:
     >>> shown(1.005), shown(None)
     ('1.00', '-')
     """
-    return MISSING if value is None else f"{value:.{digits}f}"
+    return MISSING if value is None else f"{value + 0.0:.{digits}f}"  # -0.0 is shown as 0
 
 
 def accuracy(value: float | None, sd: float | None) -> str:
@@ -102,17 +102,22 @@ def _paper_text(paper: PaperTable, data_set: str, ours: bool, what: str, row: Ro
     return paper_cell(paper, row, data_set, ours, what) or MISSING
 
 
-def _units(report: Report, paper: PaperTable) -> list[str]:
-    """The paper's units of accuracy per FLOPs for our rows; none if it has no such rows."""
-    units = (unit_of_paper(row.kind, row.group.base, row.group.motivated, paper) for row in report.rows)
-    return sorted({unit.name for unit in units if unit})
+def _units(report: Report, paper: PaperTable) -> dict[str, list[str]]:
+    """The paper's units of accuracy per FLOPs, and the models of ours that it gives in them."""
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        unit = unit_of_paper(row.kind, row.group.base, row.group.motivated, paper)
+        if unit and row.group.base not in found.setdefault(unit.name, []):
+            found[unit.name].append(row.group.base)
+    return found
 
 
 def remarks(report: Report, best: bool, paper: PaperTable | None) -> list[str]:
     """What stands under the table: units, convention, footnotes."""
     lines = [
-        f"top-1 of the last epoch, mean ± sample standard deviation over n runs. F_avg: forward FLOPs of one image at "
-        f"the training size, averaged over the updates (convention {CONVENTION}: 2 per multiply-add)."
+        "top-1 of the last epoch, mean ± sample standard deviation over n runs",
+        f"F_avg: forward FLOPs of one image at the training size, averaged over the updates (convention {CONVENTION}: "
+        "2 per multiply-add)",
     ]
     if best:
         lines.append("* mean of each run's best epoch, selected on the validation data")
@@ -135,7 +140,7 @@ def paper_remarks(report: Report, paper: PaperTable, foreign: Sequence[str]) -> 
         return [f"paper: {paper.title} has none of these models"]
     lines = [f"paper: {paper.title}, as printed; its FLOPs count as it does, some at other resolutions"]
     if paper.prints_ratios:
-        lines[0] += f"; its ACC/FLOPs in {' and '.join(units)}"
+        lines += [f"paper: ACC/FLOPs in {unit}: {', '.join(models)}" for unit, models in units.items()]
     return lines + [f"paper, {name}: another data set than that of the runs" for name in foreign]
 
 
