@@ -378,6 +378,15 @@ def test_models_that_the_table_has_not_give_a_remark_and_no_columns(make_run, tm
     assert "paper, CIFAR" not in said
 
 
+def test_the_papers_units_are_named_with_the_models_that_have_them(make_run, tmp_path, capsys):
+    make_run("x", SMALL, 60.0)
+    make_run("v", "vit_tiny_patch16_224", 60.0, "vit_small_patch16_224", 50.0)
+    assert main([str(tmp_path), "--paper", "table1"]) == 0
+    said = capsys.readouterr().out
+    assert f"paper: ACC/FLOPs in 10^-2 % per MFLOP: {SMALL}\n" in said
+    assert "paper: ACC/FLOPs in 10^-2 % per GFLOP: vit_tiny_patch16_224\n" in said
+
+
 def test_table5_shows_both_models_and_no_ratios(make_run, report):
     make_run("m", "efficientnet_b0", 60.0, "efficientnet_b1.ra_in1k", 70.0, dataset="torch/cifar100")
     row = report("--paper", "table5")[0]["efficientnet_b0-efficientnet_b1.ra_in1k-M"]

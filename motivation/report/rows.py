@@ -9,7 +9,7 @@ from typing import Any
 
 from motivation.records import Role
 from motivation.report.costs import ForwardFlops, run_average_flops, run_share
-from motivation.report.grouping import Group, classical_twin, differing, frozen, model_options
+from motivation.report.grouping import Group, Settings, classical_twin, differing, model_options
 from motivation.report.metrics import acc_f_ratio, acc_per_flops, mean, sample_sd
 from motivation.runs import RunFolder
 
@@ -75,49 +75,48 @@ def last_and_best(run: RunFolder, motivated: bool = False) -> tuple[float | None
 def make_report(groups: Sequence[Group], costs: ForwardFlops) -> Report:
     """All rows of these groups, in the paper's order: a model's classical row, then its pairs, by growing FLOPs."""
     report = Report([], [])
-    named = dict(zip(map(id, groups), _names(groups), strict=True))
-    classical = {id(group): _classical_row(group, named[id(group)], costs) for group in groups if not group.motivated}
+    names = _names(groups)
+    classical = {
+        id(group): _classical_row(group, name, costs)
+        for group, name in zip(groups, names, strict=True)
+        if group.motivated is None
+    }
     compared: dict[int, list[Row]] = {key: [] for key in classical}
-    for group in groups:
+    for group, name in zip(groups, names, strict=True):
         if group.motivated is None:
             continue
-        pair = _pair_rows(group, named[id(group)])
+        pair = _pair_rows(group, name)
         report.rows += pair
         x, y = (_twin_row(group, role, groups, classical, pair[0], report) for role in Role)
-        if x is None:
-            continue
-        pair[0].against = x
-        pair[0].acc_per_flops = acc_per_flops(pair[0].accuracy, pair[0].flops, x.accuracy, x.flops)
-        if y is not None:
-            of_larger = acc_per_flops(y.accuracy, y.flops, x.accuracy, x.flops)
-            pair[0].acc_f_ratio = acc_f_ratio(pair[0].acc_per_flops, of_larger)
-            if x not in compared[id(y.group)]:
-                compared[id(y.group)].append(x)
+        _compare(pair[0], x, y)
+        if x is not None and y is not None and x not in compared[id(y.group)]:
+            compared[id(y.group)].append(x)
     for key, row in classical.items():
         report.rows += _against_each(row, compared[key])
-    sizes = {_model(row.group): costs.of(row.group.settings) for row in report.rows}
-    sizes |= {
-        (g.motivated, frozen(g.settings)): costs.of(model_options(g.settings, Role.MOTIVATED))
-        for g in groups
-        if g.motivated
-    }
-    report.rows.sort(key=lambda row: _place(row, sizes))
+    report.rows.sort(key=lambda row: _place(row, costs))
     return report
 
 
-def _model(group: Group) -> Any:
-    return group.base, frozen(group.settings)
+def _compare(b: Row, x: Row | None, y: Row | None) -> None:
+    """Fill in what Arch-X-Y-B has gained over Arch-X-C, and relative to Arch-Y-C."""
+    if x is None:
+        return
+    b.against = x
+    b.acc_per_flops = acc_per_flops(b.accuracy, b.flops, x.accuracy, x.flops)
+    if y is not None:
+        b.acc_f_ratio = acc_f_ratio(b.acc_per_flops, acc_per_flops(y.accuracy, y.flops, x.accuracy, x.flops))
 
 
-def _place(row: Row, sizes: dict[Any, float | None]) -> tuple[Any, ...]:
-    def size(name: str) -> float:
-        flops = sizes[(name, frozen(row.group.settings))]
+def _place(row: Row, costs: ForwardFlops) -> tuple[Any, ...]:
+    def size(settings: Settings) -> float:
+        flops = costs.of(settings)
         return math.inf if flops is None else flops
 
-    group = row.group
-    larger = (size(group.motivated), group.motivated) if group.motivated else (-1.0, "")
+    group, larger = row.group, (-1.0, "")
+    if group.motivated:
+        larger = (size(model_options(group.settings, Role.MOTIVATED)), group.motivated)
     configuration = row.label.replace(f"-{row.kind}", "", 1)  # a pair's two models stand together
-    return group.settings["dataset"], size(group.base), group.base, larger, configuration, row.kind
+    return group.settings["dataset"], size(group.settings), group.base, larger, configuration, row.kind
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
