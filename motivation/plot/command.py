@@ -17,7 +17,7 @@ from motivation.plot.epochs import epochs_figure
 from motivation.plot.losses import Panel, loss_figure
 from motivation.plot.series import Trajectory, epoch_rows, trajectory
 from motivation.plot.words import loss_name, titles
-from motivation.runs import RunError, RunFolder, read_run
+from motivation.runs import RunError, read_run
 
 DPI = 150
 

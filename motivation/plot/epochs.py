@@ -80,7 +80,7 @@ def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list
         epochs, values = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
         limits = accuracy_limits(values)
         axes.set_ylim(*limits)
-        handles += mark_outside(axes, epochs, values, limits, "epoch")
+        handles += mark_outside(axes, epochs, values, limits, "value")
     return handles
 
 
@@ -139,4 +139,4 @@ def _draw_loss(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list[Lin
     handles = [line for one in drawn for line in _line(axes, *one)]
     axes.set_ylabel("loss (nats)" + (", log scale" if log else ""), fontsize=9)
     epochs = np.concatenate([numbers for numbers, _, _, _ in drawn])
-    return handles + mark_outside(axes, epochs, values, limits, "epoch")
+    return handles + mark_outside(axes, epochs, values, limits, "value")

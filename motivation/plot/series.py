@@ -72,11 +72,12 @@ class Trajectory:
             in_epochs: in epochs since the run's start, so that update u of U in epoch e is e + u/U to e + (u + 1)/U;
                 otherwise in updates of an epoch, and update u is u - 1/2 to u + 1/2.
         """
+        position = self.updates.astype(np.float64)
         if not in_epochs:
-            return self.updates - 0.5, self.updates + 0.5
+            return position - 0.5, position + 0.5
         numbers, lengths = self.epoch_lengths()
         length = lengths[np.searchsorted(numbers, self.epochs)].astype(np.float64)
-        return self.epochs + self.updates / length, self.epochs + (self.updates + 1) / length
+        return self.epochs + position / length, self.epochs + (position + 1) / length
 
 
 def trajectory(run: RunFolder) -> Trajectory:

@@ -1,0 +1,421 @@
+"""`motivation.plot`: the numbers behind the pictures, the figures, and the command. Figures are asked, not pixels."""
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from motivation.plot import main
+from motivation.plot.epochs import epochs_figure
+from motivation.plot.losses import MOST_EXACT, Panel, loss_figure
+from motivation.plot.series import (
+    axis_limits,
+    columns,
+    running_mean,
+    share_per_epoch,
+    stretches,
+    suits_log_scale,
+    trajectory,
+)
+from motivation.plot.words import law, percent, title, titles
+from motivation.runs import RunError, read_run
+
+PAIR = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "motivation_k": 2, "seed": 7}
+PLAIN = {"model": "small", "motivated_model": None, "seed": 7}
+EPOCHS, UPDATES = 3, 6
+ACTIVE = [False, False, False, True, True, False]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """``make_run(name, options, losses, motivated, ...)`` writes a run's files and opens it; None leaves a file out."""
+
+    def make(name="run", options=PAIR, losses=None, motivated=None, evaluated=range(EPOCHS), per_epoch=UPDATES):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "args.yaml").write_text(yaml.safe_dump(options))
+        pair = bool(options.get("motivated_model"))
+        losses = [2.0 - 0.1 * i for i in range(EPOCHS * per_epoch)] if losses is None else losses
+        motivated = (ACTIVE * len(losses) if pair else [False] * len(losses)) if motivated is None else motivated
+        if len(losses):
+            lines = [
+                (i // per_epoch, i % per_epoch, "motivated" if motivated[i] else "base", repr(loss), 0, 0.1)
+                for i, loss in enumerate(losses)
+            ]
+            write(folder / "updates.csv", [("epoch", "update", "active", "loss", "streak", "lr"), *lines])
+        header = ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
+        rows = [[e, 1.0 / (e + 1), 1.5 / (e + 1), 60 + 10 * e, 99, 0.1] for e in evaluated]
+        if pair:
+            header += ["motivated_eval_top1", "base_updates", "motivated_updates", "average_flops"]
+            rows = [[*row, 55 + 10 * row[0], 4, 2, 3e6] for row in rows]
+        if rows:
+            write(folder / "summary.csv", [header, *rows])
+        return read_run(folder)
+
+    return make
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def panel(run, name=None):
+    return Panel(name or title(run), "loss", trajectory(run), bool(run.motivated))
+
+
+def shading(axes):
+    """The shaded stretches of a panel, as pairs of x; None where there is no shading."""
+    found = [artist for artist in axes.collections if artist.get_gid() == "motivated"]
+    if not found:
+        return None
+    boxes = [path.get_extents() for path in found[0].get_paths()]
+    return [(round(box.x0, 9), round(box.x1, 9)) for box in boxes]
+
+
+def legend(axes):
+    return " | ".join(text.get_text() for text in axes.get_legend().get_texts())
+
+
+# numbers
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_stretches_hold_exactly_the_motivated_updates(motivated):
+    found = stretches(motivated).tolist()
+    assert [i for start, stop in found for i in range(start, stop)] == [i for i, on in enumerate(motivated) if on]
+    assert all(start < stop for start, stop in found)
+    assert all(before[1] < after[0] for before, after in pairwise(found)), "neighbours are one stretch"
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40), st.integers(1, 50))
+def test_a_running_mean_is_as_long_as_its_values_and_lies_within_them(values, width):
+    mean = running_mean(values, width)
+    assert len(mean) == len(values)
+    assert np.all(mean >= min(values) - 1e-6)
+    assert np.all(mean <= max(values) + 1e-6)
+
+
+def test_a_running_mean_over_one_update_is_the_loss_itself_and_leaves_out_what_is_not_finite():
+    values = np.array([1.0, np.nan, 3.0, np.inf])
+    np.testing.assert_array_equal(running_mean(values, 1), [1, np.nan, 3, np.nan])
+
+
+def test_a_huge_loss_leaves_the_running_mean_after_it_exact():
+    mean = running_mean([1e25, *[0.5] * 20], 3)
+    np.testing.assert_array_equal(mean[5:], 0.5)
+
+
+@given(st.integers(1, 5000), st.integers(1, 400))
+def test_columns_cover_all_updates_in_order_and_are_not_too_many(length, most):
+    bounds = columns(length, most)
+    assert bounds[0] == 0
+    assert bounds[-1] == length
+    assert np.all(np.diff(bounds) > 0)
+    assert len(bounds) - 1 <= most
+
+
+def test_an_outlier_at_the_first_update_does_not_stretch_the_axis():
+    bottom, top = axis_limits(np.array([500.0, *np.linspace(2.3, 1.8, 30)]))
+    assert 2.3 < top < 3
+    assert bottom < 1.8
+
+
+def test_an_axis_shows_a_steady_fall_whole():
+    losses = 2.3 * np.exp(-np.arange(600) / 100)
+    bottom, top = axis_limits(losses)
+    assert bottom <= losses.min()
+    assert top >= losses.max()
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("losses", [[], [np.nan, np.inf], [1.0], [2.0, 2.0, 2.0], [1e-9, 1e30]])
+def test_limits_are_finite_and_apart_whatever_the_losses(losses, log):
+    bottom, top = axis_limits(np.array(losses), log)
+    assert np.isfinite([bottom, top]).all()
+    assert bottom < top
+
+
+@pytest.mark.parametrize("losses", [[0.0, 0.0], [-1.0, -1.0], [-5.0, 5.0]])
+def test_losses_that_are_not_positive_have_limits_too(losses):
+    bottom, top = axis_limits(np.array(losses))
+    assert bottom < top
+    assert bottom <= min(losses) <= max(losses) <= top
+
+
+def test_a_log_scale_is_for_positive_losses_over_more_than_a_decade():
+    wide, narrow = np.geomspace(2.3, 0.01, 100), np.linspace(2.3, 1.5, 100)
+    assert suits_log_scale(wide)
+    assert not suits_log_scale(narrow)
+    assert not suits_log_scale(np.append(wide, 0.0))
+    assert not suits_log_scale(np.array([np.nan]))
+
+
+def test_a_last_line_that_is_half_written_is_left_out_and_a_damaged_one_inside_is_named(make_run):
+    whole = make_run("whole")
+    half = make_run("half")
+    with open(half.path / "updates.csv", "a") as file:
+        file.write("3,0,ba")
+    assert len(trajectory(half)) == len(trajectory(whole))
+    with open(half.path / "updates.csv", "a") as file:
+        file.write("\n3,1,base,0.5,0,0.1\n")
+    with pytest.raises(RunError, match=f"line {EPOCHS * UPDATES + 2} is no update"):
+        trajectory(read_run(half.path))
+
+
+def test_shares_are_of_every_epoch_but_one_in_progress(make_run):
+    run = make_run(losses=[1.0] * (2 * UPDATES + 4), evaluated=[1])
+    epochs, shares = share_per_epoch(run, trajectory(run))
+    assert epochs.tolist() == [0, 1]
+    assert shares == pytest.approx(2 / 6)
+    epochs, shares = share_per_epoch(run, None)
+    assert epochs.tolist() == [1]
+    assert shares == pytest.approx(2 / 6)
+
+
+def test_the_law_is_that_of_the_streak_and_of_no_other_condition(make_run):
+    run = make_run()
+    assert law(run) == pytest.approx(1 / 6)
+    for name, expected in (("slope", 1 / 6), ("random", None), ("ema", None), ("always", None)):
+        run.options["motivation_condition"] = name
+        assert law(run) == expected
+    assert law(make_run("plain", PLAIN)) is None
+
+
+def test_titles_name_models_condition_and_k_and_tell_like_runs_apart(make_run):
+    one, two, plain = make_run("one"), make_run("two"), make_run("plain", PLAIN)
+    assert title(one) == "small in large, condition loss, k = 2, seed 7"
+    assert titles([one, plain]) == [title(one), "small alone, seed 7"]
+    assert titles([one, two]) == [f"one: {title(one)}", f"two: {title(two)}"]
+
+
+# the picture of the losses
+
+
+def test_shading_of_an_epoch_covers_exactly_its_motivated_updates(make_run):
+    axes = loss_figure([panel(make_run())], epoch=1).axes[0]
+    assert shading(axes) == [(2.5, 4.5)]
+    assert axes.get_xlim() == (-0.5, UPDATES - 0.5)
+    assert "motivated: 2 of 6 updates (33.3 %)" in legend(axes)
+
+
+def test_shading_of_a_run_covers_exactly_its_motivated_updates(make_run):
+    axes = loss_figure([panel(make_run())]).axes[0]
+    assert shading(axes) == [(pytest.approx(e + 3 / 6), pytest.approx(e + 5 / 6)) for e in range(EPOCHS)]
+    assert axes.get_xlim() == (0, EPOCHS)
+    assert f"motivated: 6 of 18 updates ({percent(1 / 3)})" in legend(axes)
+
+
+def test_panels_have_identical_axes(make_run):
+    high = make_run("high", PLAIN, losses=[9.0 - 0.1 * i for i in range(4 * UPDATES)])
+    for epoch in (None, 0, 2):
+        ours, beside = loss_figure([panel(make_run(f"run{epoch}")), panel(high)], epoch).axes
+        assert ours.get_ylim() == beside.get_ylim()
+        assert ours.get_xlim() == beside.get_xlim()
+        assert ours.get_yscale() == beside.get_yscale()
+        assert ours.get_ylim()[1] > (9 if epoch != 2 else 7.8)
+    assert ours.get_legend().get_title().get_text() == "small in large, condition loss, k = 2, seed 7, epoch 2"
+    assert beside.get_legend().get_title().get_text() == "small alone, seed 7, epoch 2"
+    assert shading(beside) is None
+    assert "motivated" not in legend(beside)
+
+
+def test_the_drawn_losses_are_those_of_the_file(make_run):
+    run = make_run(losses=[float(x) for x in np.linspace(1, 2, EPOCHS * UPDATES)])
+    drawn = loss_figure([panel(run)], epoch=1).axes[0].lines[0]
+    np.testing.assert_array_equal(drawn.get_xdata(), np.arange(UPDATES))
+    np.testing.assert_array_equal(drawn.get_ydata(), trajectory(run).losses[UPDATES : 2 * UPDATES])
+
+
+def test_smoothing_is_as_asked_and_said(make_run):
+    run = make_run()
+    axes = loss_figure([panel(run)], smooth=4).axes[0]
+    assert "running mean over 4 updates" in legend(axes)
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), running_mean(trajectory(run).losses, 4))
+    assert "running mean" not in legend(loss_figure([panel(run)], smooth=1).axes[0])
+
+
+def test_losses_that_are_not_finite_or_far_off_are_marked_and_do_not_set_the_axis(make_run):
+    losses = [2.0 - 0.01 * i for i in range(60)]
+    losses[0], losses[20], losses[21] = 900.0, float("nan"), float("inf")
+    axes = loss_figure([panel(make_run(losses=losses, per_epoch=20))]).axes[0]
+    assert axes.get_ylim()[1] < 3
+    assert "1 update above the axis (up to 900)" in legend(axes)
+    assert "2 updates not finite" in legend(axes)
+    marks = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "x"]
+    assert marks == [[pytest.approx(1 + 0.5 / 20), pytest.approx(1 + 1.5 / 20)]]
+
+
+def test_a_run_of_nothing_but_nan_is_drawn(make_run, tmp_path):
+    run = make_run(losses=[float("nan")] * 12)
+    loss_figure([panel(run)]).savefig(tmp_path / "nan.png")
+    assert (tmp_path / "nan.png").stat().st_size > 0
+
+
+def test_a_long_run_is_shaded_by_columns_with_as_many_artists_as_a_short_one(make_run, tmp_path):
+    length = 2 * MOST_EXACT + 100
+    motivated = [i >= MOST_EXACT for i in range(length)]
+    run = make_run(losses=[1.0 + i % 7 for i in range(length)], motivated=motivated, per_epoch=100)
+    figure = loss_figure([panel(run)])
+    axes = figure.axes[0]
+    shares = next(artist for artist in axes.collections if artist.get_gid() == "motivated").get_array().ravel()
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    sizes = np.diff(columns(length, 400))
+    assert (shares * sizes).sum() == pytest.approx(sum(motivated))
+    assert f"motivated: {sum(motivated):,} of {length:,} updates" in legend(axes)
+    assert len(axes.collections) + len(axes.lines) <= 4
+    figure.savefig(tmp_path / "long.png")
+
+
+def test_labels_have_units(make_run):
+    run = make_run()
+    whole = loss_figure([Panel("a", "training loss: cross-entropy (nats)", trajectory(run))]).axes[0]
+    assert whole.get_xlabel() == "epoch (of 6 updates)"
+    assert whole.get_ylabel() == "training loss: cross-entropy (nats)"
+    assert loss_figure([panel(run)], epoch=2).axes[0].get_xlabel() == "update of epoch 2"
+
+
+# the picture of the epochs
+
+
+def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
+    run = make_run()
+    (run.path / "result.json").write_text(json.dumps({"flops": {"base": 2e6, "motivated": 5e6}}))
+    accuracy, share, cost = epochs_figure(run, make_run("beside", PLAIN), trajectory(run)).axes
+    assert "small, base (last 80.00 %) | large, motivated (last 75.00 %) | beside: small alone" in legend(accuracy)
+    assert "1/(k+1)! = 16.7 %" in legend(share)
+    np.testing.assert_allclose(share.lines[0].get_ydata(), 100 / 3)
+    np.testing.assert_allclose(share.lines[1].get_ydata(), 100 / 6)
+    np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)  # (4 * 2M + 2 * 5M) / 6
+    assert "small: 2.00M flops | large: 5.00M flops" in legend(cost)
+    assert [axes.get_ylabel().split("(")[1] for axes in (accuracy, share, cost)] == ["%)", "%)", "Mflops)"]
+
+
+def test_a_run_in_progress_has_its_cost_without_the_models_lines(make_run):
+    cost = epochs_figure(make_run()).axes[2]
+    np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)
+    assert legend(cost) == "F_avg, the epoch's average"
+
+
+def test_a_condition_without_a_law_has_no_line_of_it(make_run):
+    run = make_run(options={**PAIR, "motivation_condition": "random"})
+    share = epochs_figure(run).axes[1]
+    assert len(share.lines) == 1
+    assert "k = " not in epochs_figure(run).axes[0].get_legend().get_title().get_text()
+
+
+def test_epochs_without_evaluation_are_gaps_with_a_mark_on_each_that_has_one(make_run):
+    run = make_run(losses=[1.0] * (80 * UPDATES), evaluated=range(4, 80, 5))
+    accuracy, share, _ = epochs_figure(run, path=trajectory(run)).axes
+    assert accuracy.lines[0].get_xdata().tolist() == list(range(4, 80, 5))
+    assert accuracy.lines[0].get_markersize() > 0
+    assert len(share.lines[0].get_xdata()) == 80
+
+
+def test_missing_and_nan_accuracies_are_left_out(make_run):
+    run = make_run()
+    run.epochs[0]["motivated_eval_top1"] = None
+    run.epochs[1]["motivated_eval_top1"] = float("nan")
+    motivated = epochs_figure(run).axes[0].lines[1]
+    assert motivated.get_xdata().tolist() == [2]
+
+
+def test_a_plain_run_has_accuracy_and_loss_only(make_run):
+    accuracy, loss = epochs_figure(make_run(options=PLAIN)).axes
+    assert legend(accuracy) == "small alone (last 80.00 %)"
+    assert legend(loss) == "training | validation"
+    assert "nats" in loss.get_ylabel()
+
+
+# the command
+
+
+def said(capsys):
+    out, err = capsys.readouterr()
+    return out.split(), err
+
+
+def test_the_command_writes_both_pictures_into_the_run_and_prints_their_paths(make_run, capsys):
+    run = make_run()
+    assert main([str(run.path)]) == 0
+    paths, err = said(capsys)
+    assert paths == [str(run.path / "loss.png"), str(run.path / "epochs.png")]
+    assert err == ""
+    assert all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in paths)
+
+
+def test_the_command_makes_the_output_folder_and_leaves_the_run_alone(make_run, tmp_path, capsys):
+    run, beside = make_run(), make_run("beside", PLAIN)
+    before = sorted(run.path.iterdir())
+    there = tmp_path / "new" / "folder"
+    assert main([str(run.path), "--beside", str(beside.path), "--epoch", "-1", "--output", str(there)]) == 0
+    assert said(capsys)[0] == [str(there / "loss.png"), str(there / "epochs.png")]
+    assert sorted(run.path.iterdir()) == before
+
+
+def test_a_run_of_timm_gets_its_epochs_and_a_note(make_run, capsys):
+    run = make_run(options=PLAIN, losses=[])
+    assert main([str(run.path)]) == 0
+    paths, err = said(capsys)
+    assert paths == [str(run.path / "epochs.png")]
+    assert err == f"note: {run.path} has no updates.csv, so there is no loss.png\n"
+
+
+def test_a_run_in_its_first_epoch_gets_its_losses_and_a_note(make_run, capsys):
+    run = make_run(losses=[1.0, 0.9, 0.8], evaluated=[])
+    assert main([str(run.path)]) == 0
+    paths, err = said(capsys)
+    assert paths == [str(run.path / "loss.png")]
+    assert "no epoch in summary.csv yet" in err
+
+
+def fails(capsys, *argv):
+    """The one line on stderr of a command that ends with code 2."""
+    assert main([str(word) for word in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_what_cannot_be_drawn_is_one_line(make_run, tmp_path, capsys):
+    run, timm, empty = make_run(), make_run("timm", PLAIN, losses=[]), make_run("empty", losses=[], evaluated=[])
+    assert "there is no folder" in fails(capsys, tmp_path / "nowhere")
+    assert "no args.yaml" in fails(capsys, tmp_path)
+    assert "there is no folder" in fails(capsys, run.path, "--beside", tmp_path / "nowhere")
+    assert "has no updates.csv" in fails(capsys, timm.path, "--epoch", 0)
+    assert "has no updates.csv" in fails(capsys, empty.path)
+    assert "--smooth: at least 1, not 0" in fails(capsys, run.path, "--smooth", 0)
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "choose a folder with --output" in fails(capsys, run.path, "--output", file)
+    (run.path / "summary.csv").write_text("time\n3\n")
+    assert "line 2 names no epoch" in fails(capsys, run.path)
+    (run.path / "updates.csv").write_bytes(b"epoch,update\n\xff\xfe\n")
+    assert "damaged" in fails(capsys, run.path)
+
+
+@pytest.mark.parametrize("epoch", [3, -4, 100])
+def test_an_epoch_out_of_range_names_the_range(epoch, make_run, capsys):
+    assert "epochs 0 to 2" in fails(capsys, make_run().path, "--epoch", epoch)
+
+
+def test_an_epoch_that_the_run_beside_lacks_is_refused(make_run, capsys):
+    short = make_run("short", PLAIN, losses=[1.0] * UPDATES, evaluated=[0])
+    line = fails(capsys, make_run().path, "--epoch", "-1", "--beside", short.path)
+    assert f"is epoch 2, but {short.path} has epochs 0 to 0" in line
+
+
+def test_an_unknown_flag_ends_with_code_2_and_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--epochs", "3"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
