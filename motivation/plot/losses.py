@@ -23,7 +23,7 @@ from motivation.plot.series import (
     stretches,
     suits_log_scale,
 )
-from motivation.plot.style import BASE, FAINT, GRID, MOTIVATED, SHADE, legend_above, mark_outside
+from motivation.plot.style import BASE, BOUNDARY, FAINT, GRID, MOTIVATED, SHADE, legend_above, mark_outside
 from motivation.plot.words import percent, updates
 
 _SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", SHADE])
@@ -165,9 +165,9 @@ def _label_x(all_axes: Sequence[Axes], panels: Sequence[Panel], in_epochs: bool,
         return
     lengths = {int(n) for panel in panels for n in panel.path.epoch_lengths()[1]}
     lowest.set_xlabel("epoch" + (f" (of {updates(lengths.pop())})" if len(lengths) == 1 else ""))
-    begun = lowest.get_xlim()
+    begin, end = lowest.get_xlim()
     for axes in all_axes:
-        if begun[1] - begun[0] <= _MOST_BOUNDARIES:
+        if end - begin <= _MOST_BOUNDARIES:
             axes.xaxis.set_minor_locator(MultipleLocator(1))
-            axes.grid(axis="x", which="minor", color=GRID, linewidth=0.6)
-        axes.grid(axis="x", color=GRID, linewidth=0.6)
+        # dotted: in greyscale a full line looks like the shading of one update
+        axes.grid(axis="x", which="both", color=BOUNDARY, linewidth=0.7, linestyle=":")
