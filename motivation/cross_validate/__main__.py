@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         again = shlex.join(["python", "-m", "motivation.cross_validate", *words])
         return cross_validate(plan, resources, args.metric, again)
-    except PlanError as error:
+    except (PlanError, OSError) as error:  # the latter: a full disk, no more processes
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:

@@ -47,11 +47,11 @@ def _draw_metric(axes: Any, rows: Sequence[Row], alone: Sequence[Row], chosen: i
     for row in alone:
         found = row.of(lambda one: one.base[metric])
         axes.axhspan(found.mean - found.error, found.mean + found.error, color=_ALONE, alpha=0.2, linewidth=0)
-        axes.axhline(found.mean, color=_ALONE, linestyle="--", linewidth=1.2, label="base alone, mean and error")
+        axes.axhline(found.mean, color=_ALONE, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
     for place, row in enumerate(rows):
         points = [one.base[metric] for one in row.figures]
         offsets = [0.12 + 0.16 * index / max(1, len(points) - 1) for index in range(len(points))]
-        label = "single folds" if place == 0 else None
+        label = "single runs" if place == 0 else None
         axes.plot([place + x for x in offsets], points, ".", color=_BASE, alpha=0.35, markersize=6, label=label)
     spreads = [row.of(lambda one: one.base[metric]) for row in rows]
     axes.errorbar(

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -279,9 +280,5 @@ class Runner:
 
 
 def _signal_group(job: Job, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # the latter is macOS's word for a group that has ended
         os.killpg(job.process.pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:  # macOS, for a group of zombies
-        pass
