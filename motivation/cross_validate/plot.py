@@ -34,7 +34,7 @@ def draw(figures: Sequence[Figures], chosen: int, metric: str, title: str, file:
     _draw_metric(left, with_k, [row for row in rows if row.k is None], chosen, metric)
     _draw_share(right, with_k)
     for axes in (left, right):
-        axes.set_xlabel("k: updates in a row that the loss must have fallen")
+        axes.set_xlabel("k, length of the streak")
         axes.set_xticks(range(len(with_k)), [str(row.k) for row in with_k])
         axes.set_xlim(-0.6, len(with_k) - 0.4)
         axes.spines[["top", "right"]].set_visible(False)
@@ -76,5 +76,8 @@ def _draw_share(axes: Any, rows: Sequence[Row]) -> None:
     if None not in laws:
         axes.plot(range(len(rows)), laws, "_", color=_LAW, markersize=22, markeredgewidth=2, label="expected, 1/(k+1)!")
     axes.set_ylabel("share of motivated updates")
-    axes.set_ylim(bottom=0)
+    if min(found.mean for found in spreads) > 0:
+        axes.set_yscale("log", nonpositive="clip")  # the law falls faster than any power
+    else:
+        axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
