@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,8 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--sync-bn: not with --torchscript"
     if args.sched == "plateau" and args.sched_on_updates:
         yield "--sched plateau: follows the validation metric, so not with --sched-on-updates"
+    if args.log_tensorboard and importlib.util.find_spec("tensorboard") is None:
+        yield "--log-tensorboard: needs the package tensorboard: pip install tensorboard"
     if args.wandb_resume_id and not args.resume:
         yield "--wandb-resume-id: needs --resume"
     if args.aug_repeats and _world_size() == 1:

@@ -118,6 +118,11 @@ def arguments_of(cls: type) -> list[str]:
     return [] if constructor is object.__init__ else list(inspect.signature(constructor).parameters)[1:]
 
 
+def takes(name: str, argument: str) -> bool:
+    """Whether the condition of that name takes that argument; one that is not registered is believed to."""
+    return name not in _conditions or argument in arguments_of(_conditions[name])
+
+
 def condition_class(name: str) -> type[Condition]:
     """The condition of that name.
 
@@ -171,6 +176,16 @@ def expected_share(k: int) -> float:
     0.1667
     """
     return 1.0 / math.factorial(k + 1) if k < 170 else 0.0
+
+
+def has_streak_law(name: str) -> bool:
+    """Whether independent signals give the condition of that name the share 1 / (k + 1)!.
+
+    >>> [name for name in condition_names() if has_streak_law(name)]
+    ['loss', 'slope', 'valloss']
+    """
+    condition: Any = _conditions.get(name)
+    return condition is not None and getattr(condition, "expected_share", None) is Streak.expected_share
 
 
 class Streak(Condition):

@@ -246,6 +246,7 @@ def _add_run_flags(parser: ArgumentParser) -> None:
     g.value("--eval-metric", default="top1", metavar="NAME", help="what ranks checkpoints: top1, top5 or loss")
     g.value("--tta", default=0, type=int, metavar="N", help="consecutive validation images that are views of one")
     g.switch("--use-multi-epochs-loader", help="keep the loader's iterator over epochs")
+    g.switch("--log-tensorboard", help="log to TensorBoard, in the run's folder")
     g.switch("--log-wandb", help="log to Weights & Biases")
     g.value("--wandb-project", metavar="NAME", help="its project")
     g.value("--wandb-tags", default=[], nargs="+", metavar="TAG", help="its tags")

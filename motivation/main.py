@@ -62,5 +62,7 @@ def report(run: Run, args: Namespace) -> None:
         print("\n" + closing_table(run.records, names, run.flops, share))
     if run.folder is not None:
         result = run_result(run.records, names, run.ranking, run.flops, share, run.completed, run.stopped_by)
-        (run.folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
+        scratch = run.folder / f".{RESULT_FILE}.tmp"
+        scratch.write_text(json.dumps(result, indent=2) + "\n")
+        scratch.replace(run.folder / RESULT_FILE)
         print(f"\nFiles of this run: {run.folder}")

@@ -37,7 +37,8 @@ def train_one(folder, argv):
     models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.sides}
     if run.switcher.base.ema is not None:
         models["ema"] = run.switcher.base.ema.module.state_dict()
-    torch.save({**witness._seen, "models": models, "stopped_by": run.stopped_by}, f"{folder}/rank{os.environ['RANK']}.pth")
+    seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by}
+    torch.save(seen, f"{folder}/rank{os.environ['RANK']}.pth")
 
 
 def main():

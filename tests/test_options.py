@@ -13,7 +13,7 @@ OURS = {
     "motivated_drop", "motivated_drop_path", "motivated_drop_block", "motivated_model_kwargs",
     "motivated_initial_checkpoint", "motivated_pretrained", "motivated_eval", "val_input_size", "train_pad",
     "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
-    "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold",
+    "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold", "log_tensorboard",
 }  # fmt: skip
 
 

@@ -1,15 +1,28 @@
-"""Faults that show only when models are looked at; nothing is trained or allocated for it."""
+"""Everything that can be known to be wrong before a run; nothing is trained or allocated for it."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from types import ModuleType
 from typing import Any
 
 from timm import is_model
 
+from motivation.builders.conditions import plugin_faults
 from motivation.builders.learners import meta_model, model_name
 from motivation.builders.maps import model_map
+from motivation.checks import option_faults
 from motivation.records import Role
+from weight_maps.plugins import load_plugins
+
+
+def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[str]]:
+    """Load the plugins; they, and what is wrong with them, with the options, and with condition and hooks."""
+    plugins, unloadable = load_plugins(args.motivation_plugins)
+    faults = [f"--motivation-plugins: {fault}" for fault in unloadable] + option_faults(args)
+    if not any(fault.startswith("--motivation-") for fault in faults):
+        faults += plugin_faults(args, plugins)
+    return plugins, faults
 
 
 def model_faults(args: Namespace) -> list[str]:

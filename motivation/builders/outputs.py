@@ -16,7 +16,8 @@ from motivation.checkpoint import OUR_KEY, Saver, timm_contents
 from motivation.hooks import Hook, HookList
 from motivation.learner import Learner
 from motivation.logging.console import ConsoleLog, ProgressBar, on_terminal
-from motivation.logging.csv_files import SummaryCsv, UpdatesCsv, WandbLog
+from motivation.logging.csv_files import SummaryCsv, UpdatesCsv
+from motivation.logging.trackers import TensorboardLog, WandbLog
 from motivation.loop import Run
 from motivation.random_states import random_states
 from motivation.records import Role
@@ -48,6 +49,8 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
     ]
     if on_terminal():
         hooks.append(ProgressBar())
+    if args.log_tensorboard:
+        hooks.append(TensorboardLog(folder / "tensorboard", run.flops, args.log_interval))
     if args.log_wandb:
         hooks += _wandb_hooks(args, name, run)
     run.hooks = HookList([*hooks, *own_hooks])
@@ -83,7 +86,7 @@ def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:
     except ImportError:
         _logger.warning("--log-wandb: the package wandb is not installed, so nothing is logged to it.")
         return []
-    wandb.init(
+    opened = wandb.init(
         project=args.wandb_project,
         name=name,
         config=vars(args),
@@ -91,4 +94,4 @@ def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:
         resume="must" if args.wandb_resume_id else None,
         id=args.wandb_resume_id or None,
     )
-    return [WandbLog(wandb.log, run.flops)]
+    return [WandbLog(opened, run.flops)]

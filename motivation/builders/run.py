@@ -12,15 +12,15 @@ from timm.task import load_task_ema_checkpoint
 from timm.utils import unwrap_model
 
 from motivation.builders import learners as make
-from motivation.builders.conditions import build_condition, build_hooks, plugin_faults
+from motivation.builders.conditions import build_condition, build_hooks
 from motivation.builders.datasets import DataSets, open_datasets
-from motivation.builders.feasible import model_faults
+from motivation.builders.feasible import model_faults, startup_faults
 from motivation.builders.loaders import make_loaders
 from motivation.builders.maps import task_map
 from motivation.builders.outputs import add_outputs
 from motivation.builders.resume import restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
-from motivation.checks import StartupError, blaming, option_faults
+from motivation.checks import StartupError, blaming
 from motivation.cost import forward_flops
 from motivation.hooks import Hook, HookList
 from motivation.judge import Judge
@@ -31,7 +31,6 @@ from motivation.random_states import forked_random_states
 from motivation.records import Role
 from motivation.switcher import Switcher
 from weight_maps import WeightMap, map_for
-from weight_maps.plugins import load_plugins
 
 _logger = logging.getLogger("train")
 
@@ -46,10 +45,7 @@ def build_run(args: Namespace, args_text: str) -> Run:
     Raises:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
-    plugins, unloadable = load_plugins(args.motivation_plugins)
-    faults = [f"--motivation-plugins: {fault}" for fault in unloadable] + option_faults(args)
-    if not any(fault.startswith("--motivation-") for fault in faults):
-        faults += plugin_faults(args, plugins)
+    plugins, faults = startup_faults(args)
     if any(fault.startswith(("--device", "--seed")) for fault in faults):
         raise StartupError(faults)  # nothing further can be tried
     with blaming("--device"):

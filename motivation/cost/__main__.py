@@ -19,15 +19,14 @@ import torch
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.builders.costs import untrained_models
-from motivation.builders.feasible import model_faults
+from motivation.builders.feasible import model_faults, startup_faults
 from motivation.builders.learners import make_schedule, model_name
-from motivation.checks import StartupError, option_faults
+from motivation.checks import StartupError
 from motivation.cost.predict import Length, ModelCost, as_json, model_cost, prediction, updates_per_epoch
 from motivation.cost.table import model_table, prediction_table
 from motivation.options import OptionParser, parse
 from motivation.options import make_parser as make_training_parser
 from motivation.records import Role
-from weight_maps.plugins import load_plugins
 
 EXIT_BAD_INPUT = 2
 
@@ -37,6 +36,7 @@ READ_HERE = (
     "--motivation-condition:",
     "--motivation-k:",
     "--motivation-map:",
+    "--motivation-plugins:",
     "--naflex-loader: not with --motivated-model",
     "--in-chans:",
     "--sched:",
@@ -106,8 +106,7 @@ def predict(own: Namespace, args: Namespace) -> str:
     Raises:
         StartupError: the options make no run whose cost could be told.
     """
-    faults = [f"--motivation-plugins: {fault}" for fault in load_plugins(args.motivation_plugins)]
-    faults += [fault for fault in option_faults(args) if fault.startswith(READ_HERE)]
+    faults = [fault for fault in startup_faults(args)[1] if fault.startswith(READ_HERE)]
     faults += [*own_faults(own, args), *model_faults(args)]
     if faults:
         raise StartupError(faults)

@@ -12,11 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from motivation.conditions import expected_share
+from motivation.conditions import expected_share, has_streak_law
 from motivation.cost.count import forward_flops, torch_flops
-
-STREAKS = ("loss", "valloss", "slope")
-"""Conditions that wait for a streak in a raw signal, so that the law of the streak is theirs."""
 
 FIXED_SHARES = {"never": 0.0, "random": 0.5, "always": 1.0}
 """Conditions whose share does not depend on k."""
@@ -142,7 +139,7 @@ def prediction(
             updates = share * length.updates if k is None else expected_motivated_updates(k, length)
         return Row(label, k, share, flops, flops / base, flops / motivated, updates, this_run)
 
-    waits = condition in STREAKS
+    waits = has_streak_law(condition)
     rows = []
     for k in sorted({*ks, own_k}) if waits else list(dict.fromkeys(ks)):
         share = expected_share(k)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from motivation.conditions import condition_names, has_streak_law
 from motivation.cost.count import readable
-from motivation.cost.predict import FIXED_SHARES, HARDLY, STREAKS, Length, ModelCost, Row
+from motivation.cost.predict import FIXED_SHARES, HARDLY, Length, ModelCost, Row
 
 CONVENTIONS = """\
 flops        thop with this project's rules: 2 per multiply-add of convolutions and linear layers, 5 per BatchNorm
@@ -60,10 +61,9 @@ def _remarks(rows: Sequence[Row], condition: str, length: Length | None) -> list
     if length:
         size = f"{length.epochs} epochs x {length.updates_per_epoch} = {length.updates:,}"
         remarks.append(f"Of {size} updates; the first k + 1 of an epoch are always the base's.")
-    if condition not in STREAKS and condition not in FIXED_SHARES:
-        remarks.append(
-            f"This run: no law is known for --motivation-condition {condition}; the rows are for {', '.join(STREAKS)}."
-        )
+    if not has_streak_law(condition) and condition not in FIXED_SHARES:
+        lawful = ", ".join(filter(has_streak_law, condition_names()))
+        remarks.append(f"This run: no law is known for --motivation-condition {condition}; the rows are for {lawful}.")
     low = [row for row in rows if row.k is not None and row.share is not None and row.share < HARDLY]
     if low:
         labels = ", ".join(str(row.k) for row in low)

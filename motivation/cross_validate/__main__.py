@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+from motivation.conditions import takes
 from motivation.cross_validate.plan import (
     PER_RUN,
-    WITHOUT_K,
     Plan,
     PlanError,
     RunSpec,
@@ -36,6 +36,7 @@ from motivation.cross_validate.report import headline as headline_of
 from motivation.cross_validate.runner import Resources, Runner, command_line, runs_now, threads_per_run
 from motivation.options import OptionParser, parse
 from motivation.options import make_parser as make_program_parser
+from weight_maps.plugins import load_plugins
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 REPORT = "cross_validation"
@@ -80,7 +81,8 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     if not parsed.motivated_model:
         raise PlanError("there is no k without a larger model: give --motivated-model after --")
     condition = parsed.motivation_condition
-    if condition in WITHOUT_K:
+    load_plugins(parsed.motivation_plugins)  # what is wrong with them is said with all other faults
+    if not takes(condition, "k"):
         raise PlanError(f"--motivation-condition {condition} has no k to choose")
     ks, seeds = sorted(set(args.k)), list(dict.fromkeys(args.seeds or [parsed.seed]))
     for flag, least, number in (
@@ -109,17 +111,14 @@ def _given(arguments: Sequence[str]) -> dict[str, Any]:
 def start_up_faults(plan: Plan, devices: Sequence[str | None]) -> list[str]:
     """What would keep the runs from starting, found without making one: options, models, and data of the first fold."""
     from motivation.builders.datasets import open_datasets
-    from motivation.builders.feasible import model_faults
-    from motivation.checks import option_faults
-    from weight_maps.plugins import load_plugins
+    from motivation.builders.feasible import model_faults, startup_faults
 
     run = plan.runs()[-1]
     faults: list[str] = []
     for device in devices:
         args, _ = parse(run_arguments(plan, run, State.NEW, device))
         args.world_size = 1
-        faults += [f"--motivation-plugins: {fault}" for fault in load_plugins(args.motivation_plugins)]
-        faults += option_faults(args)
+        faults += startup_faults(args)[1]
     faults = list(dict.fromkeys(faults))
     if not faults:
         faults += model_faults(args)

@@ -18,9 +18,6 @@ from motivation.runs import RunError, RunFolder, read_run
 PER_RUN = ("motivation_k", "folds", "fold", "seed", "output", "experiment", "resume")
 """Options that each run is given; the user cannot."""
 
-WITHOUT_K = ("never", "always", "random", "scheduled")
-"""Motivation conditions that look at no streak, so have no k to choose."""
-
 PLAN_FILE = "plan.json"
 LOG_FILE = "log.txt"
 CHECKPOINT = "last.pth.tar"

@@ -119,13 +119,3 @@ class SummaryCsv(Hook):
 
     def epoch_end(self, record: EpochRecord) -> None:
         append_rows(self._path, [summary_row(record, self._flops)])
-
-
-class WandbLog(Hook):
-    """The rows of ``summary.csv`` for Weights & Biases; the run is open already."""
-
-    def __init__(self, log: Any, flops: dict[Role, float] | None = None):
-        self._log, self._flops = log, flops
-
-    def epoch_end(self, record: EpochRecord) -> None:
-        self._log(summary_row(record, self._flops))

@@ -31,7 +31,7 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, finished or in progress")
     parser.add_argument(
-        "--epoch", type=int, metavar="E", help="loss.png of that epoch alone, counted from 0; -1 is the last"
+        "--epoch", type=int, metavar="E", help="that epoch alone, as loss_epochE.png, counted from 0; -1 is the last"
     )
     parser.add_argument("--beside", metavar="RUN2", help="a second run on identical axes, such as the base alone")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default the folder of RUN")
@@ -68,7 +68,7 @@ def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
         epoch = None if args.epoch is None else chosen_epoch(args.epoch, paths)
         names = dict(zip([one.path for one in runs], titles(runs), strict=True))
         panels = [Panel(names[one.path], loss_name(one), paths[one.path], bool(one.motivated)) for one in has_updates]
-        yield "loss.png", loss_figure(panels, epoch, args.smooth)
+        yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(panels, epoch, args.smooth)
     for one in runs:
         if one not in has_updates:
             print(f"note: {one.path} has no updates.csv, so {_without(one is run, 'loss.png')}", file=sys.stderr)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from motivation.conditions import expected_share
+from motivation.conditions import expected_share, has_streak_law, takes
 from motivation.runs import RunFolder
-
-LAWFUL = ("loss", "valloss", "slope")
-"""Conditions whose streak of independent signals gives the share 1/(k+1)!."""
-_WITHOUT_K = ("never", "always", "random", "scheduled")
 
 
 def title(run: RunFolder) -> str:
@@ -15,7 +11,7 @@ def title(run: RunFolder) -> str:
     if not run.motivated:
         return f"{run.base} alone, seed {run.seed}"
     condition = run.options.get("motivation_condition", "loss")
-    k = "" if condition in _WITHOUT_K else f", k = {run.options.get('motivation_k', 2)}"
+    k = f", k = {run.options.get('motivation_k', 2)}" if takes(condition, "k") else ""
     return f"{run.base} in {run.motivated}, condition {condition}{k}, seed {run.seed}"
 
 
@@ -37,7 +33,7 @@ def loss_name(run: RunFolder) -> str:
 
 def law(run: RunFolder) -> float | None:
     """The share to expect if successive signals were independent, where the condition has such a law."""
-    if not run.motivated or run.options.get("motivation_condition", "loss") not in LAWFUL:
+    if not run.motivated or not has_streak_law(run.options.get("motivation_condition", "loss")):
         return None
     return expected_share(int(run.options.get("motivation_k", 2)))
 

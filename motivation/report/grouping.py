@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from motivation.conditions import takes
 from motivation.options import make_parser
 from motivation.records import Role
 from motivation.runs import RunFolder
@@ -35,9 +36,6 @@ READ_BY = {
     "motivation_scheduled_runs": ("scheduled",),
 }
 """Options that only these conditions read."""
-
-WITHOUT_K = ("random", "scheduled", "always", "never")
-"""Conditions that do not read --motivation-k."""
 
 ALSO_IN_PLAIN_RUNS = ("motivation_bn_recalibrate",)
 
@@ -100,7 +98,7 @@ def _counts(name: str, value: Any, condition: str | None) -> bool:
         return False  # a flag of another version of timm, not set
     if not name.startswith(("motivated_", "motivation_")) or name in ALSO_IN_PLAIN_RUNS:
         return True
-    if condition is None or (name == "motivation_k" and condition in WITHOUT_K):
+    if condition is None or (name == "motivation_k" and not takes(condition, "k")):
         return False
     return name not in READ_BY or condition in READ_BY[name]
 
