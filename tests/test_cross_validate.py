@@ -57,8 +57,7 @@ options["motivation_k"] = int(words.get("--motivation-k", 2))
 options["motivation_condition"] = words.get("--motivation-condition", "loss")
 (folder / "args.yaml").write_text(json.dumps(options))
 result = {"completed": True, "share": 0.1, "expected_share": 0.1, "average_flops": 11.0, "flops": {"base": 10.0}}
-if not ("--resume" in words and exists("nothing_left")):
-    result["last"] = {"base": {"top1": 90.0, "loss": 0.5}, "motivated": None}
+result["last"] = {"base": {"top1": 90.0, "loss": 0.5}, "motivated": None}
 (folder / "result.json").write_text(json.dumps(result))
 """
 
@@ -146,7 +145,6 @@ def test_the_baseline_is_the_condition_never(plan):
         ({**DONE, "completed": False}, True, State.RESUME),
         ('{"completed": tr', True, State.RESUME),
         (None, False, State.NEW),
-        ({"completed": True}, True, State.NEW),  # resumed after its last epoch: no figures in it
     ],
 )
 def test_the_state_of_a_run_is_read_from_its_folder(plan, result, checkpoint, state):
@@ -219,15 +217,6 @@ def test_a_begun_run_is_resumed_and_its_log_goes_on(plan):
     resumed = [words for words in started(plan) if "--resume" in words]
     assert [words[words.index("--resume") + 1] for words in resumed] == [str(folder / "last.pth.tar")]
     assert (folder / "log.txt").read_text() == "before\na line of the log\n"
-
-
-def test_a_resumed_run_with_nothing_left_to_measure_is_made_anew(plan):
-    a_folder(plan, FIRST, checkpoint=True)
-    (plan.folder / f"nothing_left-{FIRST.name}").touch()
-    runner, _ = make_all(plan)
-    assert not runner.failed
-    assert ["--resume" in words for words in started(plan) if FIRST.name in words] == [True, False]
-    assert run_state(plan, FIRST) is State.DONE
 
 
 def test_a_failing_run_is_shown_and_the_others_go_on(plan):

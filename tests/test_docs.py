@@ -10,8 +10,11 @@ import pytest
 
 import motivation
 import weight_maps
-from motivation import map_coverage
+from motivation import map_coverage, plot
+from motivation.cost.__main__ import make_parser as cost_parser
+from motivation.cross_validate.__main__ import make_parser as cross_validate_parser
 from motivation.options import make_parser
+from motivation.report.__main__ import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +34,9 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    parsers = (make_parser(), weight_maps_command.make_parser(), map_coverage.make_parser())
+    commands = (weight_maps_command, map_coverage, plot)
+    parsers = [command.make_parser() for command in commands]
+    parsers += [make_parser(), cost_parser(), cross_validate_parser(), report_parser()]
     known = {
         flag for parser in parsers for action in parser._actions for flag in action.option_strings
     } | OTHER_PROGRAMS

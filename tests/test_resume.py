@@ -164,3 +164,16 @@ def test_another_place_for_the_blocks_is_refused_on_resume(train, capsys):
     train(*flags, "--motivation-map", "slices", name="other", code=2)
     assert "it was trained with no --motivation-map, this run has slices" in capsys.readouterr().err
     train(*flags, name="same")
+
+
+def test_a_run_resumed_after_its_last_epoch_has_its_result_again(train):
+    folder = train(*MOTIVATED)
+    result = (folder / "result.json").read_bytes()
+    (folder / "result.json").unlink()
+    train(*MOTIVATED, "--resume", folder / "last.pth.tar")
+    assert (folder / "result.json").read_bytes() == result
+
+
+def test_the_result_of_a_resumed_run_is_that_of_all_its_epochs(train):
+    whole, part = part_and_whole(train, *MOTIVATED, "--sched", "none", "--lr", "0.2", epochs=5, half=4)
+    assert (whole / "result.json").read_bytes() == (part / "result.json").read_bytes()

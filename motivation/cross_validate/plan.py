@@ -110,8 +110,8 @@ def run_arguments(plan: Plan, run: RunSpec, state: State, device: str | None = N
 def run_state(plan: Plan, run: RunSpec) -> State:
     """Whether the run is done, can go on, or is to be started.
 
-    A run that was killed while it wrote ``args.yaml`` or ``result.json`` (these are not written in one piece, its
-    checkpoints are) goes on from its checkpoint.
+    A run that was killed while it wrote ``args.yaml``, or after its last checkpoint, goes on from its checkpoint, which
+    holds the figures of all epochs.
 
     Raises:
         PlanError: its folder holds a run with other options than the plan's.
@@ -127,10 +127,7 @@ def run_state(plan: Plan, run: RunSpec) -> State:
         result = found.result
     except RunError:
         return unfinished
-    if result and result["completed"]:
-        # Killed after its last checkpoint but before its result, a resumed run has nothing left to measure.
-        return State.DONE if "last" in result else State.NEW
-    return unfinished
+    return State.DONE if result and result["completed"] else unfinished
 
 
 def _refuse_other_options(plan: Plan, run: RunSpec, found: RunFolder) -> None:

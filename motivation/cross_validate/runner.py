@@ -217,9 +217,6 @@ class Runner:
             self._jobs.remove(job)
             elapsed_s = time.monotonic() - job.began
             state = run_state(self.plan, job.run)
-            if code == 0 and state is State.NEW and job.state is State.RESUME:
-                waiting.append(job.run)  # was resumed after its last epoch: see `run_state`
-                continue
             self._finished += 1
             if code == 0 and state is State.DONE:
                 self._elapsed_s.append(elapsed_s)
