@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from argparse import Namespace
 
 from timm.data import resolve_data_config
 from torch import nn
 
-from motivation.builders.learners import make_model
+from motivation.builders.learners import make_model, without_files
 from motivation.random_states import forked_random_states
 from motivation.records import Role
 
@@ -22,9 +21,7 @@ def untrained_models(args: Namespace) -> tuple[dict[Role, nn.Module], tuple[int,
     Raises:
         Exception: whatever a model's constructor raises.
     """
-    blank = copy.copy(args)
-    blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
-    blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
+    blank = without_files(args)
     with forked_random_states():
         models = {Role.BASE: make_model(blank, Role.BASE)}
         if args.motivated_model:

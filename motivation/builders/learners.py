@@ -82,11 +82,17 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
     return model
 
 
-def meta_model(args: Namespace, role: Role) -> Any:
-    """The model without weights, which costs neither memory nor random numbers."""
+def without_files(args: Namespace) -> Namespace:
+    """The options of the same models with random weights: nothing is read or fetched for them."""
     blank = copy.copy(args)
     blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
     blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
+    return blank
+
+
+def meta_model(args: Namespace, role: Role) -> Any:
+    """The model without weights, which costs neither memory nor random numbers."""
+    blank = without_files(args)
     blank.head_init_scale = blank.head_init_bias = None
     with forked_random_states():
         try:
