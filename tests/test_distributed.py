@@ -86,7 +86,9 @@ def runs(tmp_path_factory):
     resumed = [*MOTIVATED, "--epochs", "3", "--resume", str(folder / "first_part" / "run" / "last.pth.tar")]
     (folder / "stop.py").write_text(STOP_HOOK)
     stopped = [*MOTIVATED, "--epochs", "5", "--motivation-plugins", str(folder / "stop.py")]
-    plan, folders = planned(folder, {**RUNS, "resumed": resumed, "stopped": stopped})
+    scheduled = [*MOTIVATED, "--motivation-condition", "scheduled", "--epochs", "1"]
+    scheduled += ["--motivation-scheduled-runs", str(folder / "first_part" / "run")]
+    plan, folders = planned(folder, {**RUNS, "resumed": resumed, "stopped": stopped, "scheduled": scheduled})
     finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, plan))
     return folders
 
@@ -117,7 +119,13 @@ def test_two_processes_agree_and_end_with_equal_weights(name, runs):
 
 @pytest.mark.parametrize(
     ("name", "signal"),
-    [("ema", "loss"), ("valloss", "validation_loss"), ("slope", "gradient_norm"), ("random", "loss")],
+    [
+        ("ema", "loss"),
+        ("valloss", "validation_loss"),
+        ("slope", "gradient_norm"),
+        ("random", "loss"),
+        ("scheduled", "loss"),
+    ],
 )
 def test_every_condition_decides_alike_on_all_ranks(name, signal, runs):
     seen = check_ranks(runs[name])
