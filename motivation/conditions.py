@@ -71,7 +71,7 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
     """Decorator: a condition class that ``--motivation-condition name`` chooses.
 
     The class is made with those of ``k`` and ``seed`` that its constructor names, and with what
-    ``--motivation-plugin-kwargs`` says. It need not derive from `Condition`.
+    ``--motivation-plugin-kwargs`` says. It need not derive from `Condition`: what it leaves out is added.
 
     Raises:
         ValueError: the name is taken, ``motivated`` or ``observe`` is missing, or ``needs`` asks for what there is not.
@@ -79,13 +79,17 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
 
     def register(cls: _Class) -> _Class:
         if name in _conditions:
-            raise ValueError(f"a motivation condition {name!r} is registered already")
+            raise ValueError(f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}")
         condition: Any = cls if issubclass(cls, Condition) else type(cls.__name__, (cls, Condition), {})
         if condition.motivated is Condition.motivated:
             raise ValueError(
                 f"the condition {cls.__name__} has no `motivated`, a property that says whether the next update trains "
                 "the motivated model"
             )
+        if callable(condition.motivated):
+            raise ValueError(f"`motivated` of the condition {cls.__name__} is a method: put @property above it")
+        if isinstance(condition.needs, str):
+            condition.needs = (condition.needs,)
         if cls is not condition and condition.observe is Condition.observe:
             raise ValueError(f"the condition {cls.__name__} has no method `observe(record)`")
         unknown = [need for need in condition.needs if need not in SIGNALS]
@@ -93,7 +97,7 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
             raise ValueError(f"the condition {cls.__name__} needs {unknown[0]!r}; there are {', '.join(SIGNALS)}")
         condition.name = name
         _conditions[name] = condition
-        return cls
+        return condition
 
     return register
 
@@ -309,6 +313,8 @@ class _Drawn(Condition):
 
     @property
     def motivated(self) -> bool:
+        if self._epoch < 0:
+            raise ValueError(f"the condition {self.name!r} draws for a whole epoch: start_epoch comes first")
         return self._next in self._chosen
 
     def start_epoch(self, epoch: int, updates: int | None) -> None:

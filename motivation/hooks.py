@@ -159,7 +159,7 @@ def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
 
     def register(cls: _HookClass) -> _HookClass:
         if name in _hooks:
-            raise ValueError(f"a hook {name!r} is registered already")
+            raise ValueError(f"a hook {name!r} is registered already, by {_hooks[name].__module__}")
         if not (isinstance(cls, type) and issubclass(cls, Hook)):
             raise ValueError(f"the hook {name!r} is not a class derived from motivation.hooks.Hook")
         if reason := unknown_event(cls):

@@ -53,10 +53,13 @@ def inner_optimizer(optimizer: Optimizer) -> Optimizer:
 
 
 def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Everything but state, groups and hooks; generators are copied, so that a probe draws nothing from them."""
+    """Everything but state, groups and hooks; generators are copied, so that a probe draws nothing from them.
+
+    A method that was replaced on the object (torch's schedulers wrap ``step`` so) would go on stepping that object.
+    """
     attributes: dict[str, Any] = {}
     for name, value in vars(optimizer).items():
-        if name in ("state", "param_groups", "_base_optimizer"):
+        if name in ("state", "param_groups", "_base_optimizer") or callable(getattr(type(optimizer), name, None)):
             continue
         if name.endswith("_hooks"):
             attributes[name] = OrderedDict()

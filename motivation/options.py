@@ -60,7 +60,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
     try:
         args = parser.parse_args(argv)
     except ValueError:  # timm's action unpacks the words without looking at them
-        parser.error("--model-kwargs, --motivated-model-kwargs and --opt-kwargs take words of the form name=value")
+        flags = ", ".join(action.option_strings[0] for action in parser._actions if isinstance(action, ParseKwargs))
+        parser.error(f"words of the form name=value are taken by {flags}")
     del args.config
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
 

@@ -84,7 +84,7 @@ class MotivatedPair(Generic[S]):
         If the condition has changed its mind since the last update, the shared weights and the optimizer's state are
         handed over now.
         """
-        if self.condition.motivated != self.switcher.is_motivated:
+        if bool(self.condition.motivated) != self.switcher.is_motivated:
             self.switcher.switch()
         return self.switcher.active
 

@@ -76,6 +76,7 @@ def _place(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).name == Path(name).name]
+    file = Path(name).name if name.endswith(".py") else name.rpartition(".")[2] + ".py"
+    own = [frame for frame in frames if Path(frame.filename).name == file]
     last = (own or frames)[-1]
     return f"{last.filename}:{last.lineno}"

@@ -159,8 +159,12 @@ class _LoaderMaker:
         return _undisturbed(loader), mixup
 
     def recalibration(self, dataset: Any) -> Any:
-        """Training images without mixing and erasing."""
+        """Training images without mixing and erasing.
+
+        Its workers end with each pass: ones that stayed would draw more often in a motivated run than in a plain one.
+        """
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
+        options["persistent_workers"] = False
         loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
         self._customise(loader)
         return _undisturbed(loader)
