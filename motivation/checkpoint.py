@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -126,7 +127,7 @@ class Saver:
         name = f"checkpoint-{epoch}{_EXTENSION}"
         kept = self._ranked((name, metric), [entry for entry in self._kept if entry[0] != name])
         self._kept, dropped = kept[: self.history], kept[self.history :]
-        is_best = metric is not None and (self.best_metric is None or self._better(metric, self.best_metric))
+        is_best = metric is not None and self._better(metric, self.best_metric)
         if is_best:
             self.best_metric, self.best_epoch = metric, epoch
 
@@ -152,14 +153,18 @@ class Saver:
         while len(self._recoveries) > 2:
             self._recoveries.pop(0).unlink(missing_ok=True)
 
-    def _better(self, metric: float, than: float) -> bool:
+    def _better(self, metric: float, than: float | None) -> bool:
+        """Anything is better than nothing, and than a metric that is not a number."""
+        if than is None or math.isnan(than):
+            return than is None or not math.isnan(metric)
         return metric < than if self.decreasing else metric > than
 
     def _ranked(self, new: _Entry, kept: list[_Entry]) -> list[_Entry]:
         """Best first, ties in order of age; those without a metric behind them, newest first."""
         ranked = [entry for entry in [*kept, new] if entry[1] is not None]
         unranked = [entry for entry in [new, *kept] if entry[1] is None]
-        return sorted(ranked, key=lambda e: e[1] or 0.0, reverse=not self.decreasing) + unranked
+        sign = 1.0 if self.decreasing else -1.0
+        return sorted(ranked, key=lambda e: math.inf if math.isnan(e[1] or 0.0) else sign * (e[1] or 0.0)) + unranked
 
     def state_dict(self) -> dict[str, Any]:
         """Best metric and history."""

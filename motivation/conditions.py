@@ -37,6 +37,10 @@ class Condition:
         """Share of motivated updates to expect of a run, if there is a law for it."""
         return None
 
+    def expected_updates(self, epochs: int, updates: int) -> float | None:
+        """How many updates to expect motivated in that many epochs of ``updates`` updates, if there is a law for it."""
+        return None if self.expected_share is None else self.expected_share * epochs * updates
+
     def start_run(self, epochs: int, updates: int) -> None:
         """A run of that many epochs, each of ``updates`` updates, is about to begin.
 
@@ -79,7 +83,9 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
 
     def register(cls: _Class) -> _Class:
         if name in _conditions:
-            raise ValueError(f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}")
+            raise ValueError(
+                f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}"
+            )
         condition: Any = cls if issubclass(cls, Condition) else type(cls.__name__, (cls, Condition), {})
         if condition.motivated is Condition.motivated:
             raise ValueError(
@@ -100,6 +106,11 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
         return condition
 
     return register
+
+
+def is_registered(cls: type) -> bool:
+    """Whether a class, or one derived from it, has a name."""
+    return any(issubclass(condition, cls) for condition in _conditions.values())
 
 
 def condition_names() -> list[str]:
@@ -158,8 +169,10 @@ def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Cond
     common = {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
     try:
         return _conditions[name](**common, **options)
-    except TypeError as error:
-        raise ValueError(f"the condition {name!r} cannot be made: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a user's class may raise anything
+        raise ValueError(f"the condition {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def next_streak(streak: int, previous: float | None, signal: float) -> int:
@@ -219,6 +232,10 @@ class Streak(Condition):
     @property
     def expected_share(self) -> float | None:
         return expected_share(self.k)
+
+    def expected_updates(self, epochs: int, updates: int) -> float | None:
+        # the first k + 1 of an epoch have no streak of k decreases behind them
+        return None if self.expected_share is None else self.expected_share * epochs * max(0, updates - self.k - 1)
 
     def start_epoch(self, epoch: int, updates: int | None) -> None:
         self.streak, self._previous = 0, None

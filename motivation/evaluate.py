@@ -15,6 +15,7 @@ import torch.distributed as dist
 from timm.utils import accuracy, unwrap_model
 from torch import Tensor, nn
 
+from motivation.batchnorm import batchnorms, in_evaluation_mode, on_batch_statistics, running_statistics
 from motivation.learner import Learner
 from motivation.random_states import forked_random_states
 from motivation.records import DeferredScalar, Mean, Metrics
@@ -101,26 +102,6 @@ class Evaluator:
         )
 
 
-def running_statistics(model: nn.Module) -> list[str]:
-    """Names of the buffers in which normalisation layers gather statistics."""
-    return [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        if getattr(module, "running_mean", None) is not None
-        for name in ("running_mean", "running_var", "num_batches_tracked")
-        if getattr(module, name, None) is not None
-    ]
-
-
-def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """The BatchNorm layers that keep running statistics."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
-    ]
-
-
 @dataclass
 class HeldOut:
     """The loss on one batch that is not trained on (paper, section 4.4.2: the condition valloss).
@@ -145,7 +126,7 @@ class HeldOut:
     def loss(self, learner: Learner) -> DeferredScalar:
         """Of this learner's model, without its compile and DDP wrappers."""
         model = unwrap_model(learner.eval_model())
-        with forked_random_states(), _on_batch_statistics(model), self.autocast():
+        with forked_random_states(), on_batch_statistics(model), self.autocast():
             output = model(self.images)
             output = output[0] if isinstance(output, (tuple, list)) else output
             loss = nn.functional.cross_entropy(output.float(), self.targets)
@@ -153,23 +134,6 @@ class HeldOut:
             dist.all_reduce(loss)
             loss /= self.world_size
         return DeferredScalar(loss)
-
-
-@contextmanager
-def _on_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, but BatchNorm sees the batch; nothing is left changed."""
-    training = {module: module.training for module in model.modules()}
-    tracking = {layer: layer.track_running_stats for layer in batchnorms(model)}
-    model.eval()
-    for layer in tracking:
-        layer.training, layer.track_running_stats = True, False  # torch: normalise by the batch, update nothing
-    try:
-        yield
-    finally:
-        for layer, track in tracking.items():
-            layer.track_running_stats = track
-        for module, mode in training.items():
-            module.training = mode
 
 
 @dataclass
@@ -198,28 +162,20 @@ class Recalibration:
         those of the function that is evaluated.
         """
         layers = batchnorms(model)
-        momenta = [layer.momentum for layer in layers]
         buffers = dict(model.named_buffers())
         statistics = {name: buffers[name] for name in running_statistics(model)}
         kept = {name: value.clone() for name, value in statistics.items()}
-        training = {module: module.training for module in model.modules()}
-        model.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # torch: a cumulative average
-            layer.train()
-        self._observe(model, layers)
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.eval()
         try:
-            yield kept
+            with on_batch_statistics(model, update=True):
+                for layer in layers:
+                    layer.reset_running_stats()
+                self._observe(model, layers)
+            with in_evaluation_mode(model):
+                yield kept
         finally:
             with torch.no_grad():
                 for name, value in kept.items():
                     statistics[name].copy_(value)
-            for module, mode in training.items():
-                module.training = mode
 
     @torch.no_grad()
     def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:

@@ -15,6 +15,7 @@ hook may ask the run to stop (`Hook.request_stop`), and may remember something o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -126,8 +127,9 @@ class HookList(Hook):
                 self.request_stop(hook.stop_reason)
 
     def run_end(self) -> None:
-        for hook in self.hooks:
-            hook.run_end()
+        with ExitStack() as all_of_them:  # also when one fails
+            for hook in reversed(self.hooks):
+                all_of_them.callback(hook.run_end)
 
     def state_dict(self) -> dict[str, Any]:
         return {name_of(hook): state for hook in self.hooks if (state := hook.state_dict())}
@@ -168,6 +170,11 @@ def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
         return cls
 
     return register
+
+
+def is_registered(cls: type) -> bool:
+    """Whether a class, or one derived from it, has a name."""
+    return any(issubclass(hook, cls) for hook in _hooks.values())
 
 
 def hooks_of(plugins: Iterable[ModuleType]) -> list[type[Hook]]:

@@ -120,7 +120,7 @@ class Learner(Side):
                     loss = own if single else DeferredScalar(self._over_ranks(share_sum))
                 self._backward(share, batch.size)
             images += batch.size * self.rule.world_size
-            waited_s += batch.waited_s * batch.parts
+            waited_s += batch.waited_s
             if batch.completes:
                 norm = self._step()
                 return Outcome(loss, losses, images, waited_s, batch, norm)

@@ -26,6 +26,10 @@ from motivation.switcher import Switcher
 _logger = logging.getLogger("train")
 
 
+PLATEAU_POSITION = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+"""What torch's plateau scheduler remembers of a run; the rest of its state are options, which a resume may change."""
+
+
 @dataclass
 class Clock:
     """Moves the schedules of both learners together."""
@@ -48,7 +52,11 @@ class Clock:
     def load_plateau_state(self, states: list[dict[str, Any]]) -> None:
         """The inverse of `plateau_state`."""
         for schedule, state in zip(self.schedules, states, strict=False):
-            schedule.lr_scheduler.load_state_dict(state["scheduler"])
+            present, saved = schedule.lr_scheduler, state["scheduler"]
+            position = {name: saved[name] for name in PLATEAU_POSITION if name in saved}
+            if saved["mode"] != present.mode:
+                position.pop("best", None)  # of another metric
+            present.load_state_dict({**present.state_dict(), **position})
             schedule.restore_lr = state["restore_lr"]
             for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
                 group["lr"] = lr
@@ -110,7 +118,7 @@ class Run:
         return self.world_size == 1 and self.hooks.stop_reason is not None
 
     def agreed_stop(self) -> str | None:
-        """Why the run is to end after this epoch, on all ranks what the primary rank's hooks say; None to go on."""
+        """Why the run is to end with this epoch: on all ranks what the primary rank's hooks say; None to go on."""
         reasons = [self.hooks.stop_reason]
         if self.world_size > 1 and self.can_be_stopped:
             dist.broadcast_object_list(reasons, src=0, device=self.device)
@@ -133,21 +141,24 @@ def train(run: Run) -> None:
     Ctrl-C ends the run after the present update, or with all of the evaluation and checkpoint that it comes in.
     """
     updates = run.feed.updates_per_epoch
-    run.hooks.run_start(RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None))
     try:
+        run.hooks.run_start(RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None))
         with Interrupt(active=run.world_size == 1) as run.interrupt:
             for epoch in range(run.start_epoch, run.epochs):
                 began = time.time()
                 train_loss = train_epoch(run, epoch)
                 if run.interrupt.requested:
                     return
-                metric = evaluate_and_save(run, epoch, train_loss, began)
+                stop = run.agreed_stop()
+                is_last = epoch + 1 == run.epochs or stop is not None
+                metric = evaluate_and_save(run, epoch, train_loss, began, is_last)
                 run.clock.end_epoch(epoch, metric)
                 if run.interrupt.requested and epoch + 1 < run.epochs:
                     return
-                if epoch + 1 < run.epochs and (reason := run.agreed_stop()):
-                    run.stopped_by = reason
-                    _logger.info(f"Stopped after epoch {epoch}: {reason}")
+                stop = stop or run.agreed_stop()
+                if stop and epoch + 1 < run.epochs:
+                    run.stopped_by = stop
+                    _logger.info(f"Stopped after epoch {epoch}: {stop}")
                     break
             run.completed = True
     except KeyboardInterrupt:
@@ -156,10 +167,10 @@ def train(run: Run) -> None:
         run.hooks.run_end()
 
 
-def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float) -> float | None:
+def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
     """What follows an epoch; returns the metric that ranks it, None where no evaluation is due."""
     run.judge.share_statistics()
-    if (epoch + 1) % run.val_interval and epoch + 1 != run.epochs and not run.asked_to_stop:
+    if (epoch + 1) % run.val_interval and not is_last:
         _logger.info("No evaluation is due after this epoch.")
         return None
     with run.judge.verdict() as (base, motivated):

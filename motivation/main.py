@@ -34,13 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, args_text = parse(argv)
     try:
         run = build_run(args, args_text)
+        with tidy_terminal():
+            train(run)
     except StartupError as error:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return EXIT_BAD_INPUT
-    try:
-        with tidy_terminal():
-            train(run)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -34,12 +34,13 @@ def tie(
 ) -> list[Tied]:
     """All linked parameters that both optimizers train."""
     base_groups, motivated_groups = _group_indices(base_optimizer), _group_indices(motivated_optimizer)
-    tied = []
+    tied: dict[tuple[int, int], Tied] = {}  # a tensor with two names is carried once
     for link in links:
         small, large = base_parameters.get(link.base), motivated_parameters.get(link.motivated)
         if small is not None and large is not None and small in base_groups and large in motivated_groups:
-            tied.append(Tied(link, small, large, base_groups[small], motivated_groups[large]))
-    return tied
+            pair = Tied(link, small, large, base_groups[small], motivated_groups[large])
+            tied.setdefault((id(small), id(large)), pair)
+    return list(tied.values())
 
 
 def _group_indices(optimizer: Optimizer) -> dict[Tensor, int]:

@@ -42,8 +42,8 @@ class MotivatedPair(Generic[S]):
             own (ours).
 
     Raises:
-        ValueError: the motivated model does not contain the base, or the optimizers' state cannot be carried; the
-            error lists the reasons.
+        ValueError: the motivated model does not contain the base, the optimizers' state cannot be carried, or an
+            argument is not what it should be; the error lists the reasons.
     """
 
     switcher: Switcher[S]
@@ -58,6 +58,8 @@ class MotivatedPair(Generic[S]):
         condition: Condition,
         batchnorm: str = "copy",
     ):
+        if faults := _faults(base, motivated, base_optimizer, motivated_optimizer, condition):
+            raise ValueError("; ".join(faults))
         one: Any = Side(Role.BASE, base, base_optimizer)
         other: Any = Side(Role.MOTIVATED, motivated, motivated_optimizer)
         small, large = one.model, other.model
@@ -76,14 +78,17 @@ class MotivatedPair(Generic[S]):
     def _set_up(self, switcher: Switcher[S], condition: Condition) -> None:
         self.switcher, self.condition = switcher, condition
         self.epoch = self.update = self.step = 0
+        self._between_epochs = False
 
     @property
     def active(self) -> S:
         """The side that trains the next update; ``model, optimizer = pair.active``.
 
         If the condition has changed its mind since the last update, the shared weights and the optimizer's state are
-        handed over now.
+        handed over now. Between `end_epoch` and `start_epoch` it is the base.
         """
+        if self._between_epochs:
+            return self.switcher.active
         if bool(self.condition.motivated) != self.switcher.is_motivated:
             self.switcher.switch()
         return self.switcher.active
@@ -111,6 +116,7 @@ class MotivatedPair(Generic[S]):
         self.switcher.count_update(self.step)
         record = UpdateRecord(self.epoch, self.update, self.step, self.switcher.active.role, signals)
         self.update += 1
+        self._between_epochs = False
         self.condition.observe(record)
         return record
 
@@ -121,15 +127,16 @@ class MotivatedPair(Generic[S]):
             epoch: counted from 0.
             updates: how many the epoch has, as all of this run; None if that is not known.
         """
-        self.epoch, self.update = epoch, 0
+        self.epoch, self.update, self._between_epochs = epoch, 0, False
         if updates is not None:
             self.step = epoch * updates
         self.condition.start_epoch(epoch, updates)
         self.switcher.activate(Role.BASE)
 
     def end_epoch(self) -> None:
-        """An epoch is over, or training: the base has the shared weights."""
+        """An epoch is over, or training: the base has the shared weights, and is active until the next epoch."""
         self.switcher.activate(Role.BASE)
+        self._between_epochs = True
 
     def bring_up_to_date(self) -> None:
         """Give the idle model the shared weights of the other, to evaluate or save it; training is not disturbed."""
@@ -147,7 +154,7 @@ class MotivatedPair(Generic[S]):
             with_base: without it the base's weights and optimizer are left out, for who saves them elsewhere.
         """
         state: dict[str, Any] = {
-            "position": [self.epoch, self.update, self.step],
+            "position": [self.epoch, self.update, self.step, self._between_epochs],
             "condition": {"name": self.condition.name, "state": self.condition.state_dict()},
             "switcher": self.switcher.state_dict(),
         }
@@ -166,5 +173,27 @@ class MotivatedPair(Generic[S]):
         if "base" in state:
             self.switcher.base.load_state_dict(state["base"])
         self.switcher.load_state_dict(state["switcher"])
-        self.epoch, self.update, self.step = state["position"]
+        self.epoch, self.update, self.step, self._between_epochs = state["position"]
         self.condition.load_state_dict(state["condition"]["state"])
+
+
+def _faults(
+    base: nn.Module, motivated: nn.Module, base_optimizer: Optimizer, motivated_optimizer: Optimizer, condition: Any
+) -> list[str]:
+    """What is wrong with the arguments of a pair by themselves."""
+    faults = []
+    if base is motivated:
+        faults.append("base and motivated are the same module; the motivated model is another, with the base inside it")
+    if type(base_optimizer) is not type(motivated_optimizer):
+        kinds = f"{type(base_optimizer).__name__} and {type(motivated_optimizer).__name__}"
+        faults.append(f"the optimizers are {kinds}; their state can be carried only if they are of one class")
+    for name, model, optimizer in (("base", base, base_optimizer), ("motivated", motivated, motivated_optimizer)):
+        own = set(map(id, model.parameters()))
+        if any(id(parameter) not in own for group in optimizer.param_groups for parameter in group["params"]):
+            faults.append(f"{name}_optimizer has parameters that are not those of the {name} model")
+    if not isinstance(condition, Condition):
+        faults.append(
+            f"condition is {condition!r}; make one with make_condition(name, k=...), or derive yours from Condition or "
+            "register it with @register_condition"
+        )
+    return faults

@@ -16,6 +16,18 @@ import yaml
 
 RESULT_FILE = "result.json"
 
+NOT_MEASURED = frozenset({
+    "seed", "fold",  # what a mean is taken over; the number of folds does count
+    "output", "experiment", "resume", "config",
+    "data", "data_dir", "dataset_download", "dataset_trust_remote_code",  # the data set's name counts
+    "device", "device_modules", "local_rank", "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader",
+    "synchronize_step", "channels_last", "grad_checkpointing", "fuser", "torchscript", "torchcompile",
+    "torchcompile_mode",
+    "validation_batch_size", "checkpoint_hist", "recovery_interval", "motivated_eval",
+    "log_interval", "save_images", "log_tensorboard", "log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id",
+})  # fmt: skip
+"""Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
+
 
 class RunError(ValueError):
     """A folder that is no run, or lacks what is asked of it."""
@@ -75,12 +87,17 @@ class RunFolder:
         """How many updates of each epoch trained the motivated model, from epoch 0 on.
 
         Raises:
-            RunError: as for `updates`.
+            RunError: as for `updates`; or the file lacks an epoch, or is damaged.
         """
-        counts = [0] * (1 + max(row["epoch"] for row in self.updates))
+        rows: dict[int, list[bool]] = {}
         for row in self.updates:
-            counts[row["epoch"]] += row["active"] == "motivated"
-        return counts
+            epoch, active = row.get("epoch"), row.get("active")
+            if not isinstance(epoch, int) or active not in ("base", "motivated"):
+                raise RunError(f"{self.path}/updates.csv is damaged: a line does not say its epoch and model")
+            rows.setdefault(epoch, []).append(active == "motivated")
+        if sorted(rows) != list(range(len(rows))):
+            raise RunError(f"{self.path}/updates.csv lacks epochs: it has {len(rows)} up to epoch {max(rows)}")
+        return [sum(rows[epoch]) for epoch in range(len(rows))]
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
@@ -113,9 +130,11 @@ def read_run(path: str | Path) -> RunFolder:
         raise RunError(f"{folder} is no run: it has no args.yaml")
     try:
         options = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    if not isinstance(options, dict) or "model" not in options:
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}") from error
+    if not isinstance(options, dict) or not isinstance(options.get("model"), str):
         raise RunError(f"{file} does not name a model")
     return RunFolder(folder, options)
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from motivation.evaluate import running_statistics
+from motivation.batchnorm import running_statistics
 from motivation.optimizer_state import StateCarrier, tie, uncarriable
 from motivation.records import Counts, Role
 from motivation.side import Side
@@ -57,12 +57,15 @@ class Switcher(Generic[S]):
         if motivated is None:
             return
         assert weights_map is not None
-        assert batchnorm in BATCHNORM_CHOICES
+        if batchnorm not in BATCHNORM_CHOICES:
+            raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_CHOICES)}, not {batchnorm!r}")
         if batchnorm == "separate":
             weights_map = weights_map.without(running_statistics(base.model), "each model keeps its own statistics")
         self._plan(base, motivated, weights_map)
 
     def _plan(self, base: S, motivated: S, weights_map: WeightMap) -> None:
+        if faults := unlike_storage(weights_map, base.model.state_dict(), motivated.model.state_dict()):
+            raise ValueError("the weights cannot be carried: " + "; ".join(faults))
         pairs = weights_map.pairs(base.model.state_dict(), motivated.model.state_dict())
         if base.ema is not None:
             pairs += weights_map.pairs(base.ema.module.state_dict(), motivated.ema.module.state_dict())
@@ -71,8 +74,8 @@ class Switcher(Generic[S]):
 
         tied = tie(
             weights_map.links,
-            dict(base.model.named_parameters()),
-            dict(motivated.model.named_parameters()),
+            dict(base.model.named_parameters(remove_duplicate=False)),
+            dict(motivated.model.named_parameters(remove_duplicate=False)),
             base.optimizer,
             motivated.optimizer,
         )
@@ -159,6 +162,31 @@ class Switcher(Generic[S]):
             self.base.idle_decay = state["base_idle_decay"]
             self.motivated.load_state_dict(state["motivated"], optimizer)
             self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
+
+
+def unlike_storage(weights_map: WeightMap, base: dict[str, Tensor], motivated: dict[str, Tensor]) -> list[str]:
+    """Why two state dicts are not stored alike: another dtype, or one tensor under two names in one model only.
+
+    A value that is converted does not come back bit for bit; of two tensors that go into one, one would be lost.
+    """
+    faults = []
+    counterparts: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
+    for link in weights_map.links:
+        small, large = base[link.base], motivated[link.motivated]
+        if small.dtype != large.dtype:
+            faults.append(f"{link.base} is {small.dtype}, its counterpart {large.dtype}")
+        if small.numel() and small.device.type != "meta":
+            counterparts["the base", small.data_ptr()][large.data_ptr()] = link.base
+            counterparts["the motivated model", large.data_ptr()][small.data_ptr()] = link.motivated
+    for (model, _), names in counterparts.items():
+        if len(names) > 1:
+            faults.append(f"{' and '.join(sorted(names.values()))} are one tensor in {model} only")
+    return summary_of(faults)
+
+
+def summary_of(faults: list[str], most: int = 3) -> list[str]:
+    """The first few of many."""
+    return [*faults[:most], f"and {len(faults) - most} more"] if len(faults) > most else faults
 
 
 def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Copies:

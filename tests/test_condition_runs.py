@@ -28,7 +28,8 @@ HARD = ("-b", "60", "--grad-accum-steps", "2", "--amp", "--amp-dtype", "bfloat16
 def earlier(tmp_path_factory):
     """A run's folder as `scheduled` reads it: 4 epochs with 1, 2, 3 and 4 motivated updates."""
     folder = tmp_path_factory.mktemp("earlier")
-    (folder / "args.yaml").write_text("model: resnet8_cifar\n")
+    (folder / "args.yaml").write_text("model: resnet8_cifar\nmotivated_model: resnet14_cifar\n")
+    (folder / "result.json").write_text('{"completed": true}')
     with open(folder / "updates.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("epoch", "update", "active", "loss"))

@@ -236,3 +236,27 @@ def test_adafactor_that_factors_one_side_only_is_refused():
 
 def test_whole_index_is_the_leading_index():
     assert leading((2, 3)) == (((0, 2),), ((0, 3),))
+
+
+SCHEDULES = {
+    "cosine": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30),
+    "lambda": lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 5)),
+    "one_cycle": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, 30),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("opt", ["adamw", "sgd", "lamb", "rmsproptf"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_torchs_schedulers_which_wrap_the_step_do_not_disturb_the_probe(name, opt):
+    """They put a `step` of their own on the optimizer; a twin must not take it along."""
+    small, large = (pair(opt=opt).sides for _ in range(2))  # the same weights twice, without and with schedulers
+    plain, scheduled = (sides[0].optimizer for sides in (small, large))
+    SCHEDULES[name](scheduled)
+    parameters = [next(sides[0].model.parameters()) for sides in (small, large)]
+    lr = [group["lr"] for group in scheduled.param_groups]
+    expected, found = (first_step(o, 0, p) for o, p in zip((plain, scheduled), parameters))
+    assert expected[0].keys() == found[0].keys()
+    assert expected[1].keys() - {"lr"} == found[1].keys() - {"lr"}
+    assert [group["lr"] for group in scheduled.param_groups] == lr
+    assert not scheduled.state

@@ -158,7 +158,7 @@ CONDITION = HEAD + (
     [
         (("--motivation-plugin-kwargs", "windw=3"), "takes 'windw' (did you mean window?)"),
         ((), "--motivation-condition mine: the condition 'mine' cannot be made: .*'window'"),
-        (("--motivation-plugin-kwargs", "window"), "take words of the form name=value"),
+        (("--motivation-plugin-kwargs", "window"), "words of the form name=value are taken by"),
     ],
 )
 def test_arguments_that_nobody_takes_are_refused(flags, message, error, capsys, tmp_path):

@@ -12,6 +12,7 @@ from timm.utils import unwrap_model
 
 from motivation.builders.runtime import Runtime
 from motivation.checkpoint import OUR_KEY, read_checkpoint
+from motivation.conditions import needs_of
 from motivation.loop import Run
 from motivation.random_states import set_random_states
 from motivation.records import EpochRecord
@@ -29,7 +30,8 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
         return {}, None
     contents = read_checkpoint(args.resume)
     _refuse_other_optimizer(contents, args)
-    _refuse_other_map(contents, args)
+    _refuse_other_options(contents, args)
+    _tell_changes(contents, args, runtime)
     if runtime.scaler is not None and not args.no_resume_opt and "amp_scaler" in contents:
         runtime.scaler.load_state_dict(contents["amp_scaler"])
     try:
@@ -55,19 +57,46 @@ def _refuse_other_optimizer(contents: dict[str, Any], args: Namespace) -> None:
         )
 
 
-def _refuse_other_map(contents: dict[str, Any], args: Namespace) -> None:
-    """The motivated model of a checkpoint has the base where its map put it."""
+def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
+    """A map puts the base where it was trained; images that were trained on must not come to judge."""
+    trained = contents.get("args")
+    if trained is None:
+        return
+    must_agree: dict[str, Any] = {"folds": None, "fold": None}
+    if args.folds is not None:
+        must_agree["seed"] = args.seed  # it makes the folds
+    if args.motivated_model and getattr(trained, "motivated_model", None):
+        must_agree |= {"motivation_map": None, "motivation_placement": "paper"}
+        if "validation_loss" in needs_of(args.motivation_condition):
+            must_agree |= {"seed": args.seed, "motivation_valloss_images": None}
+    for name, default in must_agree.items():
+        before, now = getattr(trained, name, default), getattr(args, name)
+        if before != now:
+            option = "--" + name.replace("_", "-")
+            with_it = f"no {option}" if before is None else f"{option} {before}"
+            raise ValueError(
+                f"it was trained with {with_it}, this run has {'none' if now is None else now}; they must agree"
+            )
+
+
+MAY_CHANGE = (
+    "motivation_k",
+    "motivation_ema_decay",
+    "motivation_ema_drop",
+    "motivation_bn",
+    "motivation_plugin_kwargs",
+)
+"""Options of the method that a resume may change; it says so."""
+
+
+def _tell_changes(contents: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
     trained = contents.get("args")
     if not args.motivated_model or not getattr(trained, "motivated_model", None):
         return
-    for flag, default in (("motivation_map", None), ("motivation_placement", "paper")):
-        before, now = getattr(trained, flag, default), getattr(args, flag)
-        if before != now:
-            option = "--" + flag.replace("_", "-")
-            with_it, without = f"{option} {before}", f"no {option}"
-            raise ValueError(
-                f"it was trained with {with_it if before else without}, this run has {now or 'none'}; they must agree"
-            )
+    for name in MAY_CHANGE:
+        now = getattr(args, name)
+        if (before := getattr(trained, name, now)) != now:
+            _warn(runtime, f"--{name.replace('_', '-')} was {before} in {args.resume}; from here it is {now}.")
 
 
 def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:

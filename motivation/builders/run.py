@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from motivation.builders.resume import restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
 from motivation.checks import StartupError, blaming
 from motivation.cost import forward_flops
-from motivation.hooks import Hook, HookList
+from motivation.hooks import HookList, hooks_of
 from motivation.judge import Judge
 from motivation.learner import Learner, UpdateRule
 from motivation.loop import Clock, Run
@@ -54,10 +55,10 @@ def build_run(args: Namespace, args_text: str) -> Run:
     datasets = open_datasets(args, faults)
     if faults:
         raise StartupError(faults)
-    return _build(args, args_text, runtime, datasets, build_hooks(args, plugins))
+    return _build(args, args_text, runtime, datasets, plugins)
 
 
-def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets, own_hooks: list[Hook]) -> Run:
+def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets, plugins: list[ModuleType]) -> Run:
     condition = build_condition(args)
     with blaming(f"--initial-checkpoint {args.initial_checkpoint}" if args.initial_checkpoint else "--model"):
         base_model = make.make_model(args, Role.BASE)
@@ -95,6 +96,8 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
 
     with blaming(f"--motivation-condition {args.motivation_condition}"):
         condition.start_run(epochs, updates)
+        if data.held_out is not None:
+            data.held_out.loss(base)  # a batch that cannot be measured is said now
     switcher, flops = Switcher(base), None
     if args.motivated_model:
         with forked_random_states(), blaming(f"--motivated-model {args.motivated_model}"):
@@ -132,9 +135,11 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         ranking=ranking,
         device=runtime.device,
         flops=flops,
-        can_be_stopped=bool(own_hooks),
+        can_be_stopped=bool(hooks_of(plugins)),
     )
     if runtime.primary:
+        with blaming("--motivation-plugins"):
+            own_hooks = build_hooks(args, plugins)
         with blaming("--output"):
             add_outputs(run, args, args_text, config, own_hooks)
     with blaming(f"--resume {args.resume}"):
@@ -195,11 +200,11 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     _logger.info(f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates; the learning rate moves per {unit}.")
     if run.start_epoch >= run.epochs:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
-    share = run.condition.expected_share
-    if run.switcher.motivated is None or share is None:
+    share, total = run.condition.expected_share, run.epochs * run.clock.updates_per_epoch
+    count = run.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
+    if run.switcher.motivated is None or share is None or count is None or not total:
         return
-    total = run.epochs * run.clock.updates_per_epoch
-    _logger.info(f"About {share * total:.0f} of {total} updates should be motivated (share {share:.4f}).")
+    _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {count / total:.4f}).")
     if 0 < share < 0.01:
         _logger.warning(
             "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from motivation.conditions import expected_share, has_streak_law
+from motivation.conditions import expected_share, has_streak_law, make_condition
 from motivation.cost.count import forward_flops, torch_flops
 
 FIXED_SHARES = {"never": 0.0, "random": 0.5, "always": 1.0}
@@ -104,7 +104,7 @@ def expected_motivated_updates(k: int, length: Length) -> float:
     >>> expected_motivated_updates(2, Length(epochs=30, updates_per_epoch=22))
     95.0
     """
-    return length.epochs * max(0, length.updates_per_epoch - k - 1) * expected_share(k)
+    return make_condition("loss", k).expected_updates(length.epochs, length.updates_per_epoch) or 0.0
 
 
 def updates_per_epoch(images: int, batch_size: int, accumulate: int, processes: int) -> int:

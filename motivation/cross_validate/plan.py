@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from motivation.runs import RunError, RunFolder, read_run
+from motivation.runs import NOT_MEASURED, RunError, RunFolder, read_run
 
 PER_RUN = ("motivation_k", "folds", "fold", "seed", "output", "experiment", "resume")
 """Options that each run is given; the user cannot."""
@@ -65,7 +65,7 @@ class Plan:
     Attributes:
         folder: of all its runs.
         arguments: those of `train_motivated.py` that all runs have.
-        options: what these mean, without `PER_RUN` and the device, as ``args.yaml`` would hold them.
+        options: what these mean, as far as it changes what is measured, as ``args.yaml`` would hold it.
         ks: rising.
         folds: number of parts of the training split, at least 2.
         seeds: each seed has folds of its own.
@@ -91,8 +91,8 @@ class Plan:
 
 
 def training_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that all runs share; the device is left out, because it only says where a run is made."""
-    return {name: value for name, value in options.items() if name not in (*PER_RUN, "device")}
+    """Those that all runs share and that change what is measured."""
+    return {name: value for name, value in options.items() if name not in NOT_MEASURED.union(PER_RUN)}
 
 
 def run_arguments(plan: Plan, run: RunSpec, state: State, device: str | None = None) -> list[str]:

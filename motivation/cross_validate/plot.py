@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from motivation.cross_validate.report import Figures, Row, rows_of
-
-_BASE, _ALONE, _LAW = "#4c72b0", "#8c8c8c", "#dd8452"
+from motivation.plot.style import BASE, FAINT, MOTIVATED
 
 
 def draw(figures: Sequence[Figures], chosen: int, metric: str, title: str, file: Path) -> None:
@@ -46,16 +45,16 @@ def draw(figures: Sequence[Figures], chosen: int, metric: str, title: str, file:
 def _draw_metric(axes: Any, rows: Sequence[Row], alone: Sequence[Row], chosen: int, metric: str) -> None:
     for row in alone:
         found = row.of(lambda one: one.base[metric])
-        axes.axhspan(found.mean - found.error, found.mean + found.error, color=_ALONE, alpha=0.2, linewidth=0)
-        axes.axhline(found.mean, color=_ALONE, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
+        axes.axhspan(found.mean - found.error, found.mean + found.error, color=FAINT, alpha=0.2, linewidth=0)
+        axes.axhline(found.mean, color=FAINT, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
     for place, row in enumerate(rows):
         points = [one.base[metric] for one in row.figures]
         offsets = [0.12 + 0.16 * index / max(1, len(points) - 1) for index in range(len(points))]
         label = "single runs" if place == 0 else None
-        axes.plot([place + x for x in offsets], points, ".", color=_BASE, alpha=0.35, markersize=6, label=label)
+        axes.plot([place + x for x in offsets], points, ".", color=BASE, alpha=0.35, markersize=6, label=label)
     spreads = [row.of(lambda one: one.base[metric]) for row in rows]
     axes.errorbar(
-        range(len(rows)), [found.mean for found in spreads], [found.error for found in spreads], fmt="o", color=_BASE,
+        range(len(rows)), [found.mean for found in spreads], [found.error for found in spreads], fmt="o", color=BASE,
         capsize=4, markersize=6, label="mean and standard error",
     )  # fmt: skip
     for place, row in enumerate(rows):
@@ -71,10 +70,18 @@ def _draw_share(axes: Any, rows: Sequence[Row]) -> None:
     spreads = [row.of(lambda one: one.share) for row in rows]
     axes.errorbar(
         range(len(rows)), [found.mean for found in spreads], [found.deviation or 0.0 for found in spreads], fmt="o",
-        color=_BASE, capsize=4, label="measured, mean and deviation",
+        color=BASE, capsize=4, label="measured, mean and deviation",
     )  # fmt: skip
     if None not in laws:
-        axes.plot(range(len(rows)), laws, "_", color=_LAW, markersize=22, markeredgewidth=2, label="expected, 1/(k+1)!")
+        axes.plot(
+            range(len(rows)),
+            laws,
+            "_",
+            color=MOTIVATED,
+            markersize=22,
+            markeredgewidth=2,
+            label="expected of independent signals",
+        )
     axes.set_ylabel("share of motivated updates")
     if min(found.mean for found in spreads) > 0:
         axes.set_yscale("log", nonpositive="clip")  # the law falls faster than any power

@@ -7,11 +7,12 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import fmean
 from typing import Any
 
 from motivation.cost import readable
 from motivation.cross_validate.plan import Plan, RunSpec
+from motivation.report.metrics import sample_sd
 from motivation.runs import read_run
 
 
@@ -66,7 +67,7 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Of at least one value."""
-    return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+    return Spread(fmean(values), sample_sd(values), len(values))
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,12 @@ def rows_of(figures: Sequence[Figures]) -> list[Row]:
 def score(metric: str) -> Callable[[Figures], float]:
     """What is compared: the base's metric of the last epoch, the higher the better."""
     sign = -1.0 if metric == "loss" else 1.0
-    return lambda one: sign * one.base[metric]
+
+    def value(one: Figures) -> float:
+        found = one.base[metric]
+        return sign * found if math.isfinite(found) else -math.inf  # a run that diverged is the worst there is
+
+    return value
 
 
 def paired_lead(ahead: Row, behind: Row, metric: str) -> Spread:
@@ -154,6 +160,8 @@ def choose(rows: Sequence[Row], metric: str) -> Choice:
     remarks = [f"Chosen: k = {chosen.k}, with the {how} mean {name} of the base, {best:.{digits}f}."]
 
     def of_lead(lead: Spread) -> str:
+        if not lead.mean:
+            return f"equal, error {lead.error:.{digits}f}"
         return f"{abs(lead.mean):.{digits}f} {'better' if lead.mean > 0 else 'worse'}, error {lead.error:.{digits}f}"
 
     close = [(row, lead) for row in best_first[1:] if (lead := paired_lead(chosen, row, metric)).mean <= lead.error]
@@ -170,6 +178,8 @@ def choose(rows: Sequence[Row], metric: str) -> Choice:
         if row.k is None:
             lead = paired_lead(chosen, row, metric)
             remarks.append(f"Against the base alone, k = {chosen.k} is {of_lead(lead)}.")
+    if not chosen.of(lambda one: one.share).mean:
+        remarks.append(f"No update was motivated at k = {chosen.k}: its runs trained the base alone.")
     remarks.append(
         "The folds share training images, so these errors are somewhat too small; and the figure of a chosen k is "
         "flattered by having been chosen: judge it on data that took no part."

@@ -35,6 +35,12 @@ class ConsoleLog(Hook):
     def run_start(self, run: RunView) -> None:
         self._per_epoch, self._motivated_run = run.updates_per_epoch, run.motivated
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self._updates, "motivated_updates": self._motivated_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._updates, self._motivated_updates = state["updates"], state["motivated_updates"]
+
     def epoch_start(self, epoch: int) -> None:
         self._loss, self._time, self._data = Mean(), Mean(), Mean()
         self._unread: list[tuple[DeferredScalar, int]] = []

@@ -15,19 +15,7 @@ from typing import Any
 from motivation.conditions import takes
 from motivation.options import make_parser
 from motivation.records import Role
-from motivation.runs import RunFolder
-
-NOT_MEASURED = frozenset({
-    "seed", "fold",  # what a mean is taken over; the number of folds does count
-    "output", "experiment", "resume", "config",
-    "data", "data_dir", "dataset_download", "dataset_trust_remote_code",  # see `data_set`
-    "device", "device_modules", "local_rank", "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader",
-    "synchronize_step", "channels_last", "grad_checkpointing", "fuser", "torchscript", "torchcompile",
-    "torchcompile_mode",
-    "validation_batch_size", "checkpoint_hist", "recovery_interval", "motivated_eval",
-    "log_interval", "save_images", "log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id",
-})  # fmt: skip
-"""Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
+from motivation.runs import NOT_MEASURED, RunFolder
 
 READ_BY = {
     "motivation_ema_decay": ("ema",),

@@ -5,6 +5,7 @@ Accuracies are percentages, FLOPs those of one image's forward pass; both are di
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def sample_sd(values: Sequence[float | None]) -> float | None:
-    """Sample standard deviation (n - 1 in the denominator); None of fewer than two values."""
+    """Sample standard deviation (n - 1 in the denominator); None of fewer than two values, NaN if one is not finite."""
     there = [value for value in values if value is not None]
+    if not all(map(math.isfinite, there)):
+        return math.nan
     return statistics.stdev(there) if len(there) > 1 else None
