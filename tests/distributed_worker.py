@@ -15,6 +15,7 @@ import motivation.models  # noqa: F401
 from motivation.builders import build_run
 from motivation.hooks import Hook, HookList
 from motivation.loop import train
+from motivation.main import report
 from motivation.options import parse
 
 
@@ -30,10 +31,13 @@ class Witness(Hook):
 
 
 def train_one(folder, argv):
-    run = build_run(*parse(argv))
+    args, text = parse(argv)
+    run = build_run(args, text)
     witness = Witness()
     run.hooks = HookList([*run.hooks.hooks, witness])
     train(run)
+    if args.rank == 0:
+        report(run, args)
     models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.sides}
     if run.switcher.base.ema is not None:
         models["ema"] = run.switcher.base.ema.module.state_dict()

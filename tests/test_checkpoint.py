@@ -1,5 +1,6 @@
 """Checkpoints: timm's names and order, never half a file."""
 
+import math
 import os
 
 import pytest
@@ -96,3 +97,14 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path):
         read_checkpoint(tmp_path / "half")
     with pytest.raises(ValueError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("decreasing", [True, False])
+def test_a_metric_that_is_not_a_number_is_the_worst(decreasing, tmp_path):
+    saver = Saver(tmp_path, lambda epoch, metric, update: {"epoch": epoch}, decreasing, history=2)
+    for epoch, metric in enumerate([math.nan, 1.0, 0.5, math.nan, 0.7]):
+        saver.save(epoch, metric)
+    assert saver.best_epoch == (2 if decreasing else 1)
+    assert [entry[0] for entry in saver._kept] == [
+        f"checkpoint-{n}.pth.tar" for n in ((2, 4) if decreasing else (1, 4))
+    ]

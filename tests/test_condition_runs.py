@@ -254,3 +254,83 @@ def test_slope_is_motivated_by_the_norms_that_it_saw(tmp_path):
     for update in range(1, len(norms)):
         rising = update % 5 >= 2 and norms[update - 1] > norms[update - 2]
         assert (seen._roles[update] is Role.MOTIVATED) == rising
+
+
+# --- what reviews found
+
+
+def test_never_is_the_plain_run_with_data_workers_and_re_estimated_statistics(train):
+    flags = ("-j", "2", "--motivation-bn-recalibrate", "1", "--epochs", "3", "--reprob", "0.3")
+    plain = train(*flags, name="plain")
+    never = train(*MOTIVATED, "--motivation-condition", "never", *flags, name="never")
+    for one, other in zip(rows(plain / "summary.csv"), rows(never / "summary.csv"), strict=True):
+        assert one["eval_loss"] == other["eval_loss"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--motivation-condition", "valloss", "--motivation-valloss-images", "61"), ("--motivation-bn-recalibrate", "1")],
+)
+def test_split_batchnorm_sees_whole_batches_where_statistics_are_measured(flags, train):
+    folder = train(*MOTIVATED, "--aug-splits", "2", "--split-bn", "--aa", "rand-m5", "-b", "241", *flags)
+    assert len(rows(folder / "summary.csv")) == 2
+
+
+def test_a_split_layer_is_measured_by_its_first_part_and_put_back():
+    from timm.layers import SplitBatchNorm2d
+
+    from motivation.batchnorm import on_batch_statistics
+
+    layer = SplitBatchNorm2d(3, num_splits=2)
+    with torch.no_grad():
+        layer.aux_bn[0].weight.fill_(7.0)
+    images = torch.randn(5, 3, 4, 4)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.train()
+    with on_batch_statistics(layer):
+        found = layer(images)
+    expected = nn.functional.batch_norm(images, None, None, training=True)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert layer.training
+    assert layer(images[:4]).shape == (4, 3, 4, 4)
+
+
+def broken(earlier, folder, change):
+    import shutil
+
+    copy = folder / "broken"
+    shutil.copytree(earlier, copy)
+    change(copy)
+    return copy
+
+
+WRONG_RUNS = {
+    "has not finished": lambda run: (run / "result.json").unlink(),
+    "is a run without a motivated model": lambda run: (run / "args.yaml").write_text("model: resnet8_cifar\n"),
+    "lacks epochs: it has 3 up to epoch 3": lambda run: (run / "updates.csv").write_text(
+        "".join(line for line in (run / "updates.csv").open() if not line.startswith("1,"))
+    ),
+    "is damaged: a line does not say its epoch and model": lambda run: (run / "updates.csv").write_text(
+        "epoch,update,active,loss\n0,0,base,1.0\n,,\n"
+    ),
+    "has no updates.csv": lambda run: (run / "updates.csv").unlink(),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_RUNS)
+def test_scheduled_refuses_runs_that_it_cannot_follow(message, earlier, tmp_path, capsys):
+    from motivation.main import main
+
+    run = broken(earlier, tmp_path, WRONG_RUNS[message])
+    flags = [*MOTIVATED, "--motivation-condition", "scheduled", "--motivation-scheduled-runs", str(run)]
+    assert main([*DIGITS, "--output", str(tmp_path), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_start_says_how_many_motivated_updates_to_expect(train, caplog):
+    train(*MOTIVATED, "--motivation-k", "2", "--epochs", "3")
+    assert "About 1 of 15 updates should be motivated (share 0.0667)." in caplog.text  # 3 epochs x (5 - 3) / 6
+    assert "hardly trains" not in caplog.text
+    train(*MOTIVATED, "--motivation-k", "4", "--epochs", "1")
+    assert "With fewer than 1 % motivated updates the differential part hardly trains" in caplog.text

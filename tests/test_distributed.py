@@ -85,7 +85,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     resumed = [*MOTIVATED, "--epochs", "3", "--resume", str(folder / "first_part" / "run" / "last.pth.tar")]
     (folder / "stop.py").write_text(STOP_HOOK)
-    stopped = [*MOTIVATED, "--epochs", "5", "--motivation-plugins", str(folder / "stop.py")]
+    stopped = [*MOTIVATED, "--epochs", "5", "--val-interval", "9", "--motivation-plugins", str(folder / "stop.py")]
     scheduled = [*MOTIVATED, "--motivation-condition", "scheduled", "--epochs", "1"]
     scheduled += ["--motivation-scheduled-runs", str(folder / "first_part" / "run")]
     plan, folders = planned(folder, {**RUNS, "resumed": resumed, "stopped": stopped, "scheduled": scheduled})
@@ -136,7 +136,9 @@ def test_every_condition_decides_alike_on_all_ranks(name, signal, runs):
 def test_a_stop_that_the_first_rank_asks_for_ends_all_ranks(runs):
     seen = check_ranks(runs["stopped"])
     assert len(seen["losses"]) == 11  # the whole first epoch of five
-    assert seen["stopped_by"] == "enough"
+    result = json.loads((runs["stopped"] / "run" / "result.json").read_text())
+    assert seen["stopped_by"] == result["stopped_by"] == "enough"
+    assert load(runs["stopped"] / "run" / "last.pth.tar")["epoch"] == 0  # though no evaluation was due
 
 
 def test_evaluation_leaves_each_ranks_statistics_alone(runs):

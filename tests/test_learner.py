@@ -101,3 +101,10 @@ def test_a_deferred_scalar_is_read_once_and_multiplied_on_the_host():
     scalar = DeferredScalar(torch.tensor(0.1), 3)
     assert scalar.value == float(torch.tensor(0.1)) * 3
     assert scalar.value is scalar.value
+
+
+def test_waiting_for_data_is_summed_over_micro_batches():
+    batches = parts()
+    for one in batches:
+        one.waited_s = 1.0
+    assert learner(Toy()).train(batches).waited_s == 3.0

@@ -199,3 +199,79 @@ def test_wrong_options_of_conditions_and_folds_are_one_line(flags, message, caps
     assert main([*DIGITS, *MOTIVATED, "--output", str(tmp_path), *flags]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
+
+
+COUNTED = (
+    HEAD
+    + """
+made = []
+
+@register_hook("counted")
+class Counted(Hook):
+    def __init__(self):
+        made.append(self)
+"""
+)
+
+
+def test_a_hook_is_made_once(train, tmp_path):
+    import sys
+
+    (tmp_path / "counted.py").write_text(COUNTED)
+    train(*MOTIVATED, "--motivation-plugins", tmp_path / "counted.py")
+    (module,) = [module for name, module in sys.modules.items() if name.startswith("plugin_counted_")]
+    assert len(module.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        (HEAD + "class EarlyStop(Hook):\n    pass\n", (), r'mine.py:3: EarlyStop is not registered: put @register_hook\('),
+        (HEAD + "class Mine(Condition):\n    pass\n", (), r"mine.py:3: Mine is not registered: put @register_condition\("),
+        (
+            HEAD + "@register_condition('m')\nclass Mine:\n    def observe(self, r): pass\n    def motivated(self): return 0\n",
+            (),
+            "is a method: put @property above it",
+        ),
+        ("", ("--motivation-plugin-kwargs", "k=3"), "'k' has a flag of its own, --motivation-k"),
+        (
+            "",
+            ("--motivation-condition", "ema", "--motivation-plugin-kwargs", "decay=0.5"),
+            "'decay' has a flag of its own, --motivation-ema-decay",
+        ),
+        (
+            HEAD + "@register_hook('a')\nclass A(Hook):\n    def __init__(self): 1 / 0\n",
+            (),
+            "the hook A cannot be made: ZeroDivisionError",
+        ),
+    ],
+)  # fmt: skip
+def test_plugins_that_would_not_act_are_said(text, flags, message, error):
+    (line,) = error(text, *flags)
+    assert re.search(message, line), line
+
+
+def test_needs_may_be_one_name():
+    @conditions.register_condition("one_need")
+    class One(conditions.Condition):
+        motivated = False
+        needs = "gradient_norm"
+
+    assert conditions.needs_of("one_need") == {"gradient_norm"}
+
+
+def test_every_hook_hears_of_the_end_also_when_one_fails():
+    ended = []
+
+    class Fails(hooks.Hook):
+        def run_end(self):
+            ended.append("fails")
+            raise OSError("full")
+
+    class Ends(hooks.Hook):
+        def run_end(self):
+            ended.append("ends")
+
+    with pytest.raises(OSError, match="full"):
+        hooks.HookList([Fails(), Ends()]).run_end()
+    assert ended == ["fails", "ends"]

@@ -175,3 +175,103 @@ def test_the_example_of_the_document_trains_a_transformer_that_grows(monkeypatch
     large, small = motivated.blocks[3].attn.qkv.weight, base.blocks[1].attn.qkv.weight
     for part in range(3):
         assert torch.equal(large[64 * part : 64 * part + 32, :32], small[32 * part : 32 * part + 32])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("opt", [torch.optim.Adam, torch.optim.SGD])
+def test_schedulers_of_torch_move_both_optimizers(opt):
+    pair = made(opt=opt)
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(side.optimizer, 20) for side in pair.switcher.sides]
+    pair.start_epoch(0, 20)
+    for seed in range(20):
+        step(pair, seed)
+        for schedule in schedules:
+            schedule.step()
+    assert pair.counts.switches > 2
+    rates = [side.optimizer.param_groups[0]["lr"] for side in pair.switcher.sides]
+    assert rates[0] == rates[1] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("answers", [[0, 0, 2, 3, None], [[], "", "yes", [1], 0.0]])
+def test_an_answer_counts_by_its_truth(answers):
+    pair = made("never")
+
+    class Answers(type(pair.condition)):
+        motivated = None
+
+    pair.condition = Answers()
+    for answer in answers:
+        Answers.motivated = answer
+        assert (pair.active.role is Role.MOTIVATED) == bool(answer)
+        pair.observe(1.0)
+    assert pair.counts.switches == 2
+
+
+def test_between_two_epochs_the_base_is_active():
+    pair = made(k=1)
+    pair.start_epoch(0, 3)
+    for loss in (3.0, 2.0):
+        _ = pair.active
+        pair.observe(loss)
+    pair.end_epoch()
+    assert pair.condition.motivated
+    assert pair.active.role is Role.BASE
+    assert pair.counts.switches == 0
+    restored = made(k=1)
+    restored.load_state_dict(pair.state_dict())
+    assert restored.active.role is Role.BASE
+    pair.observe(1.0)  # a loop without epochs goes on
+    assert pair.active.role is Role.MOTIVATED
+
+
+class Language(nn.Module):
+    """Embedding and head, of one tensor or of two."""
+
+    def __init__(self, width, tied, head_first=False):
+        super().__init__()
+        layers = {"embed": nn.Embedding(5, width), "head": nn.Linear(width, 5, bias=False)}
+        for name in sorted(layers, reverse=head_first):
+            setattr(self, name, layers[name])
+        if tied:
+            self.head.weight = self.embed.weight
+
+
+def language_pair(base, motivated, opt=torch.optim.Adam, others=None, **options):
+    small, large = others or (base, motivated)
+    optimizers = [opt(small.parameters(), lr=0.1), opt(large.parameters(), lr=0.1)]
+    return MotivatedPair(base, motivated, *optimizers, None, make_condition("always"), **options)
+
+
+def test_a_tied_tensor_is_carried_once_whatever_its_names_order():
+    pair = language_pair(Language(3, True), Language(6, True, head_first=True))
+    base, motivated = pair.switcher.sides
+    base.model.embed(torch.arange(5)).sum().backward()
+    base.optimizer.step()
+    assert pair.active is motivated
+    state = motivated.optimizer.state[motivated.model.embed.weight]
+    assert torch.equal(state["exp_avg"][:, :3], base.optimizer.state[base.model.embed.weight]["exp_avg"])
+
+
+def wrong_pairs():
+    small, large = Language(3, False), Language(6, False)
+    return {
+        "are one tensor in the motivated model only": lambda: language_pair(small, Language(6, True)),
+        "are one tensor in the base only": lambda: language_pair(Language(3, True), large),
+        "is torch.float32, its counterpart torch.bfloat16": lambda: language_pair(small, Language(6, False).bfloat16()),
+        "base_optimizer has parameters that are not those": lambda: language_pair(small, large, others=(large, small)),
+        "are the same module": lambda: language_pair(small, small),
+        "batchnorm is one of copy, separate, not 'kopie'": lambda: language_pair(small, large, batchnorm="kopie"),
+        "the optimizers are Adam and SGD": lambda: MotivatedPair(
+            small, large, torch.optim.Adam(small.parameters()), torch.optim.SGD(large.parameters()), None,
+            make_condition("loss"),
+        ),
+        "condition is 'loss'; make one with make_condition": lambda: MotivatedPair(
+            small, large, torch.optim.Adam(small.parameters()), torch.optim.Adam(large.parameters()), None, "loss"
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("message", wrong_pairs())
+def test_a_pair_that_cannot_be_right_is_refused(message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        wrong_pairs()[message]()

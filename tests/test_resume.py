@@ -177,3 +177,40 @@ def test_a_run_resumed_after_its_last_epoch_has_its_result_again(train):
 def test_the_result_of_a_resumed_run_is_that_of_all_its_epochs(train):
     whole, part = part_and_whole(train, *MOTIVATED, "--sched", "none", "--lr", "0.2", epochs=5, half=4)
     assert (whole / "result.json").read_bytes() == (part / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (("--folds", "4", "--fold", "0"), ("--folds", "4", "--fold", "1"), "--fold 0, this run has 1"),
+        ((), ("--folds", "4", "--fold", "1"), "no --folds, this run has 4"),
+        (("--folds", "4", "--fold", "0"), ("--folds", "4", "--fold", "0", "--seed", "1"), "--seed 42, this run has 1"),
+        (
+            ("--motivation-condition", "valloss"),
+            ("--motivation-condition", "valloss", "--motivation-valloss-images", "9"),
+            "no --motivation-valloss-images, this run has 9",
+        ),
+    ],
+)
+def test_images_that_were_trained_on_do_not_come_to_judge(before, now, message, train, capsys):
+    first = train(*MOTIVATED, *before, "--epochs", "1")
+    train(*MOTIVATED, *now, "--resume", first / "last.pth.tar", name="again", code=2)
+    assert message in capsys.readouterr().err
+
+
+def test_another_k_from_a_resume_on_is_said(train, caplog):
+    first = train(*MOTIVATED, "--epochs", "1")
+    train(*MOTIVATED, "--motivation-k", "3", "--resume", first / "last.pth.tar", name="again")
+    assert "--motivation-k was 1 in" in caplog.text
+
+
+def test_a_plateau_schedule_forgets_the_best_of_another_metric(train):
+    plateau = ("--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1")
+    first = train(*plateau, "--eval-metric", "loss", "--epochs", "2")
+    again = train(
+        *plateau, "--eval-metric", "top1", "--patience-epochs", "7", "--epochs", "4",
+        "--resume", first / "last.pth.tar", name="again",
+    )  # fmt: skip
+    state = load(again / "last.pth.tar")["motivation"]["plateau"][0]["scheduler"]
+    assert (state["mode"], state["patience"]) == ("max", 7)
+    assert state["best"] > 5  # an accuracy in percent, not a loss

@@ -103,3 +103,8 @@ def test_wandb_offline(train, tmp_path, monkeypatch):
     train(*MOTIVATED, "--log-wandb", "--wandb-project", "trial", "--epochs", "1")
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"motivated_eval_top1" in log.read_bytes()
+
+
+def test_a_new_run_in_the_same_folder_hides_the_last_one(train):
+    train("--log-tensorboard", "--epochs", "3")
+    assert list(scalars(train("--log-tensorboard", "--epochs", "1") / "tensorboard")["base/top1"]) == [5]

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
 from weight_maps import WeightMapError, find_map, leading
 
@@ -264,3 +265,29 @@ def test_state_dicts_of_other_depths_have_no_borrowed_heads():
 @pytest.mark.parametrize("pair", [("dla102x", "dla102x2"), ("dpn98", "dpn131")])
 def test_a_concatenation_is_no_obstacle_where_no_channel_moves(pair):
     assert len(find_map(*pair).links) == len(build(pair[0]).state_dict())
+
+
+def perceptron(width, depth):
+    hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), *hidden, nn.Linear(width, 1))
+
+
+class Inside(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, Inside])
+def test_a_plain_list_of_layers_grows_in_width_only(wrap):
+    """Its last layer has another number in a deeper one, where a layer of the same kind may stand in its place."""
+    wider = find_map("a", "b", wrap(perceptron(8, 2)), wrap(perceptron(16, 2)), map_name="auto")
+    assert len(wider.links) == 6
+    with pytest.raises(WeightMapError, match="a list of single layers, 2 with weights in the base and 4"):
+        find_map("a", "b", wrap(perceptron(8, 1)), wrap(perceptron(16, 3)), map_name="auto")
+
+
+def test_a_model_that_is_a_list_of_blocks_grows_in_depth():
+    small, large = (nn.Sequential(*[Inside(nn.Linear(4, 4)) for _ in range(depth)]) for depth in (2, 4))
+    found = {link.base: link.motivated for link in find_map("a", "b", small, large, map_name="auto").links}
+    assert found["1.net.weight"] == "3.net.weight"

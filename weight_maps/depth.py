@@ -1,8 +1,9 @@
 """Where the base's blocks lie in a deeper model: names of the base to names of the motivated model.
 
-A *container* is a list of blocks (``layer3``, ``stages.2.blocks``). Its blocks are wanted in the places that the
-placement gives, and go to the nearest ones of their own kind, in order: a stage's first block, which alone changes the
-resolution, never meets another one, a shifted window meets a shifted window, attention meets attention.
+A *container* is a list of blocks (``layer3``, ``stages.2.blocks``; the model itself, if it is a list). Its blocks are
+wanted in the places that the placement gives, and go to the nearest ones of their own kind, in order: a stage's first
+block, which alone changes the resolution, never meets another one, a shifted window meets a shifted window, attention
+meets attention.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Blocks:
     def shapes(self, container: str, index: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a block's tensors."""
         names = self._tensors[container][index]
-        return {rest: tuple(self._shapes[name_of([container, str(index), rest])]) for rest in names}
+        place = [container, str(index)] if container else [str(index)]
+        return {rest: tuple(self._shapes[name_of([*place, rest])]) for rest in names}
 
     def runs(self, container: str) -> list[int]:
         """For each block, in order, the number of its run: consecutive blocks of the same names and shapes."""
@@ -123,7 +125,7 @@ def _places_of(name: str) -> Iterator[tuple[str, int, str]]:
     """Container, number and rest of a name, for each block that it lies in."""
     words = words_of(name)
     for position, word in enumerate(words):
-        if word.isdigit() and position:
+        if word.isdigit():
             yield ".".join(words[:position]), int(word), ".".join(words[position + 1 :])
 
 
@@ -138,6 +140,8 @@ class DepthAlignment:
     Attributes:
         refusals: containers that are deeper in the base, in words.
         refused: those containers.
+        uneven: lists of single layers that are longer in the motivated model, in words: there is no telling which of
+            their layers correspond.
     """
 
     def __init__(self, base: Shapes, motivated: Shapes, placement: str = "paper", paper: str = "paper"):
@@ -146,13 +150,14 @@ class DepthAlignment:
         self._places: dict[tuple[str, str], dict[int, int]] = {}
         self.refusals: list[str] = []
         self.refused: list[str] = []
+        self.uneven: list[str] = []
 
     def __call__(self, name: str) -> str:
         """The name of the base tensor's counterpart, or of the counterpart of a module path."""
         source: list[str] = []
         target: list[str] = []
         for word in words_of(name):
-            if word.isdigit() and source:
+            if word.isdigit():
                 places = self._place(".".join(source), ".".join(target))
                 target.append(str(places.get(int(word), int(word))))
             else:
@@ -167,7 +172,13 @@ class DepthAlignment:
 
     def _align(self, container: str, target: str) -> dict[int, int]:
         base, motivated = self._base.indices(container), self._motivated.indices(target)
-        if base == motivated or not base or not motivated or not self._base.is_stack(container):
+        if base == motivated or not base or not motivated:
+            return {index: index for index in base}
+        if not self._base.is_stack(container):
+            self.uneven.append(
+                f"{container or 'the model'}: a list of single layers, {len(base)} with weights in the base and "
+                f"{len(motivated)} in the motivated model; which of them correspond must be said by a map of your own"
+            )
             return {index: index for index in base}
         if len(base) > len(motivated):
             self.refused.append(container)

@@ -57,7 +57,7 @@ def nest(
     too_deep = tuple(name_of([container, ""]).rstrip(".") for container in align.refused)
     refusals = [*align.refusals, *summarised([(n, why) for n, why in lost.items() if not _known(n, why, too_deep)])]
     if checked:
-        refusals += disagreements(base, motivated, align, too_deep)
+        refusals += [*align.uneven, *disagreements(base, motivated, align, too_deep)]
     return WeightMap(tuple(links), lost, tuple(refusals))
 
 
