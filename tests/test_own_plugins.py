@@ -226,10 +226,10 @@ def test_a_hook_is_made_once(train, tmp_path):
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        (HEAD + "class EarlyStop(Hook):\n    pass\n", (), r'mine.py:3: EarlyStop is not registered: put @register_hook\('),
-        (HEAD + "class Mine(Condition):\n    pass\n", (), r"mine.py:3: Mine is not registered: put @register_condition\("),
+        (HEAD + "class Stop(Hook):\n    pass\n", (), r"mine.py:3: Stop is not registered: put @register_hook"),
+        (HEAD + "class C(Condition):\n    pass\n", (), r"mine.py:3: C is not registered: put @register_condition"),
         (
-            HEAD + "@register_condition('m')\nclass Mine:\n    def observe(self, r): pass\n    def motivated(self): return 0\n",
+            HEAD + "@register_condition('m')\nclass C:\n    def observe(self, r): pass\n    def motivated(self): pass\n",
             (),
             "is a method: put @property above it",
         ),
