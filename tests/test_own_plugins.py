@@ -229,7 +229,7 @@ def test_a_hook_is_made_once(train, tmp_path):
         (HEAD + "class Stop(Hook):\n    pass\n", (), r"mine.py:3: Stop is not registered: put @register_hook"),
         (HEAD + "class C(Condition):\n    pass\n", (), r"mine.py:3: C is not registered: put @register_condition"),
         (
-            HEAD + "@register_condition('m')\nclass C:\n    def observe(self, r): pass\n    def motivated(self): pass\n",
+            HEAD + "@register_condition('m')\nclass C:\n    def observe(self, r): pass\n    def motivated(s): pass\n",
             (),
             "is a method: put @property above it",
         ),
