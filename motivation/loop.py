@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch.distributed as dist
 
 from motivation.checkpoint import Saver
 from motivation.conditions import Condition
-from motivation.data import TrainFeed
+from motivation.data import TrainFeed, end_workers
 from motivation.evaluate import HeldOut
 from motivation.hooks import HookList, RunView
 from motivation.interrupt import Interrupt
@@ -164,7 +165,10 @@ def train(run: Run) -> None:
     except KeyboardInterrupt:
         _logger.warning("Interrupted.")
     finally:
-        run.hooks.run_end()
+        with ExitStack() as ending:
+            for loader in (run.feed.loader, run.judge.evaluator and run.judge.evaluator.loader):
+                ending.callback(end_workers, loader)
+            ending.callback(run.hooks.run_end)
 
 
 def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:

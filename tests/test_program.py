@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import re
 
 import numpy as np
@@ -261,3 +262,10 @@ def test_a_model_of_any_family_trains_with_auto_and_a_placement(train, capsys):
     assert "placement: last" in "\n".join(
         line.replace("motivation_", "") for line in (folder / "args.yaml").read_text().splitlines()
     )
+
+
+@pytest.mark.parametrize("flags", [(), ("--use-multi-epochs-loader",)])
+def test_no_data_worker_outlives_a_run(flags, train):
+    before = set(multiprocessing.active_children())
+    train("-j", "1", "--epochs", "1", *flags)
+    assert set(multiprocessing.active_children()) <= before
