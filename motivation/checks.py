@@ -143,8 +143,10 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--log-tensorboard: needs the package tensorboard: pip install tensorboard"
     if args.wandb_resume_id and not args.resume:
         yield "--wandb-resume-id: needs --resume"
-    if args.aug_repeats and _world_size() == 1:
-        yield "--aug-repeats: timm's sampler repeats over several processes; this run has one"
+    if args.aug_repeats and args.aug_repeats < 1:
+        yield f"--aug-repeats: 0 for none, or at least 1, not {args.aug_repeats}"
+    if args.aug_repeats and args.train_img_sizes is not None:
+        yield "--aug-repeats: not with --train-img-sizes, whose sampler makes the batches"
     if (args.folds is None) != (args.fold is None):
         yield "--folds: give --folds N and --fold I together"
     elif args.folds is not None and (args.folds < 2 or not 0 <= args.fold < args.folds):

@@ -186,7 +186,13 @@ def _add_augmentation_flags(parser: ArgumentParser) -> None:
         metavar="POLICY",
         help="rand-..., augmix-..., v0, original, 3a of timm; cifar10 for AutoAugment's CIFAR-10 policy",
     )
-    g.value("--aug-repeats", default=0, type=float, metavar="N", help="repeated augmentation (distributed runs)")
+    g.value(
+        "--aug-repeats",
+        default=0,
+        type=float,
+        metavar="N",
+        help="repeated augmentation: each image so often in an epoch, and fewer images",
+    )
     g.value("--aug-splits", default=0, type=int, metavar="N", help="augmentation splits, 0 or at least 2")
     g.switch("--jsd-loss", help="Jensen-Shannon consistency over the augmentation splits")
     g.switch("--bce-loss", help="binary cross-entropy (with mixup, cutmix or smoothing)")

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from conftest import DIGITS
 from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from motivation.data import SklearnDigits, TrainFeed, create_dataset, customise_transform
+from motivation.builders import build_run
+from motivation.data import SklearnDigits, TrainFeed, create_dataset, customise_transform, end_workers
+from motivation.options import parse
+from motivation.subsets import labels_of
 
 
 def test_digits_are_split_stratified_and_always_alike():
@@ -128,3 +132,25 @@ def test_mixing_stops_at_its_epoch():
         feed.start_epoch(epoch)
         enabled.append(feed.mixup.mixup_enabled)
     assert enabled == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--no-prefetcher",), ("--use-multi-epochs-loader", "-j", "1"), ("--folds", "4", "--fold", "0")]
+)
+def test_repeated_augmentation_works_on_one_process(flags, tmp_path):
+    """Three views of each image, a third of the images: as many batches as before, and others in the next epoch."""
+    argv = [*DIGITS, "--output", str(tmp_path), "--aug-repeats", "3", "-b", "120", *flags]
+    feed = build_run(*parse(argv)).feed
+    count = len(feed.loader.dataset)
+    drawn = []
+    for epoch in range(2):
+        feed.start_epoch(epoch)
+        drawn.append(list(feed.loader.sampler))
+        assert len(drawn[-1]) == count // 256 * 256
+        assert all(len(set(drawn[-1][i : i + 3])) == 1 for i in range(0, len(drawn[-1]) - 2, 3))
+    assert drawn[0] != drawn[1]
+    targets = [target for batches in feed.updates(1) for batch in batches for target in batch.targets.tolist()]
+    labels = labels_of(feed.loader.dataset)
+    assert targets == [labels[index] for index in drawn[1]][: len(targets)]
+    assert len(targets) == len(drawn[1]) // 120 * 120
+    end_workers(feed.loader)

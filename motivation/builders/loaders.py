@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from motivation.builders.datasets import DataSets
 from motivation.builders.runtime import Runtime
-from motivation.data import CIFAR_POLICY, TrainFeed, customise_transform
+from motivation.data import CIFAR_POLICY, TrainFeed, customise_transform, end_workers
 from motivation.evaluate import Evaluator, HeldOut, Recalibration
 from motivation.interrupt import WithoutInterrupts
 from motivation.random_states import forked_random_states
+from motivation.subsets import refuse_iterable
 
 _logger = logging.getLogger("train")
 
@@ -138,6 +141,10 @@ class _LoaderMaker:
         if self.splits > 1:
             dataset = AugMixDataset(dataset, num_splits=self.splits)
         progressive = args.train_size_schedule == "progressive"
+        options = dict(self.training_options)
+        repeats_alone = args.aug_repeats and not self.runtime.distributed
+        if repeats_alone:
+            options["num_aug_repeats"] = 0  # timm's factory has its sampler for distributed runs only
         loader = create_loader(
             dataset,
             input_size=self.config["input_size"],
@@ -153,8 +160,10 @@ class _LoaderMaker:
             collate_fn=collate,
             use_multi_epochs_loader=args.use_multi_epochs_loader,
             **self.common,
-            **self.training_options,
+            **options,
         )
+        if repeats_alone:
+            loader = with_sampler(loader, lambda whole: RepeatAugSampler(whole, 1, 0, num_repeats=args.aug_repeats))
         self._customise(loader)
         return _undisturbed(loader), mixup
 
@@ -255,6 +264,29 @@ class _LoaderMaker:
             **self.common,
             **self.training_options,
         )
+
+
+def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
+    """A loader of timm's that draws its images by another sampler; torch's loaders do not let theirs be changed.
+
+    Args:
+        make_sampler: makes it for the loader's data set.
+
+    Raises:
+        ValueError: the data can only be streamed.
+    """
+    old = getattr(loader, "loader", loader)
+    refuse_iterable(old.dataset, "--aug-repeats")
+    new = type(old)(
+        old.dataset, old.batch_size, sampler=make_sampler(old.dataset), num_workers=old.num_workers,
+        collate_fn=old.collate_fn, pin_memory=old.pin_memory, drop_last=old.drop_last,
+        worker_init_fn=old.worker_init_fn, persistent_workers=old.persistent_workers,
+    )  # fmt: skip
+    end_workers(loader)
+    if old is loader:
+        return new
+    loader.loader = new
+    return loader
 
 
 def _undisturbed(loader: Any) -> Any:
