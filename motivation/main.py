@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 from timm.utils import setup_default_logging
@@ -28,8 +28,13 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
+    """Run the program; returns its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+
+    Args:
+        argv: the words; default those of the command line.
+        parse: makes options of them; `motivation.finetune.parse` for fine-tuning.
+    """
     setup_default_logging()
     args, args_text = parse(argv)
     try:

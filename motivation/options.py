@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,12 +43,16 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
+def parse(argv: Sequence[str] | None = None, parser: ArgumentParser | None = None) -> tuple[Namespace, str]:
     """Options, and all of them as YAML text.
 
     The command line wins over the file, the file over the defaults. Wrong options end the program with code 2.
+
+    Args:
+        argv: the words; default those of the command line.
+        parser: default that of `train_motivated.py`.
     """
-    parser = make_parser()
+    parser = parser or make_parser()
     first = ArgumentParser(add_help=False)
     first.add_argument("-c", "--config", default="")
     config = first.parse_known_args(argv)[0].config
@@ -64,6 +68,17 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
         parser.error(f"words of the form name=value are taken by {flags}")
     del args.config
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
+
+
+def given_options(argv: Sequence[str], make: Callable[[], ArgumentParser] = make_parser) -> dict[str, Any]:
+    """Only what the command line itself gives, by the options' names; abbreviated flags too."""
+    parser = make()
+    for action in parser._actions:
+        action.default, action.required = SUPPRESS, False
+    try:
+        return vars(parser.parse_args(argv))
+    except ValueError:  # words that are not name=value; `parse` says it
+        return {}
 
 
 def read_config(path: str | Path, parser: ArgumentParser) -> dict[str, Any]:

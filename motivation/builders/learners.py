@@ -22,6 +22,7 @@ from motivation.builders.runtime import Runtime
 from motivation.learner import UpdateRule
 from motivation.random_states import forked_random_states
 from motivation.records import Role
+from motivation.transfer import transfer_weights
 
 _logger = logging.getLogger("train")
 
@@ -70,6 +71,10 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
         checkpoint_path=checkpoint,
     )
     model: Any = create_model(model_name(args, role), **{**settings, **options})
+    if file := getattr(args, "transfer", {}).get(role.value):  # fine-tuning
+        said = transfer_weights(model, file)
+        if said and getattr(args, "rank", 0) == 0:
+            _logger.info(said)
     head = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
     if head is not None and args.head_init_scale is not None:
         with torch.no_grad():
@@ -87,6 +92,7 @@ def without_files(args: Namespace) -> Namespace:
     blank = copy.copy(args)
     blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
     blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
+    blank.transfer = {}
     return blank
 
 

@@ -13,7 +13,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -34,8 +33,7 @@ from motivation.cross_validate.plan import (
 from motivation.cross_validate.report import aligned, choose, csv_text, markdown, read_figures, rows_of, table
 from motivation.cross_validate.report import headline as headline_of
 from motivation.cross_validate.runner import Resources, Runner, command_line, runs_now, threads_per_run
-from motivation.options import OptionParser, parse
-from motivation.options import make_parser as make_program_parser
+from motivation.options import OptionParser, given_options, parse
 from weight_maps.plugins import load_plugins
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -72,7 +70,7 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     Raises:
         PlanError: there cannot be such a plan.
     """
-    given = _given(arguments)
+    given = given_options(arguments)
     if wrong := [f"--{name.replace('_', '-')}" for name in PER_RUN if name in given]:
         raise PlanError(f"not after --, each run is given its own: {', '.join(wrong)}; use --k, --seeds, --output ...")
     parsed, text = parse(arguments)
@@ -95,17 +93,6 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
             raise PlanError(f"{flag}: at least {least}, not {number}")
     options = training_options(yaml.safe_load(text))
     return Plan(args.output, tuple(arguments), options, tuple(ks), args.folds, tuple(seeds), args.baseline)
-
-
-def _given(arguments: Sequence[str]) -> dict[str, Any]:
-    """Only what the command line itself gives, by the options' names; abbreviated flags too."""
-    parser = make_program_parser()
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    try:
-        return vars(parser.parse_args(arguments))
-    except ValueError:  # words that are not name=value; `parse` says it
-        return {}
 
 
 def start_up_faults(plan: Plan, devices: Sequence[str | None]) -> list[str]:
