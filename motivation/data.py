@@ -4,7 +4,7 @@ a loader into updates."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from timm import data as timm_data
 from timm.data.transforms import MaybePILToTensor, MaybeToTensor, RandomResizedCropAndInterpolation, str_to_interp_mode
-from torch.utils.data import Dataset
-from torchvision import transforms
+from torch.utils.data import ConcatDataset, Dataset
+from torchvision import datasets, transforms
 
 from motivation.records import MicroBatch
 
@@ -66,12 +66,54 @@ class SklearnDigits(Dataset):
         return (image if self.transform is None else self.transform(image)), int(self.targets[index])
 
 
+class Joined(Dataset):
+    """Several parts of one of torchvision's data sets as one.
+
+    Its transform is its own: some of torchvision's sets make theirs when they are opened, and take no other later.
+
+    Args:
+        parts: with the same classes, opened without a transform.
+    """
+
+    def __init__(self, parts: Sequence[Any]):
+        self.parts: Any = ConcatDataset(parts)
+        self.classes = parts[0].classes
+        self.targets = [int(label) for part in parts for label in part._labels]
+        self.transform: Any = None
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.parts[index]
+        return (image if self.transform is None else self.transform(image)), int(label)
+
+
+TRANSFER_SETS = {
+    "torch/flowers102": (datasets.Flowers102, ("train", "val"), ("test",)),
+    "torch/oxford_pets": (datasets.OxfordIIITPet, ("trainval",), ("test",)),
+}
+"""Data sets of transfer learning that timm's factory lacks: torchvision's class, its splits for training and for
+validation. As usual for them, the training images are those of both of their training splits."""
+
+
+def _transfer_set(name: str, split: str, root: str, download: bool) -> Any:
+    kind, for_training, for_validation = TRANSFER_SETS[name]
+    if split not in (*_TRAIN_SPLITS, "trainval", *_VALIDATION_SPLITS):
+        known = ", ".join(("train", "trainval", *_VALIDATION_SPLITS))
+        raise ValueError(f"{name} has no split {split!r}; use one of {known}")
+    splits = for_validation if split in _VALIDATION_SPLITS else for_training
+    return Joined([kind(root, split=one, download=download) for one in splits])
+
+
 def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) -> Any:
-    """timm's dataset factory, and ``sklearn/digits``.
+    """timm's dataset factory, ``sklearn/digits``, and the sets of `TRANSFER_SETS`.
 
     Raises:
         ValueError: an unknown ``sklearn/`` data set or split.
     """
+    if name.lower() in TRANSFER_SETS:
+        return _transfer_set(name.lower(), split, kwargs["root"], kwargs["download"])
     if name.lower().startswith("sklearn/"):
         if name.lower() != "sklearn/digits":
             raise ValueError(f"unknown data set {name}; scikit-learn's bundled images are sklearn/digits")

@@ -154,3 +154,50 @@ def test_repeated_augmentation_works_on_one_process(flags, tmp_path):
     assert targets == [labels[index] for index in drawn[1]][: len(targets)]
     assert len(targets) == len(drawn[1]) // 120 * 120
     end_workers(feed.loader)
+
+
+@pytest.fixture
+def flowers(tmp_path, monkeypatch):
+    """Made-up images where torchvision looks for Flowers: 4 to train, 2 to validate, 6 to test, of 3 classes."""
+    scipy_io = pytest.importorskip("scipy.io")
+    folder = tmp_path / "flowers-102"
+    (folder / "jpg").mkdir(parents=True)
+    for number in range(1, 13):
+        Image.new("RGB", (20, 20), (10 * number, 0, 0)).save(folder / "jpg" / f"image_{number:05d}.jpg")
+    scipy_io.savemat(folder / "imagelabels.mat", {"labels": [1, 2, 3] * 4})
+    scipy_io.savemat(folder / "setid.mat", {"trnid": [1, 2, 3, 4], "valid": [5, 6], "tstid": list(range(7, 13))})
+    monkeypatch.setattr("torchvision.datasets.Flowers102._check_integrity", lambda self: True)
+    return tmp_path
+
+
+@pytest.fixture
+def pets(tmp_path):
+    folder = tmp_path / "oxford-iiit-pet"
+    for name in ("images", "annotations"):
+        (folder / name).mkdir(parents=True)
+    for split, numbers in (("trainval", (1, 2, 3, 4)), ("test", (5, 6))):
+        lines = []
+        for number in numbers:
+            breed = ("Bengal", "Birman")[number % 2]
+            Image.new("RGB", (20, 20)).save(folder / "images" / f"{breed}_{number}.jpg")
+            lines.append(f"{breed}_{number} {number % 2 + 1} 1 1\n")
+        (folder / "annotations" / f"{split}.txt").write_text("".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "train", "test", "classes"), [("flowers102", 6, 6, 102), ("oxford_pets", 4, 2, 2)])
+def test_sets_of_transfer_learning_train_on_all_but_the_test_images(name, train, test, classes, request):
+    root = str(request.getfixturevalue({"flowers102": "flowers", "oxford_pets": "pets"}[name]))
+
+    def opened(split):
+        return create_dataset(f"torch/{name}", split=split, input_img_mode="RGB", root=root, download=False)
+
+    for split, count in (("train", train), ("trainval", train), ("test", test), ("validation", test)):
+        dataset = opened(split)
+        assert len(dataset) == len(labels_of(dataset)) == count
+        assert [dataset[i][1] for i in range(count)] == labels_of(dataset)
+        assert len(dataset.classes) == classes
+        dataset.transform = lambda image: image.size
+        assert dataset[0][0] == dataset[count - 1][0] == (20, 20)
+    with pytest.raises(ValueError, match="has no split 'all'"):
+        opened("all")
