@@ -10,7 +10,7 @@ import pytest
 
 import motivation
 import weight_maps
-from motivation import map_coverage, plot
+from motivation import experiments, export, finetune, map_coverage, plot
 from motivation.cost.__main__ import make_parser as cost_parser
 from motivation.cross_validate.__main__ import make_parser as cross_validate_parser
 from motivation.options import make_parser
@@ -34,7 +34,7 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    commands = (weight_maps_command, map_coverage, plot)
+    commands = (weight_maps_command, map_coverage, plot, experiments, export, finetune)
     parsers = [command.make_parser() for command in commands]
     parsers += [make_parser(), cost_parser(), cross_validate_parser(), report_parser()]
     known = {
