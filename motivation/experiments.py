@@ -144,8 +144,16 @@ def plan(args: Namespace, further: Sequence[str] = ()) -> list[Run]:
         raise ValueError(f"--only: {args.table} has no such row; it has {names}")
     runs = []
     for row in rows:
-        seeds = args.seeds or list(range(row.runs))
+        seeds = list(dict.fromkeys(args.seeds)) if args.seeds else list(range(row.runs))
         runs += [_run(row, seed, seeds, args, further) for seed in seeds]
+    there = {run.folder for run in runs}
+    for row in rows:
+        for config in (row.checkpoint, row.follows):
+            seeds = args.seeds or [0]
+            if config and (place := _place(config, seeds[0], args)) not in there and _state(place) != "done":
+                raise ValueError(
+                    f"--only: {row.title} follows {Experiment(config).title}, which is neither done nor asked for"
+                )
     return runs
 
 
@@ -192,10 +200,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             for run in left:
                 print(shlex.join(run.command))
             print(f"# {len(runs)} runs, {len(runs) - len(left)} of them done; then the report beside {args.table}")
+            _remark(args, runs, further)
             return 0
+        _remark(args, runs, further)
         for number, run in enumerate(left, 1):
             print(f"[{number}/{len(left)}] {run.folder.name}", flush=True)
-            if code := subprocess.run(run.command, check=False).returncode:
+            code = _finished(run.command)
+            if code == EXIT_INTERRUPTED:
+                raise KeyboardInterrupt
+            if code:
                 print(f"error: {run.folder.name} ended with exit code {code}", file=sys.stderr)
                 return EXIT_FAILED
         return _report(args, runs)
@@ -205,6 +218,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on.", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _remark(args: Namespace, runs: Sequence[Run], further: Sequence[str]) -> None:
+    """An update's images are --batch-size x processes x --grad-accum-steps; a recipe is for one number of them."""
+    sizes = any(word.startswith(("-b", "--batch-size", "--grad-accum-steps")) for word in further)
+    wanted = 8 if any("imagenet-" in run.folder.name for run in runs if run.state != "done") else 1
+    if args.processes != wanted and not sizes:
+        print(
+            f"# mind the batch: the recipes are for {wanted} process(es) of their --batch-size; with --processes "
+            f"{args.processes} give --batch-size or --grad-accum-steps after --",
+            file=sys.stderr,
+        )
+
+
+def _finished(command: Sequence[str]) -> int:
+    """Run to its end; Ctrl-C reaches the run too, which stops by itself after an update, so it is waited for."""
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _report(args: Namespace, runs: Sequence[Run]) -> int:

@@ -204,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing:
             raise ValueError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         run = read_run(args.run)
+        if args.out.resolve() == run.path.resolve():
+            raise ValueError(f"OUT: {args.out} is the run's own folder; choose another")
         for role in Role if run.motivated else [Role.BASE]:
             one, folder = load_exported(run, role, args.best), args.out / role.value
             folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 repo = f"{args.push_to_hub}-{role.value}"
                 push_to_hf_hub(one.model, repo, model_args=one.arguments, safe_serialization=True)
                 print(f"pushed to {repo}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0

@@ -21,6 +21,7 @@ from motivation.builders.datasets import make_datasets
 from motivation.checkpoint import read_checkpoint
 from motivation.data import class_count
 from motivation.options import given_options, read_config
+from motivation.records import Role
 from motivation.runs import RunError, read_run
 from motivation.subsets import labels_of, refuse_iterable
 
@@ -32,7 +33,7 @@ RECIPE = {
 """The paper's transfer recipe; the strengths of Mixup, CutMix and RandAugment, the number of repeats and no warm-up are
 ours, as DeiT has them."""
 
-INHERITED = ("in_chans", "mean", "std", "gp", "bn_eps")
+INHERITED = ("mean", "std", "gp", "bn_eps", "crop_pct", "interpolation")
 """Options that belong to the weights: those of the run that made them hold, unless others are given."""
 
 
@@ -112,7 +113,10 @@ def find_source(checkpoint: str, from_model: str = "base") -> Source:
     if path.is_file():
         contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
         trained = contents.get("args")
-        return Source(contents.get("arch"), path, vars(trained) if isinstance(trained, Namespace) else {})
+        known = dict(vars(trained)) if isinstance(trained, Namespace) else {}
+        if path.resolve().parent.name == Role.MOTIVATED.value:
+            known = _of_motivated(known)
+        return Source(contents.get("arch"), path, known)
     if timm.is_model(checkpoint):
         if not timm.models.is_model_pretrained(checkpoint):
             raise ValueError(f"--checkpoint: timm has no pretrained weights of {checkpoint}")
@@ -129,10 +133,15 @@ def _source_of_run(path: Path, from_model: str) -> Source:
         raise RunError(f"--checkpoint: {path} has no checkpoint of its {from_model} model ({files[from_model].name})")
     trained = dict(run.options)
     if from_model == "motivated":
-        trained["model_kwargs"] = (trained.get("model_kwargs") or {}) | (trained.get("motivated_model_kwargs") or {})
-        return Source(run.motivated, files["motivated"], trained)
+        return Source(run.motivated, files["motivated"], _of_motivated(trained))
     larger = files["motivated"] if files["motivated"].is_file() else None
     return Source(run.base, files["base"], trained, larger, run.motivated)
+
+
+def _of_motivated(trained: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run as they are for its motivated model."""
+    kwargs = (trained.get("model_kwargs") or {}) | (trained.get("motivated_model_kwargs") or {})
+    return {**trained, "model_kwargs": kwargs}
 
 
 def apply_source(args: Namespace, source: Source, given: set[str]) -> None:
@@ -144,8 +153,14 @@ def apply_source(args: Namespace, source: Source, given: set[str]) -> None:
         given: names of the options that the user has set.
 
     Raises:
-        ValueError: another model was asked for than the weights are of, or none and the file does not say.
+        ValueError: another model was asked for than the weights are of, or none and the file does not say; or other
+            weights too.
     """
+    for name in ("pretrained", "pretrained_path", "initial_checkpoint"):
+        if getattr(args, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: --checkpoint says which weights to begin with; give one of them"
+            )
     if source.model and args.model not in (None, source.model):
         raise ValueError(f"--model: {args.model}, but {args.checkpoint} is of {source.model}")
     if not source.model and args.model is None:
@@ -156,9 +171,17 @@ def apply_source(args: Namespace, source: Source, given: set[str]) -> None:
         if name not in given and trained.get(name) is not None:
             setattr(args, name, trained[name])
     size = trained.get("val_input_size") or trained.get("input_size")  # the size that it was evaluated at
-    if not given & {"input_size", "img_size"} and size:
-        args.input_size = list(size)
-    args.pretrained = args.pretrained or source.file is None
+    channels = trained.get("in_chans") or (size[0] if size else None)
+    if not given & {"in_chans", "input_size"} and channels:
+        args.in_chans = channels
+    if not given & {"input_size", "img_size"}:
+        args.input_size = list(size) if size else None
+    elif (
+        "model_kwargs" not in given and "img_size" in args.model_kwargs
+    ):  # models of a fixed size are made for the new one
+        new = list(args.input_size[-2:]) if args.input_size else [args.img_size, args.img_size]
+        args.model_kwargs = {**args.model_kwargs, "img_size": new}
+    args.pretrained = source.file is None
     args.transfer = {} if source.file is None else {"base": str(source.file)}
     if args.motivated_model and args.motivated_model == source.motivated_model and source.motivated_file:
         args.transfer["motivated"] = str(source.motivated_file)

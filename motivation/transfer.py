@@ -60,7 +60,9 @@ def _weights_in(file: Path) -> dict[str, Tensor]:
         if isinstance(contents.get(key), dict):
             contents = contents[key]
             break
-    weights = clean_state_dict({k: v for k, v in contents.items() if isinstance(v, Tensor)})
+    # timm's auxiliary BatchNorm layers are for training only
+    tensors = {k: v for k, v in contents.items() if isinstance(v, Tensor) and ".aux_bn." not in k}
+    weights = clean_state_dict(tensors)
     if not weights:
         raise ValueError(f"{file} holds no weights")
     return weights

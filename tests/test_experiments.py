@@ -1,6 +1,5 @@
 """The runs behind the paper's tables: every row, in an order in which each finds what it follows."""
 
-import argparse
 import json
 
 import pytest
@@ -90,8 +89,7 @@ def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
 
 
 def test_a_run_that_fails_ends_the_table(tmp_path, monkeypatch, capfd):
-    failed = argparse.Namespace(returncode=2)
-    monkeypatch.setattr("motivation.experiments.subprocess.run", lambda *_, **__: failed)
+    monkeypatch.setattr("motivation.experiments._finished", lambda command: 2)
     assert main(["table2", "--output", str(tmp_path)]) == 1
     assert "error: imagenet-resnet50_a3-seed0 ended with exit code 2" in capfd.readouterr().err
 
@@ -105,3 +103,37 @@ def test_every_config_of_a_table_exists():
     for rows in TABLES.values():
         for row in rows:
             assert (ROOT / "configs" / f"{row.config}.yaml").is_file(), row
+
+
+def test_an_interrupted_run_interrupts_the_table(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("motivation.experiments._finished", lambda command: 130)
+    assert main(["table2", "--output", str(tmp_path)]) == 130
+    assert "the same command goes on" in capfd.readouterr().err
+
+
+def test_a_run_is_waited_for_when_ctrl_c_comes(monkeypatch):
+    """The child has the signal too, and ends by itself."""
+    waits = []
+
+    class Process:
+        def wait(self):
+            waits.append(len(waits))
+            if len(waits) == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr("motivation.experiments.subprocess.Popen", lambda command: Process())
+    assert experiments._finished(["x"]) == 130
+    assert waits == [0, 1]
+
+
+def test_a_row_whose_source_is_missing_is_one_line(tmp_path, capsys):
+    assert main(["table3", "--only", "flowers", "--output", str(tmp_path), "--dry-run"]) == 2
+    assert "follows imagenet-resnet50_a3, which is neither done nor asked for" in capsys.readouterr().err
+
+
+def test_another_number_of_processes_than_the_recipes_is_said(tmp_path, capsys):
+    assert main(["table2", "--output", str(tmp_path), "--dry-run"]) == 0
+    assert "mind the batch: the recipes are for 8 process(es)" in capsys.readouterr().err
+    assert main(["table2", "--output", str(tmp_path), "--dry-run", "--processes", "8"]) == 0
+    assert capsys.readouterr().err == ""

@@ -117,3 +117,8 @@ def test_missing_packages_of_onnx_are_named(runs, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     assert main([str(runs / "plain"), str(tmp_path), "--onnx"]) == 2
     assert "--onnx: needs onnx and onnxruntime: pip install onnx onnxruntime" in capsys.readouterr().err
+
+
+def test_a_run_is_not_exported_into_itself(runs, capsys):
+    assert main([str(runs / "plain"), str(runs / "plain")]) == 2
+    assert "is the run's own folder" in capsys.readouterr().err

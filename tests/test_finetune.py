@@ -157,6 +157,9 @@ def wrong(run, tmp_path):
         ("{wrong}/bare.pth", ("--model", "resnet8_cifar", "--from", "motivated"), "chooses in the folder of a run"),
         ("{run}", ("--model", "resnet18"), "--model: resnet18, but"),
         ("resnet8_cifar", (), "timm has no pretrained weights of resnet8_cifar"),
+        ("{run}", ("--pretrained",), "--pretrained: --checkpoint says which weights to begin with"),
+        ("{run}", ("--initial-checkpoint", "x.pth"), "--initial-checkpoint: --checkpoint says"),
+        ("{run}", ("--aug-repeats", "3", "-b", "1400"), "has 1280 images"),
     ],
 )
 def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, capsys, tmp_path):
@@ -168,3 +171,36 @@ def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, c
     assert code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
+
+
+def test_a_checkpoint_of_the_motivated_model_is_read_with_its_own_arguments(tmp_path):
+    flags = [
+        "--model",
+        "vit_tiny_patch16_224",
+        "--motivated-model",
+        "vit_tiny_patch16_224",
+        "--input-size",
+        "1",
+        "16",
+        "16",
+    ]
+    kwargs = ["--model-kwargs", "depth=1", "img_size=16", "--motivated-model-kwargs", "depth=2", "--motivation-k", "1"]
+    assert main([*DIGITS, *flags, *kwargs, "--epochs", "1", "--output", str(tmp_path), "--experiment", "run"]) == 0
+    file = tmp_path / "run" / "motivated" / "last.pth.tar"
+    args, _ = parse([*HERE, "--checkpoint", str(file)])
+    assert args.model_kwargs == {"depth": 2, "img_size": 16}
+    argv = [*HERE, "--checkpoint", str(file), "--input-size", "1", "32", "32", "--output", str(tmp_path)]
+    assert main([*argv, "--experiment", "larger"], parse=parse) == 0  # positions for the new size
+
+
+def test_channels_and_preprocessing_are_the_runs(run):
+    args, _ = parse([*HERE, "--checkpoint", str(run), "--img-size", "12"])
+    assert (args.in_chans, args.img_size, args.input_size) == (1, 12, None)
+
+
+def test_auxiliary_batchnorms_are_left_behind(tmp_path):
+    from timm.layers import convert_splitbn_model
+
+    split = convert_splitbn_model(timm.create_model("resnet8_cifar"), 2)
+    torch.save(split.state_dict(), tmp_path / "split.pth")
+    assert "with its head" in transfer_weights(timm.create_model("resnet8_cifar"), tmp_path / "split.pth")

@@ -15,6 +15,9 @@ from motivation.data import class_count, create_dataset
 from motivation.records import Role
 from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
 
+REPEATS_ROUND = 256
+"""timm's sampler of repeated augmentation draws a multiple of so many images."""
+
 
 @dataclass
 class DataSets:
@@ -103,10 +106,13 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
             f"--val-split: {args.val_split!r} has {counts[1]} classes, {args.train_split!r} has {counts[0]}; each "
             "numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
         )
-    if not isinstance(train, IterableDataset) and -(-len(train) // args.world_size) < args.batch_size:
+    images = 0 if isinstance(train, IterableDataset) else len(train)
+    if args.aug_repeats and images >= REPEATS_ROUND:
+        images = images // REPEATS_ROUND * REPEATS_ROUND
+    if not isinstance(train, IterableDataset) and -(-images // args.world_size) < args.batch_size:
         ranks = f" for {args.world_size} processes" if args.world_size > 1 else ""
         faults.append(
-            f"--batch-size: {args.batch_size}, but split {args.train_split!r} has {len(train)} images{ranks}; "
+            f"--batch-size: {args.batch_size}, but split {args.train_split!r} has {images} images{ranks}; "
             "there would be no whole batch"
         )
     return datasets
