@@ -51,7 +51,7 @@ def built(tmp_path, *flags):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_goes_on_with_accumulation_and_amp(name, train, earlier):
     flags = [*flags_of(name, earlier), *HARD, "--sched", "multistep", "--decay-milestones", "1"]
-    whole, part = part_and_whole(train, *flags, epochs=3, half=1)
+    whole, part = part_and_whole(train, *flags, epochs=2, half=1)
     assert_same_run(whole, part)
     active = [row["active"] for row in rows(whole / "updates.csv")]
     share = active.count("motivated") / len(active)

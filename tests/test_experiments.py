@@ -25,7 +25,7 @@ def options_of(run):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_command_is_one_its_program_takes(table, tmp_path):
-    runs = planned(table, tmp_path, further=("--data-dir", "D"))
+    runs = planned(table, tmp_path, "--seeds", "5", further=("--data-dir", "D"))
     folders = [run.folder for run in runs]
     assert len(set(folders)) == len(folders)
     for run in runs:
@@ -35,11 +35,11 @@ def test_every_command_is_one_its_program_takes(table, tmp_path):
 
 @pytest.mark.parametrize("table", PRINTED)
 def test_every_row_that_the_paper_prints_is_run(table, tmp_path):
-    found = {(args.model, args.motivated_model) for args in map(options_of, planned(table, tmp_path))}
+    found = {(args.model, args.motivated_model) for args in map(options_of, planned(table, tmp_path, "--seeds", "0"))}
     assert found >= {(base, motivated) for _, base, motivated in PRINTED[table].labels}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", ["table3", "table6"])
 def test_what_a_run_follows_comes_before_it(table, tmp_path):
     seen = set()
     for run in planned(table, tmp_path, "--seeds", "3", "4"):
