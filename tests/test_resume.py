@@ -190,6 +190,11 @@ def test_the_result_of_a_resumed_run_is_that_of_all_its_epochs(train):
             ("--motivation-condition", "valloss", "--motivation-valloss-images", "9"),
             "no --motivation-valloss-images, this run has 9",
         ),
+        (
+            ("--motivation-condition", "valloss"),
+            ("--motivation-condition", "valloss", "-b", "120"),
+            "--batch-size 240, this run has 120",
+        ),
     ],
 )
 def test_images_that_were_trained_on_do_not_come_to_judge(before, now, message, train, capsys):

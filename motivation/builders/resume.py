@@ -69,6 +69,8 @@ def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
         must_agree |= {"motivation_map": None, "motivation_placement": "paper"}
         if "validation_loss" in needs_of(args.motivation_condition):
             must_agree |= {"seed": args.seed, "motivation_valloss_images": None}
+            if args.motivation_valloss_images is None:
+                must_agree["batch_size"] = args.batch_size  # so many images are held out
     for name, default in must_agree.items():
         before, now = getattr(trained, name, default), getattr(args, name)
         if before != now:
