@@ -204,7 +204,8 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     count = run.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
     if run.switcher.motivated is None or share is None or count is None or not total:
         return
-    _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {count / total:.4f}).")
+    less = " without the first updates of each epoch" if count < share * total else ""
+    _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {share:.4f}{less}).")
     if 0 < share < 0.01:
         _logger.warning(
             "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "
