@@ -72,11 +72,13 @@ class Joined(Dataset):
     Its transform is its own: some of torchvision's sets make theirs when they are opened, and take no other later.
 
     Args:
-        parts: with the same classes, opened without a transform.
+        parts: with the same classes, opened without a transform; their images are RGB.
+        input_img_mode: a mode of PIL, into which images are converted.
     """
 
-    def __init__(self, parts: Sequence[Any]):
+    def __init__(self, parts: Sequence[Any], input_img_mode: str = "RGB"):
         self.parts: Any = ConcatDataset(parts)
+        self.input_img_mode = input_img_mode
         self.classes = parts[0].classes
         self.targets = [int(label) for part in parts for label in part._labels]
         self.transform: Any = None
@@ -86,6 +88,7 @@ class Joined(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.parts[index]
+        image = image.convert(self.input_img_mode)
         return (image if self.transform is None else self.transform(image)), int(label)
 
 
@@ -97,13 +100,15 @@ TRANSFER_SETS = {
 validation. As usual for them, the training images are those of both of their training splits."""
 
 
-def _transfer_set(name: str, split: str, root: str, download: bool) -> Any:
+def _transfer_set(name: str, split: str, input_img_mode: str, root: str, download: bool) -> Any:
     kind, for_training, for_validation = TRANSFER_SETS[name]
+    if split in for_training and split in _VALIDATION_SPLITS:
+        raise ValueError(f"{name}: the images of its split {split!r} are trained on; validate on {for_validation[0]!r}")
     if split not in (*_TRAIN_SPLITS, "trainval", *_VALIDATION_SPLITS):
         known = ", ".join(("train", "trainval", *_VALIDATION_SPLITS))
         raise ValueError(f"{name} has no split {split!r}; use one of {known}")
     splits = for_validation if split in _VALIDATION_SPLITS else for_training
-    return Joined([kind(root, split=one, download=download) for one in splits])
+    return Joined([kind(root, split=one, download=download) for one in splits], input_img_mode)
 
 
 def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) -> Any:
@@ -113,7 +118,7 @@ def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) ->
         ValueError: an unknown ``sklearn/`` data set or split.
     """
     if name.lower() in TRANSFER_SETS:
-        return _transfer_set(name.lower(), split, kwargs["root"], kwargs["download"])
+        return _transfer_set(name.lower(), split, input_img_mode, kwargs["root"], kwargs["download"])
     if name.lower().startswith("sklearn/"):
         if name.lower() != "sklearn/digits":
             raise ValueError(f"unknown data set {name}; scikit-learn's bundled images are sklearn/digits")

@@ -31,6 +31,7 @@ class Experiment:
         checkpoint: of a fine-tuning: the experiment whose run with the first seed it begins with.
         follows: of a scheduled run: the experiment whose runs give its counts.
         name: of the runs' folders; default the config's.
+        flags: with which it differs from its config.
     """
 
     config: str
@@ -38,6 +39,7 @@ class Experiment:
     checkpoint: str | None = None
     follows: str | None = None
     name: str | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -47,6 +49,23 @@ class Experiment:
 
 def _of(folder: str, *stems: str, runs: int = 3) -> tuple[Experiment, ...]:
     return tuple(Experiment(f"{folder}/{stem}", runs) for stem in stems)
+
+
+def _reproduction(data: str, epochs: int, runs: int) -> tuple[Experiment, ...]:
+    """X-C, X-Y and Y-C on data at hand, the ablations, and X-C with ``epochs`` epochs: the FLOPs of X-Y."""
+    config, pair = f"reproduction/{data}", f"{data}-pair"
+    alone, judged = "--motivated-model=", "--motivation-bn-recalibrate=50"
+    random, scheduled = (f"--motivation-condition={name}" for name in ("random", "scheduled"))
+    return (
+        Experiment(config, runs, name=f"{data}-base", flags=(alone,)),
+        Experiment(config, runs, name=pair),
+        Experiment(config, runs, name=f"{data}-base-longer", flags=(alone, f"--epochs={epochs}")),
+        Experiment(config, runs, name=f"{data}-pair-recalibrated", flags=(judged,)),
+        Experiment(config, runs, name=f"{data}-pair-separate", flags=("--motivation-bn=separate",)),
+        Experiment(config, runs, name=f"{data}-larger", flags=("--model=resnet14_cifar", alone)),
+        Experiment(config, runs, name=f"{data}-random-recalibrated", flags=(random, judged)),
+        Experiment(config, runs, name=f"{data}-scheduled-recalibrated", follows=pair, flags=(scheduled, judged)),
+    )
 
 
 _RESNETS = (
@@ -95,8 +114,11 @@ TABLES: dict[str, tuple[Experiment, ...]] = {
         *_of("cifar10", "resnet20", "resnet20_resnet32"),
         *_of("ablation", *(f"resnet20_resnet32_{name}" for name in ("ema", "valloss", "slope"))),
     ),
+    "reproduction-digits": _reproduction("digits", 230, runs=10),
+    "reproduction-fashion-mnist": _reproduction("fashion_mnist", 18, runs=3),
 }
-"""The rows of each table of the paper that has accuracies, those that others follow first."""
+"""The rows of each table of the paper that has accuracies, and of docs/reproduction.md; those that others follow
+first."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +186,7 @@ def _run(row: Experiment, seed: int, seeds: Sequence[int], args: Namespace, furt
     if args.processes > 1:
         launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={args.processes}"]
     words = ["--config", str(ROOT / "configs" / f"{row.config}.yaml"), "--seed", str(seed)]
-    words += ["--output", str(args.output), "--experiment", folder.name]
+    words += [*row.flags, "--output", str(args.output), "--experiment", folder.name]
     if row.checkpoint:
         words += ["--checkpoint", str(_place(row.checkpoint, seeds[0], args))]
     if row.follows:

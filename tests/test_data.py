@@ -189,8 +189,8 @@ def pets(tmp_path):
 def test_sets_of_transfer_learning_train_on_all_but_the_test_images(name, train, test, classes, request):
     root = str(request.getfixturevalue({"flowers102": "flowers", "oxford_pets": "pets"}[name]))
 
-    def opened(split):
-        return create_dataset(f"torch/{name}", split=split, input_img_mode="RGB", root=root, download=False)
+    def opened(split, mode="RGB"):
+        return create_dataset(f"torch/{name}", split=split, input_img_mode=mode, root=root, download=False)
 
     for split, count in (("train", train), ("trainval", train), ("test", test), ("validation", test)):
         dataset = opened(split)
@@ -199,5 +199,9 @@ def test_sets_of_transfer_learning_train_on_all_but_the_test_images(name, train,
         assert len(dataset.classes) == classes
         dataset.transform = lambda image: image.size
         assert dataset[0][0] == dataset[count - 1][0] == (20, 20)
+    assert opened("test", "L")[0][0].mode == "L"
     with pytest.raises(ValueError, match="has no split 'all'"):
         opened("all")
+    if name == "flowers102":
+        with pytest.raises(ValueError, match="'val' are trained on; validate on 'test'"):
+            opened("val")

@@ -4,9 +4,13 @@ import pytest
 import torch
 from conftest import DIGITS, MOTIVATED
 
+from motivation.builders.feasible import model_faults
 from motivation.checks import StartupError, option_faults
 from motivation.main import main
 from motivation.options import parse
+
+VIT_OF_16_PX = ["--model", "vit_tiny_patch16_224", "--input-size", "1", "16", "16"]
+VIT_OF_16_PX += ["--model-kwargs", "img_size=16", "depth=1"]
 
 
 def errors(capsys, tmp_path, *flags):
@@ -80,11 +84,28 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--opt", "adamw", "--opt-betas", "0.9"], "--opt adamw: IndexError"),
         (["--device-modules", "nosuchmodule"], "No module named 'nosuchmodule'"),
         (["--initial-checkpoint", __file__], "--initial-checkpoint"),
+        (["--model", "test_vit"], "--model: test_vit takes images of 160x160, not of 8x8"),
+        (
+            [*VIT_OF_16_PX, "--val-input-size", "1", "32", "32"],
+            "--model: vit_tiny_patch16_224 takes images of 16x16, not of 32x32",
+        ),
     ],
 )
 def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
     found = errors(capsys, tmp_path, *flags)
     assert message in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "resnet18", "--val-input-size", "1", "48", "48"],
+        VIT_OF_16_PX,
+        ["--model", "test_vit", "--input-size", "1", "16", "32", "--model-kwargs", "dynamic_img_size=True"],
+    ],
+)
+def test_a_size_that_a_model_takes_is_no_fault(flags):
+    assert model_faults(parse([*DIGITS, *flags])[0]) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
