@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import weight_maps
 from motivation import experiments, export, finetune, map_coverage, plot
 from motivation.cost.__main__ import make_parser as cost_parser
 from motivation.cross_validate.__main__ import make_parser as cross_validate_parser
-from motivation.options import make_parser
+from motivation.options import make_parser, parse
 from motivation.report.__main__ import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
 
@@ -63,3 +64,15 @@ def test_the_table_in_the_document_is_what_the_command_prints(capsys):
 def test_the_python_example_of_maps_used_alone_runs():
     text = (ROOT / "docs" / "weight_maps.md").read_text()
     exec(re.search(r"## Use it alone\n\n```python\n(.*?)```", text, re.DOTALL)[1], {})
+
+
+def test_every_launch_of_a3_has_2048_images_an_update():
+    launches = re.findall(r"`([^`]*resnet50_resnet101_a3\.yaml[^`]*)`", (ROOT / "README.md").read_text())
+    assert len(launches) == 4
+    for launch in launches:
+        launcher, flags = launch.split("train_motivated.py")
+        processes = 1
+        for count in re.findall(r"--(?:nproc_per_node|nnodes)=(\d+)", launcher):
+            processes *= int(count)
+        args = parse(shlex.split(flags))[0]
+        assert args.batch_size * processes * args.grad_accum_steps == 2048, launch

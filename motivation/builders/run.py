@@ -197,7 +197,11 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     if not runtime.primary:
         return
     unit = "update" if args.sched_on_updates else "epoch"
-    _logger.info(f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates; the learning rate moves per {unit}.")
+    images = args.batch_size * runtime.world_size * args.grad_accum_steps
+    _logger.info(
+        f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates, {images} images each; the learning rate moves "
+        f"per {unit}."
+    )
     if run.start_epoch >= run.epochs:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
     share, total = run.condition.expected_share, run.epochs * run.clock.updates_per_epoch
