@@ -14,6 +14,7 @@ import pickle
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,15 @@ from motivation.learner import Learner
 _logger = logging.getLogger("train")
 
 OUR_KEY = "motivation"
+FORMAT = 2
+"""Of what stands under our key."""
 _EXTENSION = ".pth.tar"
+LAST = f"last{_EXTENSION}"
 _Entry = tuple[str, float | None]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written; the message is for the user."""
 
 
 def timm_contents(learner: Learner, args: Namespace, arch: str, epoch: int, metric: float | None) -> dict[str, Any]:
@@ -66,19 +74,47 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return contents
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint of a run's folder that can be read; of each newer one that is damaged, a warning."""
+    kinds = (LAST, "recovery-", "checkpoint-")
+    files = [path for path in folder.glob(f"*{_EXTENSION}") if path.name.startswith(kinds)]
+    for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST), reverse=True):
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            _logger.warning(f"Passed over: {error}")
+        else:
+            return path
+    return None
+
+
 def write_whole(contents: dict[str, Any], path: Path) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
     scratch = path.with_name(f".{path.name}.tmp")
-    with open(scratch, "wb") as file:
-        torch.save(contents, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
+    try:
+        with open(scratch, "wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
+        with suppress(OSError):
+            scratch.unlink()
+        older = f"; {path} is as it was before" if path.exists() else ""
+        raise CheckpointError(f"{path} cannot be written: {_why(error)}{older}") from error
     _sync_folder(path.parent)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error.__context__ or error).splitlines()[0]
 
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where the file system has no links; never half of it."""
+    if target.exists() and target.samefile(source):
+        return  # a rename over itself would leave both names
     scratch = target.with_name(f".{target.name}.tmp")
     scratch.unlink(missing_ok=True)
     try:
@@ -86,6 +122,12 @@ def link_or_copy(source: Path, target: Path) -> None:
     except (OSError, NotImplementedError):
         shutil.copy2(source, scratch)
     os.replace(scratch, target)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what a crash has left half written."""
+    for scratch in folder.rglob(".*.tmp"):
+        scratch.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -120,30 +162,35 @@ class Saver:
         self.best_epoch: int | None = None
         self._contents = contents
         self._kept: list[_Entry] = []
+        self._dropped: list[str] = []
         self._recoveries: list[Path] = []
 
     def save(self, epoch: int, metric: float | None) -> None:
         """Write the state after ``epoch`` as ``last`` and, if it is among the best, as ``checkpoint-<epoch>``."""
         name = f"checkpoint-{epoch}{_EXTENSION}"
         kept = self._ranked((name, metric), [entry for entry in self._kept if entry[0] != name])
-        self._kept, dropped = kept[: self.history], kept[self.history :]
+        self._kept, self._dropped = kept[: self.history], [old for old, _ in kept[self.history :]]
         is_best = metric is not None and self._better(metric, self.best_metric)
         if is_best:
             self.best_metric, self.best_epoch = metric, epoch
 
-        last = self.folder / f"last{_EXTENSION}"
-        write_whole(self._contents(epoch, metric, None), last)
-        if (name, metric) in self._kept:
-            link_or_copy(last, self.folder / name)
-        if is_best:
-            link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
-        for old, _ in dropped:
-            (self.folder / old).unlink(missing_ok=True)
-        _sync_folder(self.folder)
+        write_whole(self._contents(epoch, metric, None), self.folder / LAST)
+        self._follow_last(epoch)
         listing = ", ".join(
             file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
         )
         _logger.info(f"Checkpoints in {self.folder}, best first: {listing}")
+
+    def _follow_last(self, epoch: int) -> None:
+        """Give the newest file its other names, and remove what has dropped out of the best."""
+        last, name = self.folder / LAST, f"checkpoint-{epoch}{_EXTENSION}"
+        if name in [kept for kept, _ in self._kept]:
+            link_or_copy(last, self.folder / name)
+        if self.best_epoch == epoch:
+            link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
+        for old in self._dropped:
+            (self.folder / old).unlink(missing_ok=True)
+        _sync_folder(self.folder)
 
     def save_recovery(self, epoch: int, update: int) -> None:
         """Write the state in the middle of an epoch; the two newest such files are kept."""
@@ -168,9 +215,25 @@ class Saver:
 
     def state_dict(self) -> dict[str, Any]:
         """Best metric and history."""
-        return {"best_metric": self.best_metric, "best_epoch": self.best_epoch, "kept": list(self._kept)}
+        return {
+            "best_metric": self.best_metric,
+            "best_epoch": self.best_epoch,
+            "kept": list(self._kept),
+            "dropped": list(self._dropped),
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; files that are gone, or lie in another folder, are forgotten."""
+    def load_state_dict(self, state: dict[str, Any], epoch: int | None = None) -> None:
+        """The inverse of `state_dict`; files that are gone, or lie in another folder, are forgotten.
+
+        Args:
+            epoch: the run goes on with the ``last`` of this folder, written after this epoch: what a crash has left
+                undone after writing it is done now. None if it goes on with another file.
+        """
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
-        self._kept = [(name, metric) for name, metric in state["kept"] if (self.folder / name).exists()]
+        self._kept = [(name, metric) for name, metric in state["kept"]]
+        if epoch is not None and (self.folder / LAST).exists():
+            self._dropped = list(state["dropped"])
+            self._follow_last(epoch)
+        self._kept = [entry for entry in self._kept if (self.folder / entry[0]).exists()]
+        there = self.folder.glob(f"recovery-*{_EXTENSION}")
+        self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)

@@ -19,6 +19,9 @@ from weight_maps import WeightMapError, map_named
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "plateau", "poly", "wsd", "rsqrt", "constant", "none")
 
+RESUME_NEWEST = "auto"
+"""Value of ``--resume`` for the newest whole checkpoint of the experiment."""
+
 
 class StartupError(ValueError):
     """Options that cannot be run. ``faults`` has a line for each."""
@@ -185,13 +188,15 @@ def _size_faults(args: Namespace) -> Iterator[str]:
 
 def _file_faults(args: Namespace) -> Iterator[str]:
     for flag, path in (
-        ("--resume", args.resume),
+        ("--resume", "" if args.resume == RESUME_NEWEST else args.resume),
         ("--initial-checkpoint", args.initial_checkpoint),
         ("--pretrained-path", args.pretrained_path),
         ("--motivated-initial-checkpoint", args.motivated_initial_checkpoint if args.motivated_model else ""),
     ):
         if path and not os.path.isfile(path):
             yield f"{flag}: there is no file {path}"
+    if args.resume == RESUME_NEWEST and not args.experiment:
+        yield "--resume auto: give --experiment, the name of the run to go on with"
     yield from _data_faults(args)
     folder = Path(args.output or "./output/train").absolute()
     existing = next(place for place in (folder, *folder.parents) if place.exists())

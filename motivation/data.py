@@ -1,22 +1,16 @@
-"""Data: datasets and loaders from timm, what timm lacks (digits, pad-and-crop, the CIFAR policy), and the cutting of
-a loader into updates."""
+"""Data sets and transforms: timm's, and what timm lacks (digits, Flowers, Pets, pad-and-crop, the CIFAR policy)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from timm import data as timm_data
 from timm.data.transforms import MaybePILToTensor, MaybeToTensor, RandomResizedCropAndInterpolation, str_to_interp_mode
 from torch.utils.data import ConcatDataset, Dataset
 from torchvision import datasets, transforms
-
-from motivation.records import MicroBatch
 
 CIFAR_POLICY = "cifar10"
 """Value of ``--aa`` for the CIFAR-10 policy of AutoAugment, which timm does not have."""
@@ -169,97 +163,3 @@ def _pad_and_crop(steps: list[Any], size: tuple[int, ...], pad: int, interpolati
     mode = "bilinear" if interpolation == "random" else interpolation
     resize = transforms.Resize(size, interpolation=str_to_interp_mode(mode))
     return [resize, transforms.RandomCrop(size, padding=pad), *steps[1:]]
-
-
-def end_workers(loader: Any) -> None:
-    """End a loader's data workers now; left to the garbage collector, each would be waited for five seconds."""
-    inner = getattr(loader, "loader", loader)
-    for name in ("_iterator", "iterator"):  # torch's persistent workers; timm's loader of several epochs
-        if getattr(inner, name, None) is not None:
-            setattr(inner, name, None)
-
-
-@dataclass
-class TrainFeed:
-    """Cuts the training loader into updates and brings its batches into the form the models want.
-
-    Attributes:
-        loader: timm's.
-        accumulate: micro-batches of an update; the last update of an epoch has what is left.
-        device, dtype: where and as what images are wanted, if the loader leaves them on the host.
-        moves_data: whether it does.
-        mixup: ``(images, targets) -> (images, targets)``, or None if the loader's collate mixes.
-        mixup_off_epoch: epoch from which on nothing is mixed; 0 for never.
-        channels_last: memory layout of the images.
-    """
-
-    loader: Any
-    accumulate: int
-    device: torch.device
-    dtype: torch.dtype | None = None
-    moves_data: bool = False
-    mixup: Any = None
-    mixup_off_epoch: int = 0
-    channels_last: bool = False
-
-    @property
-    def updates_per_epoch(self) -> int:
-        """The last one may be of fewer micro-batches."""
-        return -(-len(self.loader) // self.accumulate)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Tell data set and sampler the epoch, and stop mixing when its time has come."""
-        loader = self.loader
-        sampler = loader.batch_sampler if hasattr(loader.batch_sampler, "set_epoch") else loader.sampler
-        for part in (loader.dataset, sampler):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
-        if self.mixup_off_epoch and epoch >= self.mixup_off_epoch:
-            if not self.moves_data and loader.mixup_enabled:
-                loader.mixup_enabled = False
-            elif self.mixup is not None:
-                self.mixup.mixup_enabled = False
-
-    def prepare_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Images ``[B, C, H, W]`` of a loader like this one, as the models want them."""
-        if self.moves_data:
-            images = images.to(device=self.device, dtype=self.dtype)
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
-
-    def updates(self, epoch: int) -> Iterator[Iterator[MicroBatch]]:
-        """The epoch's updates, each an iterator over its micro-batches.
-
-        Batches are fetched one at a time, when they are asked for: with random erasing in the main process the order
-        of fetching and training decides what the random stream gives.
-        """
-        self.start_epoch(epoch)
-        batches = self._batches()
-        for first in batches:
-            yield _one_update(first, batches)
-
-    def _batches(self) -> Iterator[MicroBatch]:
-        count = len(self.loader)
-        ragged = count % self.accumulate
-        since = time.time()
-        for index, (images, targets) in enumerate(self.loader):
-            if self.moves_data:
-                targets = targets.to(device=self.device)
-                images = images.to(device=self.device, dtype=self.dtype)
-                if self.mixup is not None:
-                    images, targets = self.mixup(images, targets)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            parts = ragged if index >= count - ragged else self.accumulate
-            completes = index == count - 1 or (index + 1) % self.accumulate == 0
-            yield MicroBatch(images, targets, parts, completes, index, time.time() - since)
-            since = time.time()
-
-
-def _one_update(first: MicroBatch, batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
-    yield first
-    while not first.completes:
-        following = next(batches, None)
-        if following is None:
-            return
-        first = following
-        yield first

@@ -65,7 +65,12 @@ def _add_model_flags(parser: ArgumentParser) -> None:
     g.switch("--pretrained", help="begin with timm's pretrained weights")
     g.value("--pretrained-path", metavar="FILE", help="take the pretrained weights from this file; the head is adapted")
     g.value("--initial-checkpoint", default="", metavar="FILE", help="weights to begin with")
-    g.value("--resume", default="", metavar="FILE", help="training checkpoint to go on from")
+    g.value(
+        "--resume",
+        default="",
+        metavar="FILE",
+        help="training checkpoint to go on from; auto: the newest whole one of --experiment, if there is any",
+    )
     g.switch("--no-resume-opt", help="resume the weights but not the optimizer")
     g.value("--num-classes", type=int, metavar="N", help="outputs of the head; default the model's own")
     g.value("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax, fast; default the model's own")
@@ -350,6 +355,13 @@ def _add_motivation_flags(parser: ArgumentParser) -> None:
         help="your own Python files or modules, loaded first: conditions, hooks, weights maps, models",
     )
     g.pairs("--motivation-plugin-kwargs", help="arguments of your own condition and hooks, by name")
+    g.value(
+        "--max-nonfinite",
+        default=20,
+        type=int,
+        metavar="N",
+        help="losses in a row that are not finite, after which the run stops; of plain runs too",
+    )
     g = _Group(parser, "Options of single conditions")
     g.value("--motivation-ema-decay", default=0.9, type=float, metavar="A", help="ema: weight of the average so far")
     g.value(

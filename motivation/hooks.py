@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
+from motivation.plugin_errors import blaming_plugin
 from motivation.records import EpochRecord, UpdateReport
 
 
@@ -32,12 +33,14 @@ class RunView:
         start_epoch: the first one of this process.
         updates_per_epoch: optimizer updates in each.
         motivated: whether there is a motivated model.
+        start_update: updates of that first epoch that were done before; more than 0 where a run is resumed inside it.
     """
 
     epochs: int
     start_epoch: int
     updates_per_epoch: int
     motivated: bool
+    start_update: int = 0
 
 
 class Hook:
@@ -49,7 +52,7 @@ class Hook:
         """Training is about to begin."""
 
     def epoch_start(self, epoch: int) -> None:
-        """The first update of the epoch is about to begin."""
+        """The first update of the epoch is about to begin, or the first after a resume inside it."""
 
     def update_end(self, record: UpdateReport) -> None:
         """An update was done. Reading ``record.loss`` waits for the GPU."""
@@ -69,7 +72,10 @@ class Hook:
         self.stop_reason = reason
 
     def state_dict(self) -> dict[str, Any]:
-        """What to remember over a resume, in plain values and tensors; nothing by default."""
+        """What to remember over a resume, in plain values and tensors; nothing by default.
+
+        It is asked just before a checkpoint is written; what is in a file then will be there after a resume.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,39 +112,49 @@ class HookList(Hook):
             if reason := unknown_event(type(hook)):
                 raise ValueError(reason)
 
-    def run_start(self, run: RunView) -> None:
+    def _tell(self, event: str, *what: Any) -> None:
         for hook in self.hooks:
-            hook.run_start(run)
+            with blaming_plugin(hook, event):
+                getattr(hook, event)(*what)
+            if hook.stop_reason is not None:
+                self.request_stop(hook.stop_reason)
+
+    def run_start(self, run: RunView) -> None:
+        self._tell("run_start", run)
 
     def epoch_start(self, epoch: int) -> None:
-        for hook in self.hooks:
-            hook.epoch_start(epoch)
+        self._tell("epoch_start", epoch)
 
     def update_end(self, record: UpdateReport) -> None:
-        for hook in self.hooks:
-            hook.update_end(record)
-            if hook.stop_reason is not None:
-                self.request_stop(hook.stop_reason)
+        self._tell("update_end", record)
 
     def epoch_end(self, record: EpochRecord) -> None:
-        for hook in self.hooks:
-            hook.epoch_end(record)
-            if hook.stop_reason is not None:
-                self.request_stop(hook.stop_reason)
+        self._tell("epoch_end", record)
 
     def run_end(self) -> None:
         with ExitStack() as all_of_them:  # also when one fails
             for hook in reversed(self.hooks):
-                all_of_them.callback(hook.run_end)
+                all_of_them.callback(self._end, hook)
+
+    @staticmethod
+    def _end(hook: Hook) -> None:
+        with blaming_plugin(hook, "run_end"):
+            hook.run_end()
 
     def state_dict(self) -> dict[str, Any]:
-        return {name_of(hook): state for hook in self.hooks if (state := hook.state_dict())}
+        states = {}
+        for hook in self.hooks:
+            with blaming_plugin(hook, "state_dict"):
+                if state := hook.state_dict():
+                    states[name_of(hook)] = state
+        return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`; hooks that the state does not know begin anew."""
         for hook in self.hooks:
             if name_of(hook) in state:
-                hook.load_state_dict(state[name_of(hook)])
+                with blaming_plugin(hook, "load_state_dict"):
+                    hook.load_state_dict(state[name_of(hook)])
 
 
 _hooks: dict[str, type[Hook]] = {}

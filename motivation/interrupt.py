@@ -1,9 +1,11 @@
-"""Ctrl-C: the first asks a run to stop after the present update, the second stops it at once."""
+"""Signals: the first asks a run to save and stop after the present update, a second one stops it at once."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -11,38 +13,53 @@ from typing import Any
 
 _logger = logging.getLogger("train")
 
+SIGNALS = tuple(
+    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+)
+"""Ctrl-C, and what schedulers send before they end or preempt a job."""
+
+
+def exit_code(number: int) -> int:
+    """Of a run that a signal has stopped, as shells have it.
+
+    >>> exit_code(2), exit_code(15)
+    (130, 143)
+    """
+    return 128 + number
+
 
 class Interrupt:
-    """While entered, the first SIGINT sets `requested`; a second one raises `KeyboardInterrupt` as usual.
+    """While entered, the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once."""
 
-    Args:
-        active: without it SIGINT keeps its usual meaning; so it must be where other ranks would not stop likewise.
-    """
-
-    def __init__(self, active: bool = True):
-        self.requested = False
-        self._active = active and threading.current_thread() is threading.main_thread()
-        self._previous: Any = None
+    def __init__(self) -> None:
+        self.requested = 0
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if self._active:
-            self._previous = signal.signal(signal.SIGINT, self._first)
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._received) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._active:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _first(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._previous)
-        _logger.warning("Interrupted: the run stops after this update (once more to stop at once).")
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.requested:
+            os.write(2, f"{name} again: stopped at once.\n".encode())
+            sys.stdout.flush()
+            os._exit(exit_code(number))
+        self.requested = number
+        _logger.warning(f"{name}: the run saves and stops after this update (once more to stop at once).")
 
 
 class WithoutInterrupts:
-    """A data worker's start that leaves Ctrl-C to the main process.
+    """A data worker's start that leaves signals to the main process, also those that reach the whole process group.
+
+    Only a second SIGTERM ends it: torch and Python send one to a worker that they are tired of waiting for.
 
     Args:
         then: what the worker does at its start besides; called with the worker's number.
@@ -52,6 +69,12 @@ class WithoutInterrupts:
         self._then = then
 
     def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._terminate)
         if self._then is not None:
             self._then(worker)
+
+    @staticmethod
+    def _terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -97,11 +97,12 @@ class Learner(Side):
         self.task.get_trainable_module().train()
         self.optimizer.zero_grad()
 
-    def train(self, micro_batches: Iterable[MicroBatch]) -> Outcome | None:
+    def train(self, micro_batches: Iterable[MicroBatch], wants_to_stop: bool = False) -> Outcome | None:
         """One update.
 
         Args:
             micro_batches: the micro-batches of the update; they are pulled one at a time.
+            wants_to_stop: whether this rank has been asked to stop; the outcome tells how many have.
 
         Returns:
             The outcome, or None if the data ended before the update was complete.
@@ -117,13 +118,13 @@ class Learner(Side):
                 losses.append((own, batch.size))
                 if batch.completes:  # before the backward pass, which hides the way of the number to the host
                     single = self.rule.world_size == 1 and batch.parts == 1
-                    loss = own if single else DeferredScalar(self._over_ranks(share_sum))
+                    loss, votes = (own, None) if single else self._over_ranks(share_sum, wants_to_stop)
                 self._backward(share, batch.size)
             images += batch.size * self.rule.world_size
             waited_s += batch.waited_s
             if batch.completes:
                 norm = self._step()
-                return Outcome(loss, losses, images, waited_s, batch, norm)
+                return Outcome(loss, losses, images, waited_s, batch, norm, votes)
         return None
 
     def _forward(self, batch: MicroBatch) -> Tensor:
@@ -131,12 +132,13 @@ class Learner(Side):
             loss = self.task(batch.images, batch.targets)["loss"]
         return loss / batch.parts if batch.parts > 1 else loss
 
-    def _over_ranks(self, loss: Tensor) -> Tensor:
+    def _over_ranks(self, loss: Tensor, wants_to_stop: bool) -> tuple[DeferredScalar, DeferredScalar | None]:
+        """Mean of the loss, and how many ranks want to stop: one message for both."""
         if self.rule.world_size == 1:
-            return loss
-        mean = loss.clone()
-        dist.all_reduce(mean)
-        return mean / self.rule.world_size
+            return DeferredScalar(loss), None
+        message = torch.stack([loss, loss.new_full((), float(wants_to_stop))])
+        dist.all_reduce(message)
+        return DeferredScalar(message[0] / self.rule.world_size), DeferredScalar(message[1])
 
     def _backward(self, loss: Tensor, images: int) -> None:
         if self.rule.batch_scale is not None:

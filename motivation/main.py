@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -14,22 +15,29 @@ from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.builders import build_run
+from motivation.checkpoint import CheckpointError, newest_whole
 from motivation.checks import StartupError
+from motivation.finite import NotFiniteError
+from motivation.interrupt import exit_code
+from motivation.loaders import DataError
 from motivation.logging.closing import best_record, closing_table, result_json, run_result
 from motivation.logging.console import tidy_terminal
-from motivation.loop import Run, train
+from motivation.loop import train
 from motivation.options import parse
+from motivation.plugin_errors import PluginError
 from motivation.records import Role
+from motivation.run import Run
 from motivation.runs import RESULT_FILE
 
 _logger = logging.getLogger("train")
 
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NOT_FINITE = 1, 2, 3
+"""Exit codes, beside 0 and those of signals (`motivation.interrupt.exit_code`): a run that could not go on, options
+that cannot be run, losses that are not finite."""
 
 
 def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
-    """Run the program; returns its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """Run the program; returns its exit code: 0, or one of those above.
 
     Args:
         argv: the words; default those of the command line.
@@ -37,20 +45,44 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     """
     setup_default_logging()
     args, args_text = parse(argv)
+    run = None
     try:
         run = build_run(args, args_text)
         with tidy_terminal():
             train(run)
     except StartupError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        _say(*error.faults)
         return EXIT_BAD_INPUT
+    except NotFiniteError as error:
+        _say(f"{error}{_kept(run)}")
+        return EXIT_NOT_FINITE
+    except (DataError, CheckpointError, PluginError) as error:
+        _say(f"{error}{_kept(run)}", every_rank=True)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        _say("interrupted before the training began")
+        return exit_code(signal.SIGINT)
     finally:
+        if run is not None and run.lock is not None and not run.completed:
+            run.lock.release()
         if dist.is_initialized():
             dist.destroy_process_group()
     if args.rank == 0:
         report(run, args)
-    return 0 if run.completed else EXIT_INTERRUPTED
+    if run.lock is not None:
+        run.lock.release()
+    return 0 if run.completed else exit_code(run.interrupted_by)
+
+
+def _say(*faults: str, every_rank: bool = False) -> None:
+    if every_rank or os.environ.get("RANK", "0") == "0":
+        print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+
+
+def _kept(run: Run | None) -> str:
+    """Where a run that failed can be taken up."""
+    newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
+    return f"; the last good checkpoint is {newest}" if newest else ""
 
 
 def report(run: Run, args: Namespace) -> None:

@@ -14,12 +14,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.conditions import Condition, Never
+from motivation.plugin_errors import blaming_plugin
 from motivation.records import Counts, DeferredScalar, Role, UpdateRecord
 from motivation.side import Side
 from motivation.switcher import Switcher
@@ -117,7 +119,8 @@ class MotivatedPair(Generic[S]):
         record = UpdateRecord(self.epoch, self.update, self.step, self.switcher.active.role, signals)
         self.update += 1
         self._between_epochs = False
-        self.condition.observe(record)
+        with blaming_plugin(self.condition, "observe"):
+            self.condition.observe(record)
         return record
 
     def start_epoch(self, epoch: int, updates: int | None = None) -> None:
@@ -132,6 +135,10 @@ class MotivatedPair(Generic[S]):
             self.step = epoch * updates
         self.condition.start_epoch(epoch, updates)
         self.switcher.activate(Role.BASE)
+
+    def go_to(self, position: Sequence[int]) -> None:
+        """Go on inside an epoch, at the ``position`` of a state dict; `start_epoch` is not called for it."""
+        self.epoch, self.update, self.step, self._between_epochs = (*map(int, position[:3]), bool(position[3]))
 
     def end_epoch(self) -> None:
         """An epoch is over, or training: the base has the shared weights, and is active until the next epoch."""
@@ -173,7 +180,7 @@ class MotivatedPair(Generic[S]):
         if "base" in state:
             self.switcher.base.load_state_dict(state["base"])
         self.switcher.load_state_dict(state["switcher"])
-        self.epoch, self.update, self.step, self._between_epochs = state["position"]
+        self.go_to(state["position"])
         self.condition.load_state_dict(state["condition"]["state"])
 
 

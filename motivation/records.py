@@ -91,6 +91,7 @@ class Outcome:
         images: how many images all ranks together have seen.
         waited_s: seconds spent waiting for data, on this rank.
         last_batch: the last micro-batch.
+        votes: how many ranks had been asked to stop when they met for the loss; None with a single one.
     """
 
     loss: DeferredScalar
@@ -99,6 +100,7 @@ class Outcome:
     waited_s: float
     last_batch: MicroBatch
     gradient_norm: DeferredScalar | None = None
+    votes: DeferredScalar | None = None
 
 
 SIGNALS = ("loss", "gradient_norm", "validation_loss")

@@ -117,6 +117,9 @@ class Switcher(Generic[S]):
         """
         assert self.motivated is not None
         self.motivated.settle_ema()
+        self._copy_to_motivated(optimizer_state)
+
+    def _copy_to_motivated(self, optimizer_state: bool) -> None:
         execute(self._to_motivated)
         if optimizer_state:
             execute(grouped(self._carrier.pairs(to_motivated=True)))
@@ -124,15 +127,21 @@ class Switcher(Generic[S]):
     def extract(self) -> None:
         """Copy the base's part of the motivated model back; the motivated model stays as it is."""
         self.base.settle_ema()
+        self._copy_to_base()
+
+    def _copy_to_base(self) -> None:
         execute(self._to_base)
         execute(grouped(self._carrier.pairs(to_motivated=False)))
 
     def bring_up_to_date(self) -> None:
-        """Give the idle model the shared weights of the active one, without a switch; training is not disturbed."""
+        """Give the idle model the shared weights of the active one, without a switch; training is not disturbed.
+
+        Its EMA stays in debt for the updates it was idle at: paid in two parts it would not have the same bits.
+        """
         if self.is_motivated:
-            self.extract()
+            self._copy_to_base()
         elif self.motivated is not None:
-            self.expand(optimizer_state=False)
+            self._copy_to_motivated(optimizer_state=False)
 
     def count_update(self, step: int) -> None:
         """Account for an update of the active model; both EMAs follow."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from motivation import checkpoint
-from motivation.checkpoint import Saver, link_or_copy, read_checkpoint, write_whole
+from motivation.checkpoint import CheckpointError, Saver, link_or_copy, read_checkpoint, write_whole
 
 
 def saver(folder, **options):
@@ -72,10 +72,11 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"last.pth.tar cannot be written: No space left on device; .* as it was"):
         write_whole({"epoch": 2}, path)
     monkeypatch.undo()
     assert read_checkpoint(path)["epoch"] == 1
+    assert os.listdir(tmp_path) == ["last.pth.tar"]
 
 
 def test_where_there_are_no_links_a_copy_is_made(tmp_path, monkeypatch):

@@ -156,7 +156,7 @@ def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, m
     with_it, without = built(tmp_path, *flags), None
     seen = witnessed(with_it)
     torch.manual_seed(1)
-    without = built(tmp_path, *flags)
+    without = built(tmp_path / "other", *flags)
     without.held_out = None
     other = witnessed(without)
     assert [s["loss"] for s in seen._signals] == [s["loss"] for s in other._signals]

@@ -8,7 +8,9 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from motivation.builders import build_run
-from motivation.data import SklearnDigits, TrainFeed, create_dataset, customise_transform, end_workers
+from motivation.data import SklearnDigits, create_dataset, customise_transform
+from motivation.feed import TrainFeed
+from motivation.loaders import end_workers
 from motivation.options import parse
 from motivation.subsets import labels_of
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import DIGITS, MOTIVATED, load
 
-from motivation.hooks import EVENTS, Hook, HookList
+from motivation.hooks import EVENTS, Hook, HookList, RunView
 from motivation.logging.closing import closing_table
-from motivation.logging.csv_files import append_rows, keep_epochs_before
+from motivation.logging.csv_files import append_rows, keep_rows_before
 from motivation.records import Counts, EpochRecord, Mean, Role
 
 ROOT = Path(__file__).parent.parent
@@ -43,12 +43,27 @@ def test_every_event_reaches_every_hook_in_order():
 def test_rows_from_a_resumed_epoch_on_are_dropped(tmp_path):
     path = tmp_path / "summary.csv"
     append_rows(path, [{"epoch": e, "x": x} for e, x in enumerate("abc")])
-    keep_epochs_before(path, 2)
+    keep_rows_before(path, RunView(4, 2, 5, True))
     append_rows(path, [{"epoch": 2, "x": "d"}])
     assert path.read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
-    keep_epochs_before(path, 0)
+    keep_rows_before(path, RunView(4, 0, 5, True))
     assert not path.exists()
     assert path.with_name("summary.csv.previous").read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
+
+
+def test_rows_behind_the_place_of_a_resume_are_dropped(tmp_path):
+    path = tmp_path / "updates.csv"
+    rows = [{"epoch": epoch, "update": update, "x": 1.5} for epoch in range(2) for update in range(11)]
+    append_rows(path, rows)
+    text = path.read_text()
+    path.write_bytes(path.read_bytes() + b"1,11,1.")  # cut short by a crash
+    keep_rows_before(path, RunView(4, 1, 11, True, start_update=1))
+    assert path.read_text().splitlines() == text.splitlines()[:13]
+    append_rows(path, rows[12:])
+    assert path.read_text() == text
+    path.write_bytes(path.read_bytes().rstrip())
+    keep_rows_before(path, RunView(4, 2, 11, True))
+    assert path.read_text().splitlines() == text.splitlines()[:-1]
 
 
 def test_a_resumed_run_with_other_columns_keeps_those_of_both(tmp_path):

@@ -10,6 +10,7 @@ from test_resume import assert_same_run, part_and_whole, rows
 
 from motivation import conditions, hooks
 from motivation.main import main
+from motivation.plugin_errors import PluginError
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "conditions.md"
 
@@ -272,6 +273,6 @@ def test_every_hook_hears_of_the_end_also_when_one_fails():
         def run_end(self):
             ended.append("ends")
 
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(PluginError, match=r"Fails.run_end failed: OSError: full \(.*test_own_plugins.py, line \d+\)"):
         hooks.HookList([Fails(), Ends()]).run_end()
     assert ended == ["fails", "ends"]

@@ -146,7 +146,7 @@ def test_recalibration_is_undone_after_the_checkpoint(train):
     again = train(*MOTIVATED, "--motivation-bn-recalibrate", "3", name="again")
     assert losses(kept) == losses(again)
     a, b = load(kept / "last.pth.tar"), load(again / "last.pth.tar")
-    statistics = b["motivation"]["running_statistics"]["base"]
+    statistics = b["motivation"]["ranks"][0]["statistics"]["base"]
     for name, value in a["state_dict"].items():
         if name in statistics:
             assert torch.equal(statistics[name], value), name

@@ -88,13 +88,26 @@ def test_a_recovery_file_holds_the_present_base_in_a_motivated_stretch(train):
     assert torch.equal(newest["conv1.weight"], load(folder / "last.pth.tar")["state_dict"]["conv1.weight"])
 
 
-def test_an_epoch_that_is_trained_again_is_counted_once(train, caplog):
+def test_a_recovery_file_goes_on_inside_its_epoch(train, caplog):
+    whole = train(*MOTIVATED, "--recovery-interval", "2", "--model-ema", "--reprob", "0.2", name="whole")
+    recovery = whole / "recovery-1-1.pth.tar"
+    again = train(*MOTIVATED, "--recovery-interval", "2", "--model-ema", "--reprob", "0.2", "--resume", recovery)
+    assert "trained again" not in caplog.text
+    assert [row["update"] for row in rows(again / "updates.csv")] == ["2", "3", "4"]
+    assert rows(again / "updates.csv") == rows(whole / "updates.csv")[-3:]
+    for file in ("last.pth.tar", "motivated/last.pth.tar"):
+        a, b = load(whole / file), load(again / file)
+        for key in a.keys() - {"args", "motivation"}:
+            assert_equal(b[key], a[key], f"{file}/{key}")
+
+
+def test_an_epoch_of_other_updates_is_trained_again_and_counted_once(train, caplog):
     first = train(*MOTIVATED, "--recovery-interval", "3", "--epochs", "1", name="run")
-    again = train(*MOTIVATED, "--epochs", "1", "--resume", first / "recovery-0-2.pth.tar", name="run")
+    again = train(*MOTIVATED, "--epochs", "1", "-b", "120", "--resume", first / "recovery-0-2.pth.tar", name="run")
     assert "trained again from its start" in caplog.text
-    assert len(rows(again / "updates.csv")) == 5
+    assert len(rows(again / "updates.csv")) == 11
     counts = load(again / "last.pth.tar")["motivation"]["switcher"]["counts"]
-    assert counts["base"] + counts["motivated"] == 5
+    assert counts["base"] + counts["motivated"] == 11
 
 
 def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):

@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
 from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.loader import MultiEpochsDataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from motivation.builders.datasets import DataSets
 from motivation.builders.runtime import Runtime
-from motivation.data import CIFAR_POLICY, TrainFeed, customise_transform, end_workers
+from motivation.data import CIFAR_POLICY, customise_transform
 from motivation.evaluate import Evaluator, HeldOut, Recalibration
+from motivation.feed import TrainFeed
 from motivation.interrupt import WithoutInterrupts
+from motivation.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.random_states import forked_random_states
 from motivation.subsets import refuse_iterable
 
@@ -76,6 +80,7 @@ def make_loaders(
         mixup=mixup,
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
+        resumable=maker.resumable,
     )
     validation = datasets.validation
     evaluator = None if validation is None else maker.evaluator(maker.validation(validation))
@@ -102,6 +107,7 @@ class _LoaderMaker:
         self.args, self.runtime, self.config = args, runtime, config
         self.patch_size = patch_size or (16, 16)
         self.splits = args.aug_splits if args.aug_splits > 0 else 0
+        self.resumable: ResumableLoader | None = None
         self.common = dict(
             mean=config["mean"], std=config["std"], pin_memory=args.pin_mem, device=runtime.device,
             img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=args.prefetcher,
@@ -165,7 +171,14 @@ class _LoaderMaker:
         if repeats_alone:
             loader = with_sampler(loader, lambda whole: RepeatAugSampler(whole, 1, 0, num_repeats=args.aug_repeats))
         self._customise(loader)
-        return _undisturbed(loader), mixup
+        draws_here = not args.workers or (args.prefetcher and args.reprob > 0)
+        loader = _checked(
+            _undisturbed(loader),
+            lambda inner: ResumableLoader(inner, args.train_split, args.num_classes, draws_here),
+        )
+        inner = getattr(loader, "loader", None)
+        self.resumable = next((one for one in (loader, inner) if isinstance(one, ResumableLoader)), None)
+        return loader, mixup
 
     def recalibration(self, dataset: Any) -> Any:
         """Training images without mixing and erasing.
@@ -176,7 +189,7 @@ class _LoaderMaker:
         options["persistent_workers"] = False
         loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
         self._customise(loader)
-        return _undisturbed(loader)
+        return self._checked(_undisturbed(loader), self.args.train_split)
 
     def _customise(self, loader: Any) -> None:
         """Pad-and-crop and the CIFAR policy, where they are asked for."""
@@ -213,7 +226,11 @@ class _LoaderMaker:
                 dataset=dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len,
                 patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
             )  # fmt: skip
-        return _undisturbed(create_loader(dataset, input_size=self._validation_size(), **self.common, **options))
+        loader = create_loader(dataset, input_size=self._validation_size(), **self.common, **options)
+        return self._checked(_undisturbed(loader), args.val_split)
+
+    def _checked(self, loader: Any, split: str) -> Any:
+        return _checked(loader, lambda inner: CheckedLoader(inner, split, self.args.num_classes))
 
     def _validation_size(self) -> Any:
         return tuple(self.args.val_input_size) if self.args.val_input_size else self.config["input_size"]
@@ -286,6 +303,17 @@ def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
     if old is loader:
         return new
     loader.loader = new
+    return loader
+
+
+def _checked(loader: Any, wrap: Callable[[DataLoader], CheckedLoader]) -> Any:
+    """A loader of timm's with the torch loader in it wrapped, where its images have numbers."""
+    inner = getattr(loader, "loader", loader)
+    if isinstance(inner, MultiEpochsDataLoader) or isinstance(inner.dataset, IterableDataset):
+        return loader
+    if inner is loader:
+        return wrap(inner)
+    loader.loader = wrap(inner)
     return loader
 
 

@@ -12,30 +12,50 @@ from typing import Any
 from timm.models import safe_model_name
 
 from motivation.builders.learners import model_name
-from motivation.checkpoint import OUR_KEY, Saver, timm_contents
+from motivation.builders.runtime import Runtime
+from motivation.checkpoint import FORMAT, OUR_KEY, Saver, remove_scratch, timm_contents
+from motivation.checks import blaming
+from motivation.folder_lock import FolderLock
 from motivation.hooks import Hook, HookList
 from motivation.learner import Learner
 from motivation.logging.console import ConsoleLog, ProgressBar, on_terminal
 from motivation.logging.csv_files import SummaryCsv, UpdatesCsv
 from motivation.logging.trackers import TensorboardLog, WandbLog
-from motivation.loop import Run
-from motivation.random_states import random_states
 from motivation.records import Role
+from motivation.run import Run
 from motivation.runs import RESULT_FILE
 
 _logger = logging.getLogger("train")
 
 
-def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any], own_hooks: list[Hook]) -> None:
-    """The run's folder, its checkpoints and logs; on the primary rank only."""
+def claim_folder(args: Namespace, config: dict[str, Any], runtime: Runtime) -> tuple[Path, FolderLock | None]:
+    """The run's folder; the primary rank makes it and keeps others from writing there.
+
+    Raises:
+        StartupError: it cannot be made, or another run writes there.
+    """
+    folder = run_folder(args, config["input_size"][-1])
+    if not runtime.primary:
+        return folder, None
+    with blaming("--output"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with blaming("--experiment"):
+        return folder, FolderLock(folder)
+
+
+def run_folder(args: Namespace, image_size: int) -> Path:
+    """Where the run's files go; a run without a name gets one."""
     name = args.experiment or "-".join(
-        [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(config["input_size"][-1])]
+        [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(image_size)]
     )
-    folder = Path(args.output or "./output/train") / name
-    folder.mkdir(parents=True, exist_ok=True)
+    return Path(args.output or "./output/train") / name
+
+
+def add_outputs(run: Run, args: Namespace, args_text: str, folder: Path, own_hooks: list[Hook]) -> None:
+    """The run's files, checkpoints and logs in a folder that is there; on the primary rank only."""
+    remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
-    run.folder = folder
     decreasing = run.ranking == "loss"
     for learner in run.switcher.sides:
         place = folder if learner.role is Role.BASE else folder / learner.role.value
@@ -52,7 +72,7 @@ def add_outputs(run: Run, args: Namespace, args_text: str, config: dict[str, Any
     if args.log_tensorboard:
         hooks.append(TensorboardLog(folder / "tensorboard", run.flops, args.log_interval))
     if args.log_wandb:
-        hooks += _wandb_hooks(args, name, run)
+        hooks += _wandb_hooks(args, folder.name, run)
     run.hooks = HookList([*hooks, *own_hooks])
 
 
@@ -63,17 +83,18 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
         state = timm_contents(learner, args, arch, epoch, metric)
         if learner.role is Role.BASE:
             state[OUR_KEY] = {
-                "format": 1,
+                "format": FORMAT,
                 "models": {one.role.value: model_name(args, one.role) for one in run.switcher.sides},
                 "update": update,
+                "updates_per_epoch": run.clock.updates_per_epoch,
                 **run.pair.state_dict(with_base=False),
                 "epoch_counts": run.epoch_counts.state_dict(),
                 "epochs": [record.state_dict() for record in run.records],
                 "hooks": run.hooks.state_dict(),
                 "plateau": run.clock.plateau_state(),
                 "savers": {role.value: saver.state_dict() for role, saver in run.savers.items()},
-                "running_statistics": run.judge.running_statistics,
-                "random": random_states(),
+                "nonfinite": run.guard.count,
+                "ranks": run.rank_states,
             }
         return state
 

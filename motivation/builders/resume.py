@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-import torch
+import torch.distributed as dist
 from timm.task import resume_task_checkpoint
-from timm.utils import unwrap_model
 
 from motivation.builders.runtime import Runtime
-from motivation.checkpoint import OUR_KEY, read_checkpoint
+from motivation.checkpoint import FORMAT, LAST, OUR_KEY, newest_whole, read_checkpoint
+from motivation.checks import RESUME_NEWEST
 from motivation.conditions import needs_of
-from motivation.loop import Run
-from motivation.random_states import set_random_states
+from motivation.rank_states import load_rank_state, load_statistics
 from motivation.records import EpochRecord
+from motivation.run import Run
 
 _logger = logging.getLogger("train")
+
+
+def find_resumed(args: Namespace, folder: Path, runtime: Runtime) -> None:
+    """Put the newest whole checkpoint in the place of ``--resume auto``, the same on all ranks."""
+    if args.resume != RESUME_NEWEST:
+        return
+    found = [str(newest_whole(folder) or "") if runtime.primary else ""]
+    if runtime.distributed:
+        dist.broadcast_object_list(found, src=0, device=runtime.device)
+    args.resume = found[0]
+    if runtime.primary:
+        _logger.info(f"Resumed from {args.resume}." if args.resume else f"No checkpoint in {folder}: the run begins.")
 
 
 def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -> tuple[dict[str, Any], int | None]:
@@ -43,9 +56,10 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
         why = f"it is of {arch}, --model is {args.model}" if arch != args.model else " ".join(str(error).split())[:300]
         raise ValueError(f"the checkpoint does not fit: {why}") from error
     ours = {**contents.get(OUR_KEY, {}), "metric": contents.get("metric")} if OUR_KEY in contents else {}
+    if ours and ours.get("format") != FORMAT:
+        raise ValueError(f"it is of another version of this program (format {ours.get('format')}, not {FORMAT})")
     if ours.get("update") is not None:
         epoch = contents["epoch"]
-        _warn(runtime, f"{args.resume} was written inside epoch {epoch}: that epoch is trained again from its start.")
     return ours, epoch
 
 
@@ -102,7 +116,7 @@ def _tell_changes(contents: dict[str, Any], args: Namespace, runtime: Runtime) -
 
 
 def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
-    """Put back what timm does not save: the motivated learner, condition, best metric, random states."""
+    """Put back what timm does not save: the motivated learner, condition, best metric, place, random states."""
     if not ours:
         return
     switcher, with_optimizer = run.switcher, not args.no_resume_opt
@@ -111,24 +125,53 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
         if trained != args.motivated_model:
             raise ValueError(f"its motivated model is {trained}, --motivated-model is {args.motivated_model}")
         switcher.load_state_dict(ours["switcher"], with_optimizer)
-        if ours["update"] is not None:
-            switcher.counts.load_state_dict(ours["epoch_counts"])
         _restore_condition(run, ours["condition"], runtime)
     elif switcher.motivated is not None:
         _warn(runtime, f"{args.resume} is of a plain run: the motivated model starts afresh.")
-    for key, statistics in ours["running_statistics"].items():
-        role, _, ema = key.partition(":")
-        for learner in switcher.sides:
-            if learner.role.value == role and (not ema or learner.ema is not None):
-                _load_buffers(unwrap_model(learner.eval_model(ema=bool(ema))), statistics)
+    else:
+        switcher.counts.load_state_dict(ours["switcher"]["counts"])
+    updates = _place(run, ours, args, runtime)
+    if len(ours["ranks"]) == runtime.world_size:
+        load_rank_state(run, ours["ranks"][runtime.rank], updates, with_optimizer)
+    else:
+        load_statistics(run, ours["ranks"][0])
+        _warn(runtime, "The random states of the run are not put back: it had another number of processes.")
     records = (EpochRecord.from_state(state) for state in ours["epochs"])
     run.records += [record for record in records if record.epoch < run.start_epoch]
+    run.guard.count = ours["nonfinite"]
     run.hooks.load_state_dict(ours["hooks"])
     for role, saver in run.savers.items():
         if role.value in ours["savers"]:
-            saver.load_state_dict(ours["savers"][role.value])
-    if with_optimizer and runtime.primary:
-        set_random_states(ours["random"])
+            is_last = ours["update"] is None and run.folder is not None and _same_file(args.resume, run.folder / LAST)
+            saver.load_state_dict(ours["savers"][role.value], run.start_epoch - 1 if is_last else None)
+
+
+def _same_file(one: str, other: Path) -> bool:
+    return other.exists() and Path(one).samefile(other)
+
+
+def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> int | None:
+    """Go to the place that a file was written at; returns the updates done in its epoch, None between epochs."""
+    if ours["update"] is None or run.start_epoch != ours["position"][0]:
+        return None
+    run.epoch_counts.load_state_dict(ours["epoch_counts"])
+    before = {"updates_per_epoch": ours["updates_per_epoch"], "processes": len(ours["ranks"])}
+    now = {"updates_per_epoch": run.clock.updates_per_epoch, "processes": runtime.world_size}
+    if before != now:
+        run.switcher.counts.load_state_dict(ours["epoch_counts"])
+        run.switcher.active = run.switcher.base
+        _warn(
+            runtime,
+            f"{args.resume} was written inside epoch {run.start_epoch}, with {before['updates_per_epoch']} updates in "
+            f"an epoch and {before['processes']} process(es), now {now['updates_per_epoch']} and {now['processes']}: "
+            "that epoch is trained again from its start.",
+        )
+        return None
+    run.goes_on_inside = True
+    run.pair.go_to(ours["position"])
+    if run.feed.resumable is None:
+        _warn(runtime, "These data are read again from the epoch's start to find the place; what they give may differ.")
+    return run.pair.update
 
 
 def _restore_condition(run: Run, saved: dict[str, Any], runtime: Runtime) -> None:
@@ -142,11 +185,12 @@ def _restore_condition(run: Run, saved: dict[str, Any], runtime: Runtime) -> Non
 
 def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
     """Move the schedules to the first epoch; both models then have the base's learning rate."""
-    if run.start_epoch:
+    done = run.start_epoch * run.clock.updates_per_epoch + (run.pair.update if run.goes_on_inside else 0)
+    if done:
         for schedule in run.clock.schedules:
             if args.sched_on_updates:
-                schedule.step_update(run.start_epoch * run.clock.updates_per_epoch)
-            else:
+                schedule.step_update(done)
+            elif run.start_epoch:
                 schedule.step(run.start_epoch)
     plateau = ours.get("plateau") if not args.no_resume_opt else None
     if plateau:
@@ -162,10 +206,3 @@ def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
 def _warn(runtime: Runtime, message: str) -> None:
     if runtime.primary:
         _logger.warning(message)
-
-
-@torch.no_grad()
-def _load_buffers(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    buffers = dict(module.named_buffers())
-    for name, value in values.items():
-        buffers[name].copy_(value)

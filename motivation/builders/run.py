@@ -18,18 +18,19 @@ from motivation.builders.datasets import DataSets, open_datasets
 from motivation.builders.feasible import model_faults, startup_faults
 from motivation.builders.loaders import make_loaders
 from motivation.builders.maps import task_map
-from motivation.builders.outputs import add_outputs
-from motivation.builders.resume import restore, restore_schedules, resume_base
+from motivation.builders.outputs import add_outputs, claim_folder
+from motivation.builders.resume import find_resumed, restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
 from motivation.checks import StartupError, blaming
 from motivation.cost import forward_flops
+from motivation.finite import FiniteGuard
 from motivation.hooks import HookList, hooks_of
 from motivation.judge import Judge
 from motivation.learner import Learner, UpdateRule
-from motivation.loop import Clock, Run
 from motivation.pair import MotivatedPair
 from motivation.random_states import forked_random_states
 from motivation.records import Role
+from motivation.run import Clock, Run
 from motivation.switcher import Switcher
 from weight_maps import WeightMap, map_for
 
@@ -67,6 +68,8 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
     make.announce(base_model, args.model, runtime)
     with blaming("data options"):
         config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
+    folder, lock = claim_folder(args, config, runtime)
+    find_resumed(args, folder, runtime)
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
     with blaming("data options"):
@@ -136,17 +139,25 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         device=runtime.device,
         flops=flops,
         can_be_stopped=bool(hooks_of(plugins)),
+        guard=FiniteGuard(args.max_nonfinite, late=late_by(runtime, args)),
+        folder=folder if runtime.primary else None,
+        lock=lock,
     )
     if runtime.primary:
         with blaming("--motivation-plugins"):
             own_hooks = build_hooks(args, plugins)
         with blaming("--output"):
-            add_outputs(run, args, args_text, config, own_hooks)
+            add_outputs(run, args, args_text, folder, own_hooks)
     with blaming(f"--resume {args.resume}"):
         restore(run, resumed, args, runtime)
         restore_schedules(run, resumed, args)
     _announce_plan(run, args, runtime)
     return run
+
+
+def late_by(runtime: Runtime, args: Namespace) -> int:
+    """How many updates later losses are looked at, so that a plain run on a GPU waits for none of them."""
+    return 10 if runtime.device.type != "cpu" and not args.motivated_model else 0
 
 
 def _plain_model(learner: Learner) -> Any:

@@ -13,23 +13,33 @@ from motivation.records import EpochRecord, Role, UpdateReport
 UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
 
 
-def keep_epochs_before(path: Path, epoch: int) -> None:
-    """Drop the rows from ``epoch`` on, so that a resumed run writes them once.
+def keep_rows_before(path: Path, run: RunView) -> None:
+    """Drop the rows of updates and epochs that a resumed run is about to do, so that it writes them once.
 
-    Where no row is left, the file is that of another run in the same folder: it is put aside as ``<name>.previous``.
+    A line that a crash has cut short is dropped too; it is behind the place that is resumed. Where no row is left at an
+    epoch's start, the file is that of another run in the same folder: it is put aside as ``<name>.previous``.
     """
     if not path.exists():
         return
     with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) < epoch]
-    if not kept:
+        header, *lines = file.read().splitlines(keepends=True) or [""]
+    columns = next(csv.reader([header]), [])
+    place = (run.start_epoch, run.start_update if "update" in columns else 0)
+    kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, place)]
+    if not kept and not run.start_update:
         path.replace(path.with_name(f"{path.name}.previous"))
         return
     scratch = path.with_name(f".{path.name}.tmp")
     with open(scratch, "w", newline="") as file:
-        csv.writer(file).writerows([rows[0], *kept])
+        file.writelines([header, *kept])
     scratch.replace(path)
+
+
+def _is_before(line: str, columns: list[str], place: tuple[int, int]) -> bool:
+    row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
+    if not row.get("epoch", "").isdigit():
+        return False
+    return (int(row["epoch"]), int(row["update"]) if row.get("update", "").isdigit() else 0) < place
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -65,7 +75,11 @@ class UpdatesCsv(Hook):
         self._unwritten: list[tuple[Any, ...]] = []
 
     def run_start(self, run: RunView) -> None:
-        keep_epochs_before(self._path, run.start_epoch)
+        keep_rows_before(self._path, run)
+
+    def state_dict(self) -> dict[str, Any]:
+        self._write()  # a checkpoint must not be ahead of the file
+        return {}
 
     def update_end(self, record: UpdateReport) -> None:
         streak = "" if record.streak is None else record.streak
@@ -115,7 +129,7 @@ class SummaryCsv(Hook):
         self._path, self._flops = path, flops
 
     def run_start(self, run: RunView) -> None:
-        keep_epochs_before(self._path, run.start_epoch)
+        keep_rows_before(self._path, run)
 
     def epoch_end(self, record: EpochRecord) -> None:
         append_rows(self._path, [summary_row(record, self._flops)])

@@ -51,7 +51,7 @@ class TensorboardLog(Hook):
 
         self._updates = run.updates_per_epoch
         # what an earlier process wrote of epochs that are now trained again is hidden
-        purge = run.start_epoch * run.updates_per_epoch + 1
+        purge = run.start_epoch * run.updates_per_epoch + run.start_update + 1
         self._writer = SummaryWriter(str(self._folder), purge_step=purge)
 
     def update_end(self, record: UpdateReport) -> None:

@@ -1,0 +1,249 @@
+"""Kill real runs at random points, resume them, and compare the outcome with the run that nobody killed.
+
+``PYTHONPATH=. python tests/kill_runs.py [--kills N] [--seed S] [--only NAME ...]``; the last line is a summary in JSON.
+
+Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at a chosen one of
+the points that `arrange` counts, half written files among them, and is started again with ``--resume auto`` until it is
+done. Then every file is compared, bit for bit, but for seconds, addresses and what was asked on the command line.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import torch
+from conftest import DIGITS, MOTIVATED, assert_equal, load
+
+import motivation.checkpoint
+import motivation.evaluate
+import motivation.learner
+import motivation.logging.csv_files
+import motivation.switcher
+from motivation.main import main
+
+COMMON = [*DIGITS, "--epochs", "3", "--recovery-interval", "2", "--drop", "0.1", "--checkpoint-hist", "2"]
+SCENARIOS = {
+    "plain": [],
+    "loss": [*MOTIVATED, "--opt", "lamb", "--model-ema", "--model-ema-decay", "0.9", "--reprob", "0.3"],
+    "workers": [*MOTIVATED, "-j", "2", "--aa", "rand-m5-mstd0.5", "--mixup", "0.3", "--mixup-off-epoch", "1",
+                "--reprob", "0.2"],
+    "accumulation": [*MOTIVATED, "-b", "96", "--grad-accum-steps", "3", "--mixup", "0.2", "--mixup-off-epoch", "2",
+                     "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema"],
+    "scheduled_lr": [*MOTIVATED, "--sched-on-updates", "--sched", "cosine", "--motivation-condition", "random",
+                     "--clip-grad", "1", "--amp", "--amp-dtype", "bfloat16", "-j", "1"],
+    "ranks": [*MOTIVATED, "-b", "120", "--model-ema", "--reprob", "0.3"],
+    "ranks_workers": [*MOTIVATED, "-b", "120", "--dist-bn", "", "-j", "2", "--aa", "rand-m5", "--motivation-condition",
+                      "valloss", "--motivation-valloss-images", "40"],
+}  # fmt: skip
+PROCESSES = {"ranks": 2, "ranks_workers": 2}
+PATIENCE_S = 60
+
+
+def arrange(fatal, counter):
+    """Count the points of interest of this process, and die at point number ``fatal``."""
+
+    def point(name):
+        counter["points"] += 1
+        if counter["points"] == fatal:
+            os.write(counter["pipe"], f"{name}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(owner, attribute, name):
+        inner = getattr(owner, attribute)
+
+        def wrapped(*args, **kwargs):
+            point(name)
+            return inner(*args, **kwargs)
+
+        setattr(owner, attribute, wrapped)
+
+    def save(contents, file, real=torch.save):
+        start = file.tell()
+        real(contents, file)
+        size = file.tell()
+        file.truncate(start + (size - start) // 2)
+        file.flush()
+        point("half a checkpoint")
+        file.seek(start)
+        file.truncate()
+        real(contents, file)
+
+    def append_rows(path, rows, real=motivation.logging.csv_files.append_rows):
+        with open(path, "ab") as file:
+            size = file.tell()
+            file.write(b"0,1,ba")
+        point("half a line")
+        os.truncate(path, size)
+        if not size:
+            path.unlink()
+        real(path, rows)
+        point("whole lines")
+
+    motivation.checkpoint.torch = type("torch", (), {"save": save, "load": torch.load, **_modules(torch)})
+    motivation.logging.csv_files.append_rows = append_rows
+    before(motivation.learner.Learner, "_forward", "micro-batch")
+    before(motivation.learner.Learner, "_step", "step")
+    before(motivation.switcher, "execute", "switch")
+    before(motivation.evaluate.Evaluator, "_forward", "evaluation")
+    for name in ("replace", "link", "fsync"):
+        before(os, name, name)
+
+
+def _modules(package):
+    return {"serialization": package.serialization, "Tensor": package.Tensor}
+
+
+def launch(argv, fatal, victim, processes):
+    """Run to the end or the kill; returns ``(exit statuses, the point it died at or None, points of rank 0)``."""
+    read, write = os.pipe()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [_fork(argv, rank, processes, port, fatal if rank == victim else 0, write) for rank in range(processes)]
+    os.close(write)
+    statuses = [_wait(child) for child in children]
+    with os.fdopen(read) as said:
+        lines = said.read().split("\n")
+    died = next((line for line in lines if line and not line.startswith("points ")), None)
+    points = next((int(line.split()[1]) for line in lines if line.startswith("points ")), 0)
+    return statuses, died, points
+
+
+def _fork(argv, rank, processes, port, fatal, pipe):
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        quiet = os.open(os.environ.get("KILL_RUNS_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        if processes > 1:
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+        counter = {"points": 0, "pipe": pipe}
+        arrange(fatal, counter)
+        code = main(argv)
+        if rank == 0:
+            os.write(pipe, f"points {counter['points']}\n".encode())
+    except Exception:  # noqa: BLE001  (the parent sees the exit status)
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _wait(child):
+    """The exit status; a process that does not end is killed, and its status is 'stuck'."""
+    until = time.time() + PATIENCE_S
+    while time.time() < until:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "stuck"
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def compare(whole, part):
+    """What differs between two folders, in words."""
+    faults = []
+    names = [
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        for folder in (whole, part)
+    ]
+    names = [[name for name in listed if not name.endswith(".previous")] for listed in names]
+    if names[0] != names[1]:
+        faults.append(f"files differ: {sorted(set(names[0]) ^ set(names[1]))}")
+    for name in sorted(set(names[0]) & set(names[1])):
+        try:
+            if name.endswith(".csv"):
+                assert rows(whole / name) == rows(part / name), "rows differ"
+            elif name.endswith(".json"):
+                assert (whole / name).read_text() == (part / name).read_text(), "text differs"
+            elif name.endswith(".pth.tar"):
+                assert_equal(*(comparable(load(folder / name)) for folder in (part, whole)), name)
+        except AssertionError as error:
+            faults.append(f"{name}: {str(error)[:200]}")
+    return faults
+
+
+def comparable(contents):
+    contents = {key: value for key, value in contents.items() if key != "args"}
+    if "motivation" in contents:
+        for record in contents["motivation"]["epochs"]:
+            record.pop("elapsed_s")
+    return contents
+
+
+def kill_and_resume(name, folder, kills, stream, seen):
+    """Kill one scenario so many times, over as many runs as it takes; returns the faults."""
+    processes = PROCESSES.get(name, 1)
+    argv = [*COMMON, *SCENARIOS[name], "--output", str(folder), "--resume", "auto"]
+    statuses, _, points = launch([*argv, "--experiment", f"{name}-whole"], 0, 0, processes)
+    faults = [] if statuses == [0] * processes else [f"{name}: the whole run ended with {statuses}"]
+    run, done = 0, 0
+    while not faults and done < kills:
+        experiment, run = f"{name}-{run}", run + 1
+        for _ in range(20):
+            fatal = stream.randint(1, points) if done < kills else 0
+            victim = stream.randrange(processes)
+            statuses, died, _ = launch([*argv, "--experiment", experiment], fatal, victim, processes)
+            if died is not None:
+                done += 1
+                seen["kills"] += 1
+                seen["points"][died] += 1
+                others = [status for rank, status in enumerate(statuses) if rank != victim]
+                if "stuck" in others or 0 in others:
+                    faults.append(f"{name}: rank {victim} died at {died!r}, the others ended with {others}")
+            elif statuses == [0] * processes:
+                break
+            else:
+                faults.append(f"{name}: ended with {statuses}")
+                break
+            seen["resumes"] += 1
+        faults += [f"{experiment}: {fault}" for fault in compare(folder / f"{name}-whole", folder / experiment)]
+        seen["runs"] += 1
+        if not faults:
+            shutil.rmtree(folder / experiment)
+    return faults
+
+
+def run_all(kills, seed, only):
+    torch.set_num_threads(1)
+    stream = random.Random(seed)
+    seen = {"kills": 0, "resumes": 0, "runs": 0, "points": Counter()}
+    names = [name for name in SCENARIOS if not only or name in only]
+    faults, began = [], time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        for index, name in enumerate(names):
+            share = kills * (index + 1) // len(names) - kills * index // len(names)
+            faults += kill_and_resume(name, Path(folder), share, stream, seen)
+            print(f"{name}: {seen['kills']} kills, {len(faults)} faults, {time.time() - began:.0f} s", flush=True)
+    return {**seen, "mismatches": faults}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", default=[])
+    args = parser.parse_args()
+    summary = run_all(args.kills, args.seed, args.only)
+    print(json.dumps(summary))
+    raise SystemExit(bool(summary["mismatches"]))
