@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from motivation.yaml_file import read_yaml
 
 RESULT_FILE = "result.json"
 
@@ -106,9 +106,12 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text())
-        except ValueError as error:
+            found = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
+        if not isinstance(found, dict) or "completed" not in found:
+            raise RunError(f"{path} is damaged: it does not say whether the run was completed")
+        return found
 
     @property
     def completed(self) -> bool:
@@ -129,11 +132,9 @@ def read_run(path: str | Path) -> RunFolder:
     if not file.is_file():
         raise RunError(f"{folder} is no run: it has no args.yaml")
     try:
-        options = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}") from error
+        options = read_yaml(file)
+    except ValueError as error:
+        raise RunError(f"{folder} is a damaged run: {error}") from error
     if not isinstance(options, dict) or not isinstance(options.get("model"), str):
         raise RunError(f"{file} does not name a model")
     return RunFolder(folder, options)
