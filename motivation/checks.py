@@ -7,20 +7,26 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from PIL import ImageMode
+from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from timm.optim import list_optimizers
 
 from motivation.conditions import condition_names
+from motivation.data import CIFAR_POLICY
+from motivation.file_checks import file_faults
 from motivation.options import nearest
+from motivation.ranges import number_faults
 from weight_maps import WeightMapError, map_named
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "plateau", "poly", "wsd", "rsqrt", "constant", "none")
-
-RESUME_NEWEST = "auto"
-"""Value of ``--resume`` for the newest whole checkpoint of the experiment."""
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+LONGEST_REASON = 600
+"""Characters of what a library says; it may list every tensor of a model."""
 
 
 class StartupError(ValueError):
@@ -31,6 +37,16 @@ class StartupError(ValueError):
         super().__init__("; ".join(faults))
 
 
+def one_line(error: object) -> str:
+    """What a library says, on one line.
+
+    >>> one_line(ValueError("two\\n  lines"))
+    'two lines'
+    """
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
+
+
 @contextmanager
 def blaming(flags: str) -> Iterator[None]:
     """Turn what a library raises inside into a `StartupError` that names the options behind it."""
@@ -38,23 +54,32 @@ def blaming(flags: str) -> Iterator[None]:
         yield
     except StartupError:
         raise
-    except (ValueError, AssertionError, RuntimeError, TypeError, LookupError, OSError, ImportError) as error:
+    except LIBRARY_ERRORS as error:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise StartupError([f"{flags}: {kind}{error}"]) from error
+        raise StartupError([f"{flags}: {kind}{one_line(error)}"]) from error
+
+
+LIBRARY_ERRORS = (
+    ValueError, AssertionError, RuntimeError, TypeError, LookupError, OSError, ImportError, EOFError, AttributeError,
+)  # fmt: skip
+"""What libraries raise for options and files that they were not made for."""
 
 
 def option_faults(args: Namespace) -> list[str]:
     """What is wrong with the options by themselves: names, numbers, files, combinations."""
     return [
         *_name_faults(args),
+        *number_faults(args),
         *_motivation_faults(args),
         *_combination_faults(args),
-        *_file_faults(args),
+        *file_faults(args),
         *_device_faults(args),
     ]
 
 
 def _name_faults(args: Namespace) -> Iterator[str]:
+    if not args.model:
+        yield "--model: give the name of a timm model"
     yield from _unknown_model("--model", args.model)
     yield from _unknown_model("--kd-model-name", args.kd_model_name)
     optimizer = args.opt.lower().removeprefix("lookahead_").replace("_", "")
@@ -71,9 +96,35 @@ def _name_faults(args: Namespace) -> Iterator[str]:
         ("--mixup-mode", args.mixup_mode, ("batch", "pair", "elem")),
         ("--remode", args.remode, ("const", "rand", "pixel")),
         ("--train-crop-mode", args.train_crop_mode or "rrc", ("rrc", "rkrc", "rkrr")),
+        ("--interpolation", args.interpolation or "bicubic", INTERPOLATIONS),
+        ("--train-interpolation", args.train_interpolation or "random", ("random", *INTERPOLATIONS)),
+        ("--lr-base-scale", args.lr_base_scale or "linear", ("linear", "sqrt")),
+        ("--dist-bn", args.dist_bn or "reduce", ("reduce", "broadcast")),
+        ("--fuser", args.fuser or "te", ("te", "old", "legacy", "nvfuser", "nvf")),
+        ("--torchcompile-mode", args.torchcompile_mode or "default", COMPILE_MODES),
     ):
         if value not in known:
             yield f"{flag}: {value!r} is not one of {', '.join(known)}"
+    if args.aa and args.aa != CIFAR_POLICY and not _is_policy(args.aa):
+        yield f"--aa: {args.aa!r} is not rand-..., augmix-..., original, originalr, v0, v0r, 3a or {CIFAR_POLICY}"
+    if args.torchcompile:
+        backends = torch._dynamo.list_backends(exclude_tags=())
+        if args.torchcompile not in backends:
+            yield f"--torchcompile: {args.torchcompile!r} is not one of {', '.join(backends)}"
+
+
+def _is_policy(name: str) -> bool:
+    """Whether timm can make an augmentation of it."""
+    make: Any = auto_augment_transform
+    if name.startswith("rand"):
+        make = rand_augment_transform
+    elif name.startswith("augmix"):
+        make = augment_and_mix_transform
+    try:
+        make(name, {})
+    except (AssertionError, ValueError, LookupError):
+        return False
+    return True
 
 
 def _unknown_model(flag: str, name: str | None) -> Iterator[str]:
@@ -165,6 +216,7 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
 
 def _size_faults(args: Namespace) -> Iterator[str]:
     channels = args.input_size[0] if args.input_size else args.in_chans or 3
+    yield from _image_mode_faults(args, channels)
     if args.in_chans is not None and args.in_chans != channels:
         yield f"--in-chans: {args.in_chans}, but --input-size has {channels} channels"
     if args.val_input_size and args.val_input_size[0] != channels:
@@ -175,60 +227,30 @@ def _size_faults(args: Namespace) -> Iterator[str]:
     for flag, numbers in (("--scale", args.scale), ("--ratio", args.ratio), ("--cutmix-minmax", args.cutmix_minmax)):
         if numbers and len(numbers) != 2:
             yield f"{flag}: two numbers, lowest and highest, not {len(numbers)}"
-    if args.tta > (args.validation_batch_size or args.batch_size):
+    if args.cutmix_minmax and len(args.cutmix_minmax) == 2 and args.cutmix_minmax[0] >= args.cutmix_minmax[1]:
+        yield f"--cutmix-minmax: the lowest number, then a higher one, not {args.cutmix_minmax}"
+    for flag, numbers in (
+        ("--train-batch-sizes", args.train_batch_sizes),
+        ("--train-size-probs", args.train_size_probs),
+    ):
+        if numbers and args.train_img_sizes and len(numbers) != len(args.train_img_sizes):
+            yield f"{flag}: as many numbers as --train-img-sizes, {len(args.train_img_sizes)}, not {len(numbers)}"
+    if args.tta > max(args.validation_batch_size or args.batch_size, 0):
         yield f"--tta: {args.tta} views do not fit into a validation batch"
     if not 0 <= args.seed + _world_size() - 1 < 2**32 or args.seed < 0:
         yield f"--seed: from 0 to {2**32 - _world_size()}, not {args.seed}"
-    at_least_one = ("batch_size", "epochs", "val_interval", "checkpoint_hist", "log_interval")
-    for name, least in [*((name, 1) for name in at_least_one), ("start_epoch", 0), ("workers", 0), ("train_pad", 0)]:
-        number = getattr(args, name)
-        if number is not None and number < least:
-            yield f"--{name.replace('_', '-')}: at least {least}, not {number}"
 
 
-def _file_faults(args: Namespace) -> Iterator[str]:
-    for flag, path in (
-        ("--resume", "" if args.resume == RESUME_NEWEST else args.resume),
-        ("--initial-checkpoint", args.initial_checkpoint),
-        ("--pretrained-path", args.pretrained_path),
-        ("--motivated-initial-checkpoint", args.motivated_initial_checkpoint if args.motivated_model else ""),
-    ):
-        if path and not os.path.isfile(path):
-            yield f"{flag}: there is no file {path}"
-    if args.resume == RESUME_NEWEST and not args.experiment:
-        yield "--resume auto: give --experiment, the name of the run to go on with"
-    yield from _data_faults(args)
-    folder = Path(args.output or "./output/train").absolute()
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield f"--output: {folder} cannot be written"
-
-
-def _data_faults(args: Namespace) -> Iterator[str]:
-    kind = args.dataset.partition("/")[0].lower() if "/" in args.dataset else ""
-    folder = args.data_dir or args.data
-    if kind in ("sklearn", "hfds", "hfids", "tfds", "wds"):
+def _image_mode_faults(args: Namespace, channels: int) -> Iterator[str]:
+    if not args.input_img_mode:
         return
-    if not folder:
-        yield "--data-dir: say where the data are"
-    elif not os.path.exists(folder):
-        if not args.dataset_download:
-            yield f"--data-dir: there is no folder {folder}"
-    elif not kind and os.path.isdir(folder):
-        yield from _split_faults(args, Path(folder))
-
-
-def _split_faults(args: Namespace, folder: Path) -> Iterator[str]:
-    """Where one split is a folder and the other is not, timm would read all of ``folder`` for the latter."""
-    from timm.data.dataset_factory import _search_split
-
-    splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
-    found = {flag: _search_split(str(folder), name) != str(folder) for flag, name in splits.items() if name}
-    if any(found.values()):
-        there = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "nothing"
-        for flag, is_there in found.items():
-            if not is_there:
-                yield f"{flag}: {folder} has no split {splits[flag]!r}; it has {there}"
+    try:
+        bands = len(ImageMode.getmode(args.input_img_mode).bands)
+    except KeyError:
+        yield f"--input-img-mode: there is no mode {args.input_img_mode!r}; RGB, L, RGBA and CMYK are usual"
+        return
+    if bands != channels and not args.dataset.lower().startswith("torch/"):  # timm's torch/ sets do not look at it
+        yield f"--input-img-mode: {args.input_img_mode} has {bands} channels, the models take {channels} (--in-chans)"
 
 
 def _device_faults(args: Namespace) -> Iterator[str]:

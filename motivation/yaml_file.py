@@ -26,14 +26,14 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path} is not YAML: {_said(error)}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
-    except (ArithmeticError, AttributeError, KeyError, TypeError, _WrongValue) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, _WrongValueError) as error:
         raise ValueError(f"{path} has a value that is not of its kind: {error}") from error
     if repeated:
         raise ValueError(f"{path} has keys twice: {'; '.join(repeated)}")
     return value
 
 
-class _WrongValue(Exception):
+class _WrongValueError(Exception):
     """A date or a number that is none."""
 
 
@@ -59,7 +59,7 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
     try:
         return loader.construct_document(root), []
     except ValueError as error:
-        raise _WrongValue(str(error)) from error
+        raise _WrongValueError(str(error)) from error
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from timm.data import resolve_data_config
 from motivation.builders.conditions import plugin_faults
 from motivation.builders.learners import meta_model, model_name
 from motivation.builders.maps import model_map
-from motivation.checks import option_faults
+from motivation.checks import one_line, option_faults
 from motivation.records import Role
 from weight_maps.plugins import load_plugins
 
@@ -43,7 +43,7 @@ def model_faults(args: Namespace) -> list[str]:
             models[role] = meta_model(args, role)
         except Exception as error:  # noqa: BLE001  (a model may raise anything for arguments that it does not take)
             flag = "--model" if role is Role.BASE else "--motivated-model"
-            faults.append(f"{flag}: {name} cannot be made: {type(error).__name__}: {error}")
+            faults.append(f"{flag}: {name} cannot be made: {type(error).__name__}: {one_line(error)}")
     if Role.BASE in models and not args.naflex_loader:
         sizes = image_sizes(args, models[Role.BASE])
         for role, model in models.items():
@@ -76,7 +76,7 @@ def image_sizes(args: Namespace, base: Any) -> list[tuple[int, int, int]]:
 def _size_faults(model: Any, sizes: list[tuple[int, int, int]]) -> list[str]:
     """Sizes that the model refuses although it takes its own; of what fails at that too, nothing is known here."""
     own = tuple(getattr(model, "pretrained_cfg", {}).get("input_size") or ())
-    others = [size for size in sizes if size[1:] != own[1:]]
+    others = [size for size in sizes if size[1:] != own[1:] and min(size) > 0]
     refused = {size: fault for size in others if (fault := _refusal(model, size))}
     if not refused or not own:
         return []

@@ -12,7 +12,7 @@ from timm.task import resume_task_checkpoint
 
 from motivation.builders.runtime import Runtime
 from motivation.checkpoint import FORMAT, LAST, OUR_KEY, newest_whole, read_checkpoint
-from motivation.checks import RESUME_NEWEST
+from motivation.file_checks import RESUME_NEWEST
 from motivation.conditions import needs_of
 from motivation.rank_states import load_rank_state, load_statistics
 from motivation.records import EpochRecord
