@@ -100,7 +100,6 @@ def _name_faults(args: Namespace) -> Iterator[str]:
         ("--train-interpolation", args.train_interpolation or "random", ("random", *INTERPOLATIONS)),
         ("--lr-base-scale", args.lr_base_scale or "linear", ("linear", "sqrt")),
         ("--dist-bn", args.dist_bn or "reduce", ("reduce", "broadcast")),
-        ("--fuser", args.fuser or "te", ("te", "old", "legacy", "nvfuser", "nvf")),
         ("--torchcompile-mode", args.torchcompile_mode or "default", COMPILE_MODES),
     ):
         if value not in known:

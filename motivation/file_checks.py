@@ -34,7 +34,11 @@ def _output_faults(args: Namespace) -> Iterator[str]:
         return
     folder = Path(args.output or "./output/train").absolute()
     run = folder / args.experiment
-    existing = next(place for place in (run, *run.parents) if place.exists())
+    try:
+        existing = next(place for place in (run, *run.parents) if place.exists())
+    except OSError as error:
+        yield f"--output: {run} cannot be written: {error.strerror}"
+        return
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         inside = existing != folder and folder in existing.parents
         why = "" if existing.is_dir() else f": {existing} is a file"

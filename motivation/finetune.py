@@ -20,7 +20,7 @@ from motivation import options
 from motivation.builders.datasets import make_datasets
 from motivation.checkpoint import read_checkpoint
 from motivation.data import class_count
-from motivation.options import given_options, read_config
+from motivation.options import given_options, read_config, wrong_value
 from motivation.records import Role
 from motivation.runs import RunError, read_run
 from motivation.subsets import labels_of, refuse_iterable
@@ -105,18 +105,26 @@ def find_source(checkpoint: str, from_model: str = "base") -> Source:
     """
     if not checkpoint:
         raise ValueError("--checkpoint: say which weights to begin with: a run's folder, a file, or a timm model")
+    if "\0" in checkpoint:
+        raise ValueError("--checkpoint: a file's name has no null characters")
     path = Path(checkpoint)
     if path.is_dir():
-        return _source_of_run(path, from_model)
+        try:
+            return _source_of_run(path, from_model)
+        except RunError as error:
+            raise ValueError(f"--checkpoint: {error}") from error
     if from_model != "base":
         raise ValueError(f"--from {from_model}: chooses in the folder of a run; {checkpoint} is none")
     if path.is_file():
-        contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
-        trained = contents.get("args")
-        known = dict(vars(trained)) if isinstance(trained, Namespace) else {}
+        try:
+            contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"--checkpoint: {error}") from error
+        trained, arch = contents.get("args"), contents.get("arch")
+        known = _sound(dict(vars(trained)), path) if isinstance(trained, Namespace) else {}
         if path.resolve().parent.name == Role.MOTIVATED.value:
             known = _of_motivated(known)
-        return Source(contents.get("arch"), path, known)
+        return Source(arch if isinstance(arch, str) else None, path, known)
     if timm.is_model(checkpoint):
         if not timm.models.is_model_pretrained(checkpoint):
             raise ValueError(f"--checkpoint: timm has no pretrained weights of {checkpoint}")
@@ -127,15 +135,31 @@ def find_source(checkpoint: str, from_model: str = "base") -> Source:
 def _source_of_run(path: Path, from_model: str) -> Source:
     run = read_run(path)
     if from_model == "motivated" and not run.motivated:
-        raise RunError(f"--from motivated: {path} is a run without a motivated model")
+        raise ValueError(f"--from motivated: {path} is a run without a motivated model")
     files = {"base": path / "last.pth.tar", "motivated": path / "motivated" / "last.pth.tar"}
     if not files[from_model].is_file():
-        raise RunError(f"--checkpoint: {path} has no checkpoint of its {from_model} model ({files[from_model].name})")
-    trained = dict(run.options)
+        raise RunError(f"{path} has no checkpoint of its {from_model} model ({files[from_model].name})")
+    trained = _sound(dict(run.options), path)
     if from_model == "motivated":
         return Source(run.motivated, files["motivated"], _of_motivated(trained))
     larger = files["motivated"] if files["motivated"].is_file() else None
     return Source(run.base, files["base"], trained, larger, run.motivated)
+
+
+def _sound(trained: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Options that a file holds, if those that count here are what they should be.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    actions = {action.dest: action for action in make_parser()._actions}
+    models = ("motivated_model", "model_kwargs", "motivated_model_kwargs")
+    for name in (*INHERITED, *models, "input_size", "val_input_size", "in_chans"):
+        value = trained.get(name)
+        value = list(value) if isinstance(value, tuple) else value
+        if value is not None and (reason := wrong_value(actions[name], value)):
+            raise ValueError(f"--checkpoint: the options in {place} are damaged: {name} {reason}")
+    return trained
 
 
 def _of_motivated(trained: dict[str, Any]) -> dict[str, Any]:

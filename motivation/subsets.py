@@ -58,9 +58,21 @@ def refuse_iterable(dataset: Any, what: str) -> None:
 
 def labels_of(dataset: Any) -> list[int]:
     """The class of each item; where the data set keeps no list of them, the items are read one by one."""
+    found = listed_labels(dataset)
+    return [int(dataset[index][1]) for index in range(len(dataset))] if found is None else found
+
+
+def listed_labels(dataset: Any) -> list[int] | None:
+    """The class of each item of a data set that keeps a list of them; None of one that would have to be read.
+
+    Raises:
+        TypeError, ValueError: the list has something else than numbers.
+    """
     if isinstance(dataset, Part):
-        labels = labels_of(dataset.whole)
-        return [labels[index] for index in dataset.indices]
+        labels = listed_labels(dataset.whole)
+        return None if labels is None else [labels[index] for index in dataset.indices]
+    if not hasattr(dataset, "__len__"):
+        return None
     for name in ("targets", "labels", "_labels"):
         found = getattr(dataset, name, None)
         if found is not None and len(found) == len(dataset):
@@ -68,7 +80,7 @@ def labels_of(dataset: Any) -> list[int]:
     samples = getattr(getattr(dataset, "reader", None), "samples", None)
     if isinstance(samples, (list, tuple)) and len(samples) == len(dataset):
         return [int(sample[1]) for sample in samples]
-    return [int(dataset[index][1]) for index in range(len(dataset))]
+    return None
 
 
 def fold_indices(labels: Sequence[int], folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,10 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
         new_head = sorted(head & own.keys())
     fitted = weights | {name: own[name] for name in new_head}
     if not _fit(fitted, own) and (adapt := _filter_of(model)) is not None:
-        fitted = {**adapt(weights, model), **{name: own[name] for name in new_head}}  # other image sizes, older names
+        try:  # other image sizes, older names
+            fitted = {**adapt(weights, model), **{name: own[name] for name in new_head}}
+        except Exception as error:  # it may stumble over the weights of another architecture in any way
+            raise ValueError(f"{file} is of another architecture: {_differences(fitted, own)}") from error
     if not _fit(fitted, own):
         raise ValueError(f"{file} is of another architecture: {_differences(fitted, own)}")
     model.load_state_dict(fitted)
@@ -44,6 +47,35 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
         return f"Weights of {file}, with its head."
     before = weights[new_head[-1]].shape[0] if new_head[-1] in weights else "no"
     return f"Weights of {file}; its head of {before} classes is replaced by a new one of {own[new_head[-1]].shape[0]}."
+
+
+def misfit(model: nn.Module, file: str | Path) -> str | None:
+    """Why the weights of a file are not those of a model as it is, head and all; None if they are."""
+    try:
+        weights = _weights_in(Path(file))
+    except ValueError as error:
+        return str(error)
+    own = model.state_dict()
+    return None if _fit(weights, own) else f"{file} is of another architecture: {_differences(weights, own)}"
+
+
+def left_random(model: nn.Module, file: str | Path) -> list[str]:
+    """Tensors outside the head that timm, which passes over what it does not find, would not take from a file.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint, or has none of them.
+    """
+    weights = _weights_in(Path(file))
+    own = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")} - _head_of(model)
+    missing = own - weights.keys()
+    if missing and (adapt := _filter_of(model)) is not None:
+        try:
+            missing = own - adapt(weights, model).keys()
+        except Exception as error:  # it may stumble over the weights of another architecture in any way
+            raise ValueError(f"{file} is of another architecture") from error
+    if missing == own:
+        raise ValueError(f"{file} has no weights of this architecture")
+    return sorted(missing)
 
 
 def _weights_in(file: Path) -> dict[str, Tensor]:
@@ -61,7 +93,8 @@ def _weights_in(file: Path) -> dict[str, Tensor]:
             contents = contents[key]
             break
     # timm's auxiliary BatchNorm layers are for training only
-    tensors = {k: v for k, v in contents.items() if isinstance(v, Tensor) and ".aux_bn." not in k}
+    named = {k: v for k, v in contents.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {k: v for k, v in named.items() if ".aux_bn." not in k}
     weights = clean_state_dict(tensors)
     if not weights:
         raise ValueError(f"{file} holds no weights")

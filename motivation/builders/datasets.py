@@ -9,11 +9,13 @@ from typing import Any
 from timm.data import resolve_data_config
 from torch.utils.data import IterableDataset
 
+from motivation.builders.image_folders import folder_faults
 from motivation.builders.learners import channels, meta_model
+from motivation.checks import one_line
 from motivation.conditions import needs_of
 from motivation.data import class_count, create_dataset
 from motivation.records import Role
-from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
+from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, listed_labels, refuse_iterable
 
 REPEATS_ROUND = 256
 """timm's sampler of repeated augmentation draws a multiple of so many images."""
@@ -92,20 +94,17 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
     try:
         datasets = make_datasets(args, size)
     except Exception as error:  # noqa: BLE001  (each kind of data set has its own exceptions)
-        said = str(error).startswith("--")
-        faults.append(str(error) if said else f"--dataset: {args.dataset or args.data_dir} cannot be opened: {error}")
+        said, flag = one_line(error), "--dataset" if args.dataset else "--data-dir"
+        faults.append(
+            said if said.startswith("--") else f"{flag}: {args.dataset or args.data_dir} cannot be opened: {said}"
+        )
         return nothing
     train, validation = datasets.train, datasets.validation
-    for split, dataset in ((args.train_split, train), (args.val_split, validation)):
-        found = class_count(dataset)
-        if found and classes and found > classes:
-            faults.append(f"--num-classes: split {split!r} has {found} classes, the model {classes}")
-    counts = [class_count(dataset) for dataset in (train, validation)]
-    if all(counts) and counts[0] != counts[1]:
-        faults.append(
-            f"--val-split: {args.val_split!r} has {counts[1]} classes, {args.train_split!r} has {counts[0]}; each "
-            "numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
-        )
+    splits = {args.train_split: train}
+    if args.folds is None and validation is not None:
+        splits[args.val_split] = validation
+    found = [fault for name, split in splits.items() for fault in folder_faults(split, name, bool(args.class_map))]
+    faults += found or _class_faults(splits, classes)
     images = 0 if isinstance(train, IterableDataset) else len(train)
     if args.aug_repeats and images >= REPEATS_ROUND:
         images = images // REPEATS_ROUND * REPEATS_ROUND
@@ -116,3 +115,52 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
             "there would be no whole batch"
         )
     return datasets
+
+
+def _class_faults(splits: dict[str, Any], classes: int | None) -> list[str]:
+    """Classes that the model has not, and splits whose numbers do not mean the same classes.
+
+    Args:
+        splits: one or two data sets by the names of their splits, the training split first.
+        classes: of the model, None if that is not known.
+    """
+    for name, split in splits.items():
+        if fault := _foreign_classes(name, split, classes):
+            return [fault]
+    if len(splits) < 2:
+        return []
+    (one, train), (other, validation) = splits.items()
+    counts = [class_count(split) for split in (train, validation)]
+    names = [_class_names(split) for split in (train, validation)]
+    advice = "each numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
+    if all(counts) and counts[0] != counts[1]:
+        return [f"--val-split: {other!r} has {counts[1]} classes, {one!r} has {counts[0]}; {advice}"]
+    if all(names) and names[0] != names[1]:
+        odd = ", ".join(sorted(map(str, set(names[1]) ^ set(names[0])))[:4]) or "numbered otherwise"
+        return [f"--val-split: {other!r} has other classes than {one!r} ({odd}); {advice}"]
+    return []
+
+
+def _foreign_classes(name: str, split: Any, classes: int | None) -> str | None:
+    """That a split has classes which the model has not; None also where neither is known without reading images."""
+    if wrong := [number for number in _class_names(split).values() if not isinstance(number, int)]:
+        return f"--class-map: the number of a class is a whole number, not {wrong[0]!r}"
+    found = class_count(split)
+    try:
+        labels = listed_labels(split)
+    except (TypeError, ValueError):  # of several classes at once, or by name
+        labels = None
+    if classes is None or classes < 1:
+        return None
+    if found and found > classes:
+        return f"--num-classes: split {name!r} has {found} classes, the model {classes}"
+    if labels and not 0 <= min(labels) <= max(labels) < classes:
+        label = min(labels) if min(labels) < 0 else max(labels)
+        return f"--num-classes: split {name!r} has the label {label}; the model has 0 to {classes - 1}"
+    return None
+
+
+def _class_names(dataset: Any) -> dict[str, int]:
+    """Numbers of the classes by name, of data sets that take them from folders."""
+    found = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
+    return found if isinstance(found, dict) else {}

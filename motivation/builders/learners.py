@@ -19,10 +19,11 @@ from timm.task import ClassificationTask, FeatureDistillationTask, LogitDistilla
 from torch import Tensor, nn
 
 from motivation.builders.runtime import Runtime
+from motivation.checks import blaming
 from motivation.learner import UpdateRule
 from motivation.random_states import forked_random_states
 from motivation.records import Role
-from motivation.transfer import transfer_weights
+from motivation.transfer import left_random, misfit, transfer_weights
 
 _logger = logging.getLogger("train")
 
@@ -70,9 +71,16 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
         scriptable=args.torchscript,
         checkpoint_path=checkpoint,
     )
-    model: Any = create_model(model_name(args, role), **{**settings, **options})
+    try:
+        model: Any = create_model(model_name(args, role), **{**settings, **options})
+    except Exception:
+        _blame_file(args, role, checkpoint)
+        raise
+    if role is Role.BASE and pretrained and args.pretrained_path:
+        _tell_left_random(model, args)
     if file := getattr(args, "transfer", {}).get(role.value):  # fine-tuning
-        said = transfer_weights(model, file)
+        with blaming("--checkpoint"):
+            said = transfer_weights(model, file)
         if said and getattr(args, "rank", 0) == 0:
             _logger.info(said)
     head = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
@@ -85,6 +93,26 @@ def make_model(args: Namespace, role: Role) -> nn.Module:
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     return model
+
+
+def _blame_file(args: Namespace, role: Role, checkpoint: str) -> None:
+    """Say what is wrong with the file of weights, if a model could not be made because of it."""
+    if checkpoint and (fault := misfit(meta_model(args, role), checkpoint)):
+        raise ValueError(fault)
+    if role is Role.BASE and args.pretrained and args.pretrained_path:
+        with blaming("--pretrained-path"):
+            left_random(meta_model(args, role), args.pretrained_path)
+
+
+def _tell_left_random(model: nn.Module, args: Namespace) -> None:
+    """timm leaves what is not in such a file as it was initialised, and says nothing."""
+    with blaming("--pretrained-path"):
+        missing = left_random(model, args.pretrained_path)
+    if missing and getattr(args, "rank", 0) == 0:
+        _logger.warning(
+            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...); they "
+            "begin at random."
+        )
 
 
 def without_files(args: Namespace) -> Namespace:

@@ -14,6 +14,8 @@ import torch
 from timm import utils
 from timm.layers import set_fast_norm
 
+from motivation.checks import blaming
+
 _logger = logging.getLogger("train")
 
 
@@ -56,7 +58,8 @@ def start_runtime(args: Namespace) -> Runtime:
     args.grad_accum_steps = max(1, args.grad_accum_steps)
 
     device = utils.init_distributed_device(args)
-    dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    with blaming("--model-dtype"):
+        dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     autocast: Callable[[], AbstractContextManager] = nullcontext
     scaler = None
     if args.amp:
@@ -66,7 +69,8 @@ def start_runtime(args: Namespace) -> Runtime:
             scaler = torch.amp.GradScaler(device=device.type)
     utils.random_seed(seed=args.seed, rank=args.rank)
     if args.fuser:
-        utils.set_jit_fuser(args.fuser)
+        with blaming("--fuser"):
+            utils.set_jit_fuser(args.fuser)
     if args.fast_norm:
         set_fast_norm()
 
