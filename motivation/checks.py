@@ -56,7 +56,7 @@ def blaming(flags: str) -> Iterator[None]:
         raise
     except LIBRARY_ERRORS as error:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise StartupError([f"{flags}: {kind}{one_line(error)}"]) from error
+        raise StartupError([f"{' '.join(flags.split())}: {kind}{one_line(error)}"]) from error
 
 
 LIBRARY_ERRORS = (
@@ -67,14 +67,15 @@ LIBRARY_ERRORS = (
 
 def option_faults(args: Namespace) -> list[str]:
     """What is wrong with the options by themselves: names, numbers, files, combinations."""
-    return [
+    found = (
         *_name_faults(args),
         *number_faults(args),
         *_motivation_faults(args),
         *_combination_faults(args),
         *file_faults(args),
         *_device_faults(args),
-    ]
+    )
+    return [one_line(fault) for fault in found]
 
 
 def _name_faults(args: Namespace) -> Iterator[str]:

@@ -26,7 +26,7 @@ def read_yaml(path: str | Path) -> Any:
         raise ValueError(f"{path} is not YAML: {_said(error)}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
-    except (ArithmeticError, AttributeError, KeyError, TypeError, _WrongValueError) as error:
+    except _WrongValueError as error:
         raise ValueError(f"{path} has a value that is not of its kind: {error}") from error
     if repeated:
         raise ValueError(f"{path} has keys twice: {'; '.join(repeated)}")
@@ -58,8 +58,10 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
         return None, repeated
     try:
         return loader.construct_document(root), []
-    except ValueError as error:
-        raise _WrongValueError(str(error)) from error
+    except (yaml.YAMLError, RecursionError):
+        raise
+    except Exception as error:  # constructors do not look at what they are given
+        raise _WrongValueError(f"{type(error).__name__}: {error}") from error
 
 
 def shown(value: Any) -> str:
