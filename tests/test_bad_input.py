@@ -99,6 +99,7 @@ def make_files(root, run):
     contents = torch.load(last, weights_only=False)
     (root / "half.pth").write_bytes(last.read_bytes()[:9000])
     (root / "text.pth").write_text("hello world\n")
+    (root / "empty.pth").write_bytes(b"")
     with open(root / "code.pickle", "wb") as file:
         pickle.dump({"state_dict": Runs(root / "was_run")}, file)
     for name, value in {
@@ -238,6 +239,8 @@ CASES = [
     ([*RESUME, "{w}/classes.pth"], ["--resume {w}/classes.pth: the checkpoint does not fit: "]),
     ([*RESUME, "{w}/options.pth"], ["it was trained with --opt adamw, this run has --opt sgd"]),
     ([*RESUME, LAST, "--model", "resnet14_cifar"], ["it is of resnet8_cifar, --model is resnet14_cifar"]),
+    ([*RESUME, "{w}/empty.pth"], ["{w}/empty.pth " + HALF]),
+    ([*INITIAL, "{w}/empty.pth"], ["{w}/empty.pth " + HALF]),
     ([*INITIAL, "{w}/half.pth"], ["--initial-checkpoint {w}/half.pth: {w}/half.pth " + HALF]),
     ([*INITIAL, "{w}/code.pth"], ["--initial-checkpoint {w}/code.pth: {w}/code.pth " + CODE]),
     ([*INITIAL, "{w}/list.pth"], ["{w}/list.pth holds a list, not a checkpoint"]),
@@ -262,6 +265,7 @@ CASES = [
 FINETUNE_CASES = [
     (["{w}/half.pth"], ["--checkpoint: {w}/half.pth " + HALF]),
     (["{w}/text.pth"], ["--checkpoint: {w}/text.pth " + HALF]),
+    (["{w}/empty.pth"], ["--checkpoint: {w}/empty.pth " + HALF]),
     (["{w}/code.pth"], ["--checkpoint: {w}/code.pth " + CODE]),
     (["{w}/list.pth"], ["--checkpoint: {w}/list.pth holds a list"]),
     (["{w}/options.pth"], ["--checkpoint: the options in {w}/options.pth are damaged: mean is a list, not 'grey'"]),
