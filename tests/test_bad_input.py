@@ -111,6 +111,7 @@ def make_files(root, run):
         "larger": torch.load(run / "motivated" / "last.pth.tar", weights_only=False),
         "classes": {**contents, "state_dict": {**contents["state_dict"], "fc.bias": torch.zeros(3)}},
         "epoch": {**contents, "epoch": "three"},
+        "ours": {**contents, "motivation": {"update": None}},
     }.items():
         torch.save(value, root / f"{name}.pth")
     contents["args"].mean, contents["args"].opt = "grey", "adamw"
@@ -240,6 +241,8 @@ CASES = [
     ([*RESUME, "{w}/options.pth"], ["it was trained with --opt adamw, this run has --opt sgd"]),
     ([*RESUME, LAST, "--model", "resnet14_cifar"], ["it is of resnet8_cifar, --model is resnet14_cifar"]),
     ([*RESUME, "{w}/empty.pth"], ["{w}/empty.pth " + HALF]),
+    ([*RESUME, "{w}/ours.pth"], ["--resume {w}/ours.pth: "]),
+    ([*RESUME, LAST, "--motivated-model", "resnet20_cifar"], ["its motivated model is resnet14_cifar"]),
     ([*INITIAL, "{w}/empty.pth"], ["{w}/empty.pth " + HALF]),
     ([*INITIAL, "{w}/half.pth"], ["--initial-checkpoint {w}/half.pth: {w}/half.pth " + HALF]),
     ([*INITIAL, "{w}/code.pth"], ["--initial-checkpoint {w}/code.pth: {w}/code.pth " + CODE]),
