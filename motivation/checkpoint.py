@@ -67,8 +67,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is no checkpoint, or one that carries code, which is never run") from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        why = " ".join(str(error).split()).partition(". ")[0]  # torch goes on with advice
+        raise ValueError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {why})") from error
     if not isinstance(contents, dict):
         raise ValueError(f"{path} holds a {type(contents).__name__}, not a checkpoint")
     return contents

@@ -51,11 +51,10 @@ def run_folder(args: Namespace, image_size: int) -> Path:
     return Path(args.output or "./output/train") / name
 
 
-def add_outputs(run: Run, args: Namespace, args_text: str, folder: Path, own_hooks: list[Hook]) -> None:
-    """The run's files, checkpoints and logs in a folder that is there; on the primary rank only."""
-    remove_scratch(folder)
-    (folder / "args.yaml").write_text(args_text)
-    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
+def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
+    """What writes to the run's folder: checkpoints and logs; on the primary rank only. Nothing is written yet."""
+    assert run.folder is not None
+    folder = run.folder
     decreasing = run.ranking == "loss"
     for learner in run.switcher.sides:
         place = folder if learner.role is Role.BASE else folder / learner.role.value
@@ -74,6 +73,13 @@ def add_outputs(run: Run, args: Namespace, args_text: str, folder: Path, own_hoo
     if args.log_wandb:
         hooks += _wandb_hooks(args, folder.name, run)
     run.hooks = HookList([*hooks, *own_hooks])
+
+
+def take_folder(folder: Path, args_text: str) -> None:
+    """Make the folder this run's; only when nothing can be refused any more, because it may be an earlier run's."""
+    remove_scratch(folder)
+    (folder / "args.yaml").write_text(args_text)
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
 
 
 def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict[str, Any]]:

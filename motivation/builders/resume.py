@@ -7,13 +7,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from timm.task import resume_task_checkpoint
 
 from motivation.builders.runtime import Runtime
 from motivation.checkpoint import FORMAT, LAST, OUR_KEY, newest_whole, read_checkpoint
-from motivation.file_checks import RESUME_NEWEST
 from motivation.conditions import needs_of
+from motivation.file_checks import RESUME_NEWEST
 from motivation.rank_states import load_rank_state, load_statistics
 from motivation.records import EpochRecord
 from motivation.run import Run
@@ -42,6 +43,7 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
     if not args.resume:
         return {}, None
     contents = read_checkpoint(args.resume)
+    _refuse_damaged(contents)
     _refuse_other_optimizer(contents, args)
     _refuse_other_options(contents, args)
     _tell_changes(contents, args, runtime)
@@ -61,6 +63,17 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
     if ours.get("update") is not None:
         epoch = contents["epoch"]
     return ours, epoch
+
+
+def _refuse_damaged(contents: dict[str, Any]) -> None:
+    """A part that is not what it is in a training checkpoint."""
+    weights = contents.get("state_dict", contents.get("model", contents))
+    whole = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not whole or not any(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError("it holds no weights")
+    for name, kind in (("epoch", int), ("optimizer", dict), ("args", Namespace), (OUR_KEY, dict)):
+        if name in contents and not isinstance(contents[name], kind):
+            raise ValueError(f"it is damaged: its {name!r} is a {type(contents[name]).__name__}")
 
 
 def _refuse_other_optimizer(contents: dict[str, Any], args: Namespace) -> None:

@@ -18,7 +18,7 @@ from motivation.builders.datasets import DataSets, open_datasets
 from motivation.builders.feasible import model_faults, startup_faults
 from motivation.builders.loaders import make_loaders
 from motivation.builders.maps import task_map
-from motivation.builders.outputs import add_outputs, claim_folder
+from motivation.builders.outputs import add_outputs, claim_folder, take_folder
 from motivation.builders.resume import find_resumed, restore, restore_schedules, resume_base
 from motivation.builders.runtime import Runtime, start_runtime
 from motivation.checks import StartupError, blaming
@@ -48,7 +48,7 @@ def build_run(args: Namespace, args_text: str) -> Run:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
     plugins, faults = startup_faults(args)
-    if any(fault.startswith(("--device", "--seed")) for fault in faults):
+    if any(fault.startswith(("--device", "--seed", "--model-dtype")) for fault in faults):
         raise StartupError(faults)  # nothing further can be tried
     with blaming("--device"):
         runtime = start_runtime(args)
@@ -147,10 +147,13 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         with blaming("--motivation-plugins"):
             own_hooks = build_hooks(args, plugins)
         with blaming("--output"):
-            add_outputs(run, args, args_text, folder, own_hooks)
+            add_outputs(run, args, own_hooks)
     with blaming(f"--resume {args.resume}"):
         restore(run, resumed, args, runtime)
         restore_schedules(run, resumed, args)
+    if runtime.primary:
+        with blaming("--output"):
+            take_folder(folder, args_text)
     _announce_plan(run, args, runtime)
     return run
 
