@@ -19,6 +19,8 @@ from motivation.runs import RunError, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+LEAST_OF_SIGNALS = 128
+"""Exit codes of runs that a signal has stopped are above it."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _run(row: Experiment, seed: int, seeds: Sequence[int], args: Namespace, furt
         words += ["--motivation-scheduled-runs", *(str(_place(row.follows, one, args)) for one in seeds)]
     state = _state(folder)
     if state == "to resume":
-        words += ["--resume", str(folder / "last.pth.tar")]
+        words += ["--resume", "auto"]
     return Run([*launcher, str(ROOT / program), *words, *further], folder, state)
 
 
@@ -207,7 +209,7 @@ def _state(folder: Path) -> str:
             return "done"
     except RunError:
         pass
-    return "to resume" if (folder / "last.pth.tar").is_file() else "new"
+    return "to resume" if any(folder.glob("*.pth.tar")) else "new"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, run in enumerate(left, 1):
             print(f"[{number}/{len(left)}] {run.folder.name}", flush=True)
             code = _finished(run.command)
-            if code == EXIT_INTERRUPTED:
+            if code > LEAST_OF_SIGNALS or code < 0:
                 raise KeyboardInterrupt
             if code:
                 print(f"error: {run.folder.name} ended with exit code {code}", file=sys.stderr)

@@ -341,5 +341,8 @@ def end_workers(loader: Any) -> None:
     while hasattr(loader, "loader"):
         loader = loader.loader
     for name in ("_iterator", "iterator"):  # torch's persistent workers; timm's loader of several epochs
-        if getattr(loader, name, None) is not None:
+        iterator = getattr(loader, name, None)
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()  # an error's traceback may hold it still
+        if iterator is not None:
             setattr(loader, name, None)

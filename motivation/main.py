@@ -45,11 +45,20 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     """
     setup_default_logging()
     args, args_text = parse(argv)
-    run = None
+    run: Run | None = None
     try:
         run = build_run(args, args_text)
         with tidy_terminal():
             train(run)
+        if args.rank == 0:
+            report(run, args)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if run.completed:
+            return 0
+        if run.folder is not None:
+            _logger.warning(f"Stopped by {signal.Signals(run.interrupted_by).name}{_kept(run)} (--resume auto).")
+        return exit_code(run.interrupted_by)
     except StartupError as error:
         _say(*error.faults)
         return EXIT_BAD_INPUT
@@ -59,19 +68,17 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     except (DataError, CheckpointError, PluginError) as error:
         _say(f"{error}{_kept(run)}", every_rank=True)
         return EXIT_FAILED
+    except RuntimeError as error:
+        if not (dist.is_initialized() and _lost_a_rank(error)):
+            raise
+        _logger.warning(f"Rank {dist.get_rank()} ends: another rank is gone{_kept(run)}.")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         _say("interrupted before the training began")
         return exit_code(signal.SIGINT)
     finally:
-        if run is not None and run.lock is not None and not run.completed:
+        if run is not None and run.lock is not None:
             run.lock.release()
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    if args.rank == 0:
-        report(run, args)
-    if run.lock is not None:
-        run.lock.release()
-    return 0 if run.completed else exit_code(run.interrupted_by)
 
 
 def _say(*faults: str, every_rank: bool = False) -> None:
@@ -83,6 +90,12 @@ def _kept(run: Run | None) -> str:
     """Where a run that failed can be taken up."""
     newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
     return f"; the last good checkpoint is {newest}" if newest else ""
+
+
+def _lost_a_rank(error: RuntimeError) -> bool:
+    """Whether the ranks' messages have failed: the cause is on another rank, which says it."""
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
+    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
 
 
 def report(run: Run, args: Namespace) -> None:

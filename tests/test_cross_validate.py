@@ -215,7 +215,7 @@ def test_a_begun_run_is_resumed_and_its_log_goes_on(plan):
     (folder / "log.txt").write_text("before\n")
     make_all(plan)
     resumed = [words for words in started(plan) if "--resume" in words]
-    assert [words[words.index("--resume") + 1] for words in resumed] == [str(folder / "last.pth.tar")]
+    assert [words[words.index("--resume") + 1] for words in resumed] == ["auto"]
     assert (folder / "log.txt").read_text() == "before\na line of the log\n"
 
 

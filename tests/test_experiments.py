@@ -66,7 +66,7 @@ def test_done_runs_are_left_out_and_begun_ones_resumed(tmp_path, capsys):
     *commands, summary = capsys.readouterr().out.splitlines()
     assert summary == "# 15 runs, 1 of them done; then the report beside table7"
     assert len(commands) == 14
-    assert f"--resume {second.folder / 'last.pth.tar'}" in commands[0]
+    assert f"--experiment {second.folder.name} --resume auto" in commands[0]
     assert not any("--resume" in command for command in commands[1:])
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from timm import utils
 from timm.layers import set_fast_norm
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from motivation.checks import blaming
 
@@ -57,7 +61,7 @@ def start_runtime(args: Namespace) -> Runtime:
     args.prefetcher = not args.no_prefetcher
     args.grad_accum_steps = max(1, args.grad_accum_steps)
 
-    device = utils.init_distributed_device(args)
+    device = _join(args)
     with blaming("--model-dtype"):
         dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     autocast: Callable[[], AbstractContextManager] = nullcontext
@@ -79,3 +83,27 @@ def start_runtime(args: Namespace) -> Runtime:
         precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
         _logger.info(f"Training on {device} in {precision}, {args.world_size} process(es).")
     return runtime
+
+
+def _join(args: Namespace) -> torch.device:
+    """Meet the other ranks, if there are any; sets ``rank``, ``world_size``, ``local_rank``, ``distributed``.
+
+    torchrun's store outlives a restart on one machine, and with it the addresses of processes that are gone; so each
+    attempt keeps its own part of it.
+    """
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        with suppress(RuntimeError):  # registered already
+            register_rendezvous_handler(_ATTEMPT, _meet_in_attempt)
+        args.dist_url = f"{_ATTEMPT}://"
+    try:
+        return utils.init_distributed_device(args)
+    finally:
+        vars(args).pop("dist_url", None)
+
+
+_ATTEMPT = "torchrunattempt"
+
+
+def _meet_in_attempt(url: str, **options: Any) -> Iterator[tuple[Any, int, int]]:
+    for store, rank, world_size in rendezvous("env://", **options):
+        yield PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store), rank, world_size

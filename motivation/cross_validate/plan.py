@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from motivation.file_checks import RESUME_NEWEST
 from motivation.runs import NOT_MEASURED, RunError, RunFolder, read_run
 
 PER_RUN = ("motivation_k", "folds", "fold", "seed", "output", "experiment", "resume")
@@ -20,7 +21,6 @@ PER_RUN = ("motivation_k", "folds", "fold", "seed", "output", "experiment", "res
 
 PLAN_FILE = "plan.json"
 LOG_FILE = "log.txt"
-CHECKPOINT = "last.pth.tar"
 
 
 class PlanError(ValueError):
@@ -103,7 +103,7 @@ def run_arguments(plan: Plan, run: RunSpec, state: State, device: str | None = N
     if device is not None:
         flags += ["--device", device]
     if state is State.RESUME:
-        flags += ["--resume", plan.place(run) / CHECKPOINT]
+        flags += ["--resume", RESUME_NEWEST]
     return [*plan.arguments, *map(str, flags)]
 
 
@@ -117,7 +117,7 @@ def run_state(plan: Plan, run: RunSpec) -> State:
         PlanError: its folder holds a run with other options than the plan's.
     """
     folder = plan.place(run)
-    unfinished = State.RESUME if (folder / CHECKPOINT).is_file() else State.NEW
+    unfinished = State.RESUME if any(folder.glob("*.pth.tar")) else State.NEW
     try:
         found = read_run(folder)
     except RunError:

@@ -1,0 +1,257 @@
+"""Runs that are killed, told to stop, or hit by what nobody can foresee lose nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import DIGITS, MOTIVATED, load
+from test_distributed import ROOT, environment
+from test_resume import assert_same_run, rows
+from timm.data import ImageDataset
+
+from motivation.main import main
+
+
+def test_a_run_killed_anywhere_and_resumed_is_the_run_that_nobody_killed():
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "kill_runs.py"), "--kills", "25"]
+    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, timeout=280)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["mismatches"] == []
+    assert summary["kills"] == 25
+    assert done.returncode == 0
+
+
+STOPS = """
+import os, signal
+from motivation.hooks import Hook, register_hook
+
+@register_hook("stops_{name}")
+class StopsItself(Hook):
+    def __init__(self, number=int(signal.SIGTERM), times=1):
+        self._number, self._times = number, times
+
+    def update_end(self, record):
+        if record.step == 7:
+            for _ in range(self._times):
+                os.kill(os.getpid(), self._number)
+"""
+
+
+def stopping(tmp_path, number, times=1):
+    (tmp_path / "stops.py").write_text(STOPS.replace("{name}", f"{number}_{times}"))
+    kwargs = ["--motivation-plugin-kwargs", f"number={int(number)}", f"times={times}"]
+    return ["--motivation-plugins", str(tmp_path / "stops.py"), *kwargs]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_stops_after_the_update(number, train, tmp_path, caplog):
+    whole = train(*MOTIVATED, name="whole")
+    before = signal.getsignal(number)
+    run = train(*MOTIVATED, *stopping(tmp_path, number), code=128 + number)
+    assert signal.getsignal(number) is before
+    assert len(rows(run / "updates.csv")) == 7
+    assert load(run / "recovery-1-1.pth.tar")["motivation"]["position"][:3] == [1, 2, 7]
+    assert not json.loads((run / "result.json").read_text())["completed"]
+    assert f"Stopped by {signal.Signals(number).name}; the last good checkpoint is {run}/recovery-1-1" in caplog.text
+    assert_same_run(whole, train(*MOTIVATED, "--resume", "auto"))
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    flags = [*DIGITS, "--output", str(tmp_path), "--experiment", "run", *stopping(tmp_path, signal.SIGTERM, 2)]
+    command = [sys.executable, "train_motivated.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 143
+    assert "SIGTERM again: stopped at once." in done.stderr
+    assert not list(tmp_path.glob("run/recovery*"))
+
+
+def test_resume_auto_passes_over_what_is_damaged(train, caplog):
+    run = train(*MOTIVATED, "--epochs", "2", "--recovery-interval", "2")
+    whole = train(*MOTIVATED, "--epochs", "2", "--recovery-interval", "2", name="whole")
+    for name in ("last.pth.tar", "checkpoint-1.pth.tar"):
+        os.truncate(run / name, 5000)
+    assert_same_run(whole, train(*MOTIVATED, "--epochs", "2", "--recovery-interval", "2", "--resume", "auto"))
+    assert f"Passed over: {run}/last.pth.tar is damaged" in caplog.text
+    assert f"Resumed from {run}/recovery-1-3.pth.tar" in caplog.text
+
+
+def test_resume_auto_begins_where_there_is_nothing(train, caplog, capsys):
+    run = train("--epochs", "1", "--resume", "auto")
+    assert "No checkpoint in" in caplog.text
+    assert len(rows(run / "summary.csv")) == 1
+    assert main([*DIGITS, "--resume", "auto"]) == 2
+    assert "--resume auto: give --experiment" in capsys.readouterr().err
+
+
+def test_losses_that_are_not_finite_end_the_run_and_overwrite_nothing(train, capsys, caplog):
+    run = train("--epochs", "1")
+    kept = {path.name: path.read_bytes() for path in run.glob("*.pth.tar")}
+    flags = ["--lr", "1e30", "--no-resume-opt", "--resume", str(run / "last.pth.tar"), "--recovery-interval", "1"]
+    train(*flags, "--epochs", "6", "--max-nonfinite", "7", code=3)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "7 losses in a row were not finite (--max-nonfinite 7)" in line
+    assert "the last good checkpoint is" in line
+    assert "No checkpoint is written of this epoch" in caplog.text
+    assert caplog.text.count("in a row, at most 7") == 7
+    assert {name: (run / name).read_bytes() for name in kept} == kept
+
+
+def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(train, capsys):
+    train("--lr", "1e30", "--epochs", "1", code=3)
+    assert "the last 4 losses of the run were not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("raises", ["condition", "hook"])
+def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from motivation.hooks import Hook, register_hook\n"
+        "from motivation.conditions import FallingLoss as Base, register_condition\n"
+        f"@register_condition('{raises}s')\n"
+        "class Mine(Base):\n"
+        "    def observe(self, record):\n"
+        f"        if {raises == 'condition'} and record.step == 8:\n"
+        "            raise KeyError('gone')\n"
+        "        super().observe(record)\n"
+        f"@register_hook('{raises}s')\n"
+        "class Watch(Hook):\n"
+        "    def update_end(self, record):\n"
+        f"        if {raises == 'hook'} and record.step == 8:\n"
+        "            raise KeyError('gone')\n"
+    )
+    flags = ["--motivation-condition", f"{raises}s", "--motivation-plugins", str(tmp_path / "mine.py")]
+    run = train(*MOTIVATED, *flags, "--recovery-interval", "2", code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    name, number = ("Mine.observe", 7) if raises == "condition" else ("Watch.update_end", 13)
+    assert f"{name} failed: KeyError: 'gone' ({tmp_path}/mine.py, line {number})" in line
+    assert f"the last good checkpoint is {run}/recovery-1-1.pth.tar" in line
+
+
+def test_two_runs_of_one_name_are_one_too_many(train, tmp_path, capsys):
+    from motivation.folder_lock import FolderLock
+
+    run = train("--epochs", "1")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    lock = FolderLock(run)
+    train("--epochs", "1", code=2)
+    assert f"--experiment: another run writes to {run} now" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    lock.release()
+    train("--epochs", "1")
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(train, monkeypatch, capsys):
+    from motivation import checkpoint
+
+    written = []
+
+    def save(contents, file, real=checkpoint.torch.save):
+        written.append(contents["epoch"])
+        if len(written) > 1:
+            raise OSError(28, "No space left on device")
+        real(contents, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    run = train(code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "last.pth.tar cannot be written: No space left on device" in line
+    assert load(run / "last.pth.tar")["epoch"] == 0
+
+
+def image_folder(root):
+    from PIL import Image
+
+    for split in ("train", "validation"):
+        for name in ("a", "b"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(16):
+                Image.new("L", (8, 8), number).save(root / split / name / f"{number}.png")
+    return [
+        "--dataset",
+        "",
+        "--data-dir",
+        str(root),
+        "--num-classes",
+        "2",
+        "-b",
+        "8",
+        "-vb",
+        "8",
+        "--input-img-mode",
+        "L",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_image_that_cannot_be_read_is_named(split, workers, train, tmp_path, capsys, monkeypatch):
+    flags = image_folder(tmp_path / "images")
+
+    def damaged(self, index, real=ImageDataset.__getitem__):
+        item = real(self, index)
+        if index == 11 and split in str(self.reader.filename(0, absolute=True)):
+            raise SyntaxError("broken PNG file")
+        return item
+
+    monkeypatch.setattr("timm.data.ImageDataset.__getitem__", damaged)
+    train(*flags, "-j", workers, code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"image 11 of the split '{split}' (" in line
+    assert "cannot be read: SyntaxError: broken PNG file" in line
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
+    from motivation.data import SklearnDigits
+
+    def labelled(self, index, real=SklearnDigits.__getitem__):
+        image, label = real(self, index)
+        return image, 12 if index == 700 else label
+
+    monkeypatch.setattr(SklearnDigits, "__getitem__", labelled)
+    train("-j", workers, code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "image 700 of the split 'train' has the label 12, but the model has 10 classes, 0 to 9" in line
+
+
+FAILURES = """
+import os, pathlib, signal
+from motivation.conditions import FallingLoss, register_condition
+
+def first_time(name):
+    marker = pathlib.Path(__file__).with_name(name)
+    if marker.exists():
+        return False
+    marker.touch()
+    return True
+
+@register_condition("fails")
+class Fails(FallingLoss):
+    def observe(self, record):
+        if os.environ["RANK"] == "0" and record.step == 8 and first_time("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ["RANK"] == "1" and record.step == 9 and first_time("raised"):
+            raise ValueError("on one rank only")
+        super().observe(record)
+"""
+
+
+def test_torchrun_restarts_a_run_after_a_kill_and_after_a_rank_that_raises(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILURES)
+    flags = [*DIGITS, *MOTIVATED, "-b", "120", "--recovery-interval", "3", "--resume", "auto"]
+    flags += ["--motivation-condition", "fails", "--motivation-plugins", tmp_path / "fails.py"]
+    flags += ["--output", tmp_path, "--experiment", "run"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=2"]
+    command += ["train_motivated.py", *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "killed").exists()
+    assert done.stderr.count("Resumed from") == 2
+    assert done.stderr.count("Rank 1 ends: another rank is gone") == 1
+    assert done.stderr.count("Rank 0 ends: another rank is gone; the last good checkpoint is") == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Fails.observe failed: ValueError: on one rank only" in line
+    found = [(row["epoch"], row["update"]) for row in rows(tmp_path / "run" / "updates.csv")]
+    assert found == [(str(epoch), str(update)) for epoch in range(2) for update in range(5)]
