@@ -170,6 +170,11 @@ class Saver:
 
     def save(self, epoch: int, metric: float | None) -> None:
         """Write the state after ``epoch`` as ``last`` and, if it is among the best, as ``checkpoint-<epoch>``."""
+        self.write(epoch, metric)
+        self.follow_last(epoch)
+
+    def write(self, epoch: int, metric: float | None) -> None:
+        """The first half of `save`: write ``last``; nothing is removed yet, in case that another file goes with it."""
         name = f"checkpoint-{epoch}{_EXTENSION}"
         kept = self._ranked((name, metric), [entry for entry in self._kept if entry[0] != name])
         self._kept, self._dropped = kept[: self.history], [old for old, _ in kept[self.history :]]
@@ -178,14 +183,9 @@ class Saver:
             self.best_metric, self.best_epoch = metric, epoch
 
         write_whole(self._contents(epoch, metric, None), self.folder / LAST)
-        self._follow_last(epoch)
-        listing = ", ".join(
-            file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
-        )
-        _logger.info(f"Checkpoints in {self.folder}, best first: {listing}")
 
-    def _follow_last(self, epoch: int) -> None:
-        """Give the newest file its other names, and remove what has dropped out of the best."""
+    def follow_last(self, epoch: int) -> None:
+        """The second half: give the newest file its other names, and remove what has dropped out of the best."""
         last, name = self.folder / LAST, f"checkpoint-{epoch}{_EXTENSION}"
         if name in [kept for kept, _ in self._kept]:
             link_or_copy(last, self.folder / name)
@@ -194,6 +194,10 @@ class Saver:
         for old in self._dropped:
             (self.folder / old).unlink(missing_ok=True)
         _sync_folder(self.folder)
+        listing = ", ".join(
+            file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
+        )
+        _logger.info(f"Checkpoints in {self.folder}, best first: {listing}")
 
     def save_recovery(self, epoch: int, update: int) -> None:
         """Write the state in the middle of an epoch; the two newest such files are kept."""
@@ -236,7 +240,7 @@ class Saver:
         self._kept = [(name, metric) for name, metric in state["kept"]]
         if epoch is not None and (self.folder / LAST).exists():
             self._dropped = list(state["dropped"])
-            self._follow_last(epoch)
+            self.follow_last(epoch)
         self._kept = [entry for entry in self._kept if (self.folder / entry[0]).exists()]
         there = self.folder.glob(f"recovery-*{_EXTENSION}")
         self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)

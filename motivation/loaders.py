@@ -342,7 +342,7 @@ def end_workers(loader: Any) -> None:
         loader = loader.loader
     for name in ("_iterator", "iterator"):  # torch's persistent workers; timm's loader of several epochs
         iterator = getattr(loader, name, None)
-        if hasattr(iterator, "_shutdown_workers"):
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()  # an error's traceback may hold it still
         if iterator is not None:
             setattr(loader, name, None)

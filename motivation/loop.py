@@ -77,10 +77,13 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
             _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
             return metric
         collect_rank_states(run, None)
-        # the base's file comes last: it is the one to resume, and knows what the other has kept
-        for role in (Role.MOTIVATED, Role.BASE):
-            if role in run.savers:
-                run.savers[role].save(epoch, metric if role is Role.BASE else of_motivated)
+        savers = [run.savers[role] for role in (Role.MOTIVATED, Role.BASE) if role in run.savers]
+        # the base's file comes last: it is the one to resume, and knows what the other has kept; nothing is removed
+        # before it is there
+        for saver in savers:
+            saver.write(epoch, metric if saver is savers[-1] else of_motivated)
+        for saver in savers:
+            saver.follow_last(epoch)
     return metric
 
 

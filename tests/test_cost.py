@@ -315,7 +315,7 @@ def test_weights_devices_and_folders_of_the_run_are_not_needed(cost):
         ([*RESNETS, "--motivated-model", "resnet18", "--num-classes", "10"], "does not contain"),
         ([*RESNETS, "--model-kwargs", "nonsense=1"], "unexpected keyword argument 'nonsense'"),
         ([*RESNETS, "--model-kwargs", "nonsense"], "words of the form name=value"),
-        (["--model", "test_vit", "--input-size", "3", "33", "33"], "does not take images of 3 x 33 x 33"),
+        (["--model", "test_vit", "--input-size", "3", "33", "33"], "takes images of 160x160, not of 33x33"),
         ([*PAIR, "--motivation-condition", "los"], "did you mean loss"),
         ([*PAIR, "--motivation-k", "0"], "at least one update"),
         ([*PAIR, "--nonsense"], "unknown: --nonsense"),

@@ -288,7 +288,7 @@ def test_labels_have_units(make_run):
 
 def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
     run = make_run()
-    (run.path / "result.json").write_text(json.dumps({"flops": {"base": 2e6, "motivated": 5e6}}))
+    (run.path / "result.json").write_text(json.dumps({"completed": True, "flops": {"base": 2e6, "motivated": 5e6}}))
     accuracy, share, cost = epochs_figure(run, make_run("beside", PLAIN), trajectory(run)).axes
     assert "small, base (last 80.00 %) | large, motivated (last 75.00 %) | beside: small alone" in legend(accuracy)
     assert "1/(k+1)! = 16.7 %" in legend(share)

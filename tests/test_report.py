@@ -306,7 +306,7 @@ def test_bad_input_ends_in_one_line(make_run, tmp_path, capsys):
     assert "two different names" in failure(capsys, run, "--csv", "-", "--markdown", "-")
     assert "cannot write" in failure(capsys, run, "--csv", tmp_path)
     (run / "result.json").write_text("[1]")
-    assert "none of this program's" in failure(capsys, run)
+    assert "result.json is damaged" in failure(capsys, run)
     (run / "result.json").unlink()
     assert "--unfinished" in failure(capsys, run)
 
