@@ -110,7 +110,8 @@ def report(run: Run, args: Namespace) -> None:
     if run.records and run.flops is not None:
         print("\n" + closing_table(run.records, names, run.flops, share))
     if run.folder is not None:
-        result = run_result(run.records, names, run.ranking, run.flops, share, run.completed, run.stopped_by)
+        ended = run.completed, run.stopped_by, run.guard.count
+        result = run_result(run.records, names, run.ranking, run.flops, share, *ended)
         scratch = run.folder / f".{RESULT_FILE}.tmp"
         scratch.write_text(json.dumps(result, indent=2) + "\n")
         scratch.replace(run.folder / RESULT_FILE)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from motivation.cost import CONVENTION, average_flops, readable
-from motivation.records import EpochRecord, Role
+from motivation.records import EpochRecord, Metrics, Role
 
 
 def best_record(records: list[EpochRecord], ranking: str, decreasing: bool) -> EpochRecord:
@@ -34,18 +35,20 @@ def run_result(
     expected_share: float | None,
     completed: bool,
     stopped_by: str | None = None,
+    nonfinite_losses: int = 0,
 ) -> dict[str, Any]:
     """The figures of a run for other programs, as ``result.json`` holds them.
 
     Returns:
         ``completed`` (whether no epoch is left to train), ``stopped_by`` (what a hook said when it stopped the run),
-        ``models``, ``last`` and ``best`` (``epoch``, ``base``, ``motivated``: metrics of that epoch; ``best`` is
+        ``nonfinite_losses`` (how many updates had a loss that was not finite), ``models``, ``last`` and ``best`` (``epoch``, ``base``, ``motivated``: metrics of that epoch; ``best`` is
         selected on the validation data by the base's ``ranking``), ``best_motivated`` (the same by the motivated
         model's), and of a motivated run ``flops`` of either model, ``convention``, ``updates`` of either model,
         ``switches``, ``share``, ``expected_share`` and ``average_flops``.
     """
     decreasing = ranking == "loss"
     result: dict[str, Any] = {"format": 1, "completed": completed, "stopped_by": stopped_by}
+    result["nonfinite_losses"] = nonfinite_losses
     result["models"] = {role.value: name for role, name in names.items() if name}
     if records:
         result["last"] = _epoch_result(records[-1])
@@ -69,7 +72,12 @@ def run_result(
 
 
 def _epoch_result(record: EpochRecord) -> dict[str, Any]:
-    return {"epoch": record.epoch, "base": record.base, "motivated": record.motivated}
+    return {"epoch": record.epoch, "base": _as_json(record.base), "motivated": _as_json(record.motivated)}
+
+
+def _as_json(metrics: Metrics | None) -> dict[str, float | None] | None:
+    """JSON has no numbers that are not finite."""
+    return metrics and {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def closing_table(
