@@ -41,10 +41,11 @@ def run_result(
 
     Returns:
         ``completed`` (whether no epoch is left to train), ``stopped_by`` (what a hook said when it stopped the run),
-        ``nonfinite_losses`` (how many updates had a loss that was not finite), ``models``, ``last`` and ``best`` (``epoch``, ``base``, ``motivated``: metrics of that epoch; ``best`` is
-        selected on the validation data by the base's ``ranking``), ``best_motivated`` (the same by the motivated
-        model's), and of a motivated run ``flops`` of either model, ``convention``, ``updates`` of either model,
-        ``switches``, ``share``, ``expected_share`` and ``average_flops``.
+        ``nonfinite_losses`` (how many updates had a loss that was not finite), ``models``, ``last`` and ``best``
+        (``epoch``, ``base``, ``motivated``: metrics of that epoch; ``best`` is selected on the validation data by the
+        base's ``ranking``), ``best_motivated`` (the same by the motivated model's), and of a motivated run ``flops`` of
+        either model, ``convention``, ``updates`` of either model, ``switches``, ``share``, ``expected_share`` and
+        ``average_flops``.
     """
     decreasing = ranking == "loss"
     result: dict[str, Any] = {"format": 1, "completed": completed, "stopped_by": stopped_by}
@@ -77,7 +78,9 @@ def _epoch_result(record: EpochRecord) -> dict[str, Any]:
 
 def _as_json(metrics: Metrics | None) -> dict[str, float | None] | None:
     """JSON has no numbers that are not finite."""
-    return metrics and {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    if metrics is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def closing_table(
