@@ -413,7 +413,7 @@ def _add_motivation_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "BatchNorm of the two models")
     g.value(
         "--motivation-bn",
-        default="copy",
+        default="separate",
         choices=("copy", "separate"),
         help="carry running statistics at a switch (the paper), or let each model keep its own",
     )

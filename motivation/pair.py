@@ -58,7 +58,7 @@ class MotivatedPair(Generic[S]):
         motivated_optimizer: Optimizer,
         weights_map: WeightMap | None,
         condition: Condition,
-        batchnorm: str = "copy",
+        batchnorm: str = "separate",
     ):
         if faults := _faults(base, motivated, base_optimizer, motivated_optimizer, condition):
             raise ValueError("; ".join(faults))

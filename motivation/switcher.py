@@ -47,7 +47,7 @@ class Switcher(Generic[S]):
         base: S,
         motivated: S | None = None,
         weights_map: WeightMap | None = None,
-        batchnorm: str = "copy",
+        batchnorm: str = "separate",
     ):
         self.base, self.motivated = base, motivated
         self.active = base

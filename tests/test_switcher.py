@@ -112,7 +112,7 @@ def test_the_ema_is_what_tracking_every_update_would_give(wide, warmup):
     switcher = pair(wide=wide)
     for one in switcher.sides:
         one.task.setup_ema(decay=0.9, use_warmup=warmup)
-    switcher = Switcher(switcher.base, switcher.motivated, toy_map(switcher.base.model))
+    switcher = Switcher(switcher.base, switcher.motivated, toy_map(switcher.base.model), "copy")
     tracked = copy.deepcopy(switcher.motivated.ema)
     schedule = [0, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1]
     for step, motivated in enumerate(schedule, 1):
