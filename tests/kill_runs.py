@@ -4,7 +4,8 @@
 
 Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at a chosen one of
 the points that `arrange` counts, half written files among them, and is started again with ``--resume auto`` until it is
-done. Then every file is compared, bit for bit, but for seconds, addresses and what was asked on the command line.
+done. One signal in five is SIGTERM, to one rank: then all of them must save and stop, or complete the run. At the end every
+file is compared, bit for bit, but for seconds and what was asked on the command line.
 """
 
 import argparse
@@ -51,14 +52,14 @@ PROCESSES = {"ranks": 2, "ranks_workers": 2}
 PATIENCE_S = 60
 
 
-def arrange(fatal, counter):
-    """Count the points of interest of this process, and die at point number ``fatal``."""
+def arrange(fatal, number, counter):
+    """Count the points of interest of this process, and send it a signal at point number ``fatal``."""
 
     def point(name):
         counter["points"] += 1
         if counter["points"] == fatal:
             os.write(counter["pipe"], f"{name}\n".encode())
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     def before(owner, attribute, name):
         inner = getattr(owner, attribute)
@@ -105,13 +106,15 @@ def _modules(package):
     return {"serialization": package.serialization, "Tensor": package.Tensor}
 
 
-def launch(argv, fatal, victim, processes):
-    """Run to the end or the kill; returns ``(exit statuses, the point it died at or None, points of rank 0)``."""
+def launch(argv, fatal=0, number=0, victim=0, processes=1):
+    """Run to the end or the signal; returns ``(exit statuses, the point of the signal or None, points of rank 0)``."""
     read, write = os.pipe()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = [_fork(argv, rank, processes, port, fatal if rank == victim else 0, write) for rank in range(processes)]
+    children = []
+    for rank in range(processes):
+        children.append(_fork(argv, rank, processes, port, fatal if rank == victim else 0, number, write))
     os.close(write)
     statuses = [_wait(child) for child in children]
     os.set_blocking(read, False)  # data workers of a killed run have the other end open for some seconds
@@ -125,7 +128,7 @@ def launch(argv, fatal, victim, processes):
     return statuses, died, points
 
 
-def _fork(argv, rank, processes, port, fatal, pipe):
+def _fork(argv, rank, processes, port, fatal, number, pipe):
     child = os.fork()
     if child:
         return child
@@ -138,7 +141,7 @@ def _fork(argv, rank, processes, port, fatal, pipe):
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
         counter = {"points": 0, "pipe": pipe}
-        arrange(fatal, counter)
+        arrange(fatal, number, counter)
         code = main(argv)
         if rank == 0:
             os.write(pipe, f"points {counter['points']}\n".encode())
@@ -201,27 +204,25 @@ def kill_and_resume(name, folder, kills, stream, seen):
     """Kill one scenario so many times, over as many runs as it takes; returns the faults."""
     processes = PROCESSES.get(name, 1)
     argv = [*COMMON, *SCENARIOS[name], "--output", str(folder), "--resume", "auto"]
-    statuses, _, points = launch([*argv, "--experiment", f"{name}-whole"], 0, 0, processes)
+    statuses, _, points = launch([*argv, "--experiment", f"{name}-whole"], processes=processes)
     faults = [] if statuses == [0] * processes else [f"{name}: the whole run ended with {statuses}"]
     run, done = 0, 0
     while not faults and done < kills:
         experiment, run = f"{name}-{run}", run + 1
         for _ in range(20):
             fatal = stream.randint(1, points) if done < kills else 0
+            number = stream.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
             victim = stream.randrange(processes)
-            statuses, died, _ = launch([*argv, "--experiment", experiment], fatal, victim, processes)
-            if died is not None:
-                done += 1
-                seen["kills"] += 1
-                seen["points"][died] += 1
-                others = [status for rank, status in enumerate(statuses) if rank != victim]
-                if "stuck" in others or 0 in others:
-                    faults.append(f"{name}: rank {victim} died at {died!r}, the others ended with {others}")
-            elif statuses == [0] * processes:
+            statuses, point, _ = launch([*argv, "--experiment", experiment], fatal, number, victim, processes)
+            if statuses == [0] * processes:
                 break
-            else:
-                faults.append(f"{name}: ended with {statuses}")
+            expected = {-number, 1} if number == signal.SIGKILL else {128 + number}
+            if point is None or not expected.issuperset(statuses):
+                faults.append(f"{name}: {number.name} to rank {victim} at {point!r}: ended with {statuses}")
                 break
+            done += number == signal.SIGKILL
+            seen["kills" if number == signal.SIGKILL else "stops"] += 1
+            seen["points"][point] += 1
             seen["resumes"] += 1
         faults += [f"{experiment}: {fault}" for fault in compare(folder / f"{name}-whole", folder / experiment)]
         seen["runs"] += 1
@@ -233,7 +234,7 @@ def kill_and_resume(name, folder, kills, stream, seen):
 def run_all(kills, seed, only):
     torch.set_num_threads(1)
     stream = random.Random(seed)
-    seen = {"kills": 0, "resumes": 0, "runs": 0, "points": Counter()}
+    seen = {"kills": 0, "stops": 0, "resumes": 0, "runs": 0, "points": Counter()}
     names = [name for name in SCENARIOS if not only or name in only]
     faults, began = [], time.time()
     with tempfile.TemporaryDirectory() as folder:
