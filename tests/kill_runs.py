@@ -4,8 +4,8 @@
 
 Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at a chosen one of
 the points that `arrange` counts, half written files among them, and is started again with ``--resume auto`` until it is
-done. One signal in five is SIGTERM, to one rank: then all of them must save and stop, or complete the run. At the end every
-file is compared, bit for bit, but for seconds and what was asked on the command line.
+done. One signal in five is SIGTERM, to one rank: then all of them must save and stop, or complete the run. At the end
+every file is compared, bit for bit, but for seconds and what was asked on the command line.
 """
 
 import argparse
