@@ -17,6 +17,7 @@ from timm.optim import list_optimizers
 
 from motivation.conditions import condition_names
 from motivation.data import CIFAR_POLICY
+from motivation.device_data import unsupported
 from motivation.file_checks import file_faults
 from motivation.options import nearest
 from motivation.ranges import number_faults
@@ -187,6 +188,8 @@ def _combination_faults(args: Namespace) -> Iterator[str]:
         yield "--naflex-patch-size-probs: as many numbers as --naflex-patch-sizes"
     if args.amp and args.model_dtype not in (None, "float32"):
         yield f"--model-dtype: with --amp the weights are float32, not {args.model_dtype}"
+    if args.data_on_device:
+        yield from unsupported(args)
     if args.sync_bn and args.split_bn:
         yield "--sync-bn: not with --split-bn"
     if args.sync_bn and args.torchscript:

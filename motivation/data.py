@@ -160,6 +160,10 @@ def _pad_and_crop(steps: list[Any], size: tuple[int, ...], pad: int, interpolati
         return steps
     if not isinstance(steps[0], RandomResizedCropAndInterpolation):
         raise ValueError("--train-pad replaces timm's random resized crop; drop --no-aug and --train-crop-mode")
+    return [resize_to(size, interpolation), transforms.RandomCrop(size, padding=pad), *steps[1:]]
+
+
+def resize_to(size: tuple[int, ...], interpolation: str) -> Any:
+    """Resizes images that are not of this size; ``random`` is bilinear here."""
     mode = "bilinear" if interpolation == "random" else interpolation
-    resize = transforms.Resize(size, interpolation=str_to_interp_mode(mode))
-    return [resize, transforms.RandomCrop(size, padding=pad), *steps[1:]]
+    return transforms.Resize(size, interpolation=str_to_interp_mode(mode))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from motivation.device_data import DeviceLoader
 from motivation.loaders import ResumableLoader
 from motivation.records import MicroBatch
 
@@ -36,7 +37,7 @@ class TrainFeed:
     mixup: Any = None
     mixup_off_epoch: int = 0
     channels_last: bool = False
-    resumable: ResumableLoader | None = None
+    resumable: ResumableLoader | DeviceLoader | None = None
     _first: int = 0
 
     @property
@@ -69,7 +70,7 @@ class TrainFeed:
         """Tell data set and sampler the epoch, and stop mixing when its time has come."""
         loader = self.loader
         sampler = loader.batch_sampler if hasattr(loader.batch_sampler, "set_epoch") else loader.sampler
-        for part in (loader.dataset, sampler):
+        for part in (loader.dataset, sampler, loader):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         if self.mixup_off_epoch and epoch >= self.mixup_off_epoch:

@@ -171,6 +171,10 @@ def _add_augmentation_flags(parser: ArgumentParser) -> None:
     g = _Group(parser, "Augmentation")
     g.switch("--no-aug", help="train on validation-like images")
     g.value("--train-crop-mode", metavar="MODE", help="rrc, rkrc or rkrr")
+    g.switch(
+        "--data-on-device",
+        help="the whole data set as one tensor on the training device; for pad-and-crop, flips, erasing and mixing",
+    )
     g.value(
         "--train-pad",
         default=0,

@@ -44,6 +44,8 @@ SCENARIOS = {
                      "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema"],
     "scheduled_lr": [*MOTIVATED, "--sched-on-updates", "--sched", "cosine", "--motivation-condition", "random",
                      "--clip-grad", "1", "--amp", "--amp-dtype", "bfloat16", "-j", "1"],
+    "device": [*MOTIVATED, "--data-on-device", "--hflip", "0.5", "--mixup", "0.3", "--cutmix", "0.5", "--reprob", "0.3",
+               "--remode", "pixel", "--mixup-off-epoch", "2", "--color-jitter", "0"],
     "ranks": [*MOTIVATED, "-b", "120", "--model-ema", "--reprob", "0.3"],
     "ranks_workers": [*MOTIVATED, "-b", "120", "--dist-bn", "", "-j", "2", "--aa", "rand-m5", "--motivation-condition",
                       "valloss", "--motivation-valloss-images", "40"],
@@ -169,14 +171,15 @@ def rows(path):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def compare(whole, part):
-    """What differs between two folders, in words."""
+def compare(whole, part, stopped):
+    """What differs between two folders, in words; a run that was stopped has recovery files of other updates."""
     faults = []
     names = [
         sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         for folder in (whole, part)
     ]
-    names = [[name for name in listed if not name.endswith(".previous")] for listed in names]
+    apart = ("recovery-", ".previous") if stopped else (".previous",)
+    names = [[name for name in listed if not any(word in name for word in apart)] for listed in names]
     if names[0] != names[1]:
         faults.append(f"files differ: {sorted(set(names[0]) ^ set(names[1]))}")
     for name in sorted(set(names[0]) & set(names[1])):
@@ -208,7 +211,7 @@ def kill_and_resume(name, folder, kills, stream, seen):
     faults = [] if statuses == [0] * processes else [f"{name}: the whole run ended with {statuses}"]
     run, done = 0, 0
     while not faults and done < kills:
-        experiment, run = f"{name}-{run}", run + 1
+        experiment, run, stopped = f"{name}-{run}", run + 1, False
         for _ in range(20):
             fatal = stream.randint(1, points) if done < kills else 0
             number = stream.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
@@ -222,9 +225,12 @@ def kill_and_resume(name, folder, kills, stream, seen):
                 break
             done += number == signal.SIGKILL
             seen["kills" if number == signal.SIGKILL else "stops"] += 1
+            stopped |= number == signal.SIGTERM
             seen["points"][point] += 1
             seen["resumes"] += 1
-        faults += [f"{experiment}: {fault}" for fault in compare(folder / f"{name}-whole", folder / experiment)]
+        faults += [
+            f"{experiment}: {fault}" for fault in compare(folder / f"{name}-whole", folder / experiment, stopped)
+        ]
         seen["runs"] += 1
         if not faults:
             shutil.rmtree(folder / experiment)

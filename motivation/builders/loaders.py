@@ -16,8 +16,10 @@ from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from motivation.builders.datasets import DataSets
+from motivation.builders.device_loaders import DeviceLoaders
 from motivation.builders.runtime import Runtime
 from motivation.data import CIFAR_POLICY, customise_transform
+from motivation.device_data import DeviceLoader
 from motivation.evaluate import Evaluator, HeldOut, Recalibration
 from motivation.feed import TrainFeed
 from motivation.interrupt import WithoutInterrupts
@@ -76,7 +78,7 @@ def make_loaders(
         accumulate=args.grad_accum_steps,
         device=runtime.device,
         dtype=runtime.dtype,
-        moves_data=not args.prefetcher,
+        moves_data=not args.prefetcher and not args.data_on_device,
         mixup=mixup,
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
@@ -107,13 +109,14 @@ class _LoaderMaker:
         self.args, self.runtime, self.config = args, runtime, config
         self.patch_size = patch_size or (16, 16)
         self.splits = args.aug_splits if args.aug_splits > 0 else 0
-        self.resumable: ResumableLoader | None = None
+        self.resumable: ResumableLoader | DeviceLoader | None = None
         self.common = dict(
             mean=config["mean"], std=config["std"], pin_memory=args.pin_mem, device=runtime.device,
             img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=args.prefetcher,
         )  # fmt: skip
         interpolation = args.train_interpolation
         self.interpolation = config["interpolation"] if args.no_aug or not interpolation else interpolation
+        self.on_device = DeviceLoaders(args, runtime, config, self.interpolation) if args.data_on_device else None
         self.training_options = dict(
             batch_size=args.batch_size, is_training=True, no_aug=args.no_aug, train_crop_mode=args.train_crop_mode,
             scale=args.scale, ratio=args.ratio, hflip=args.hflip, vflip=args.vflip, color_jitter=args.color_jitter,
@@ -137,6 +140,9 @@ class _LoaderMaker:
     def training(self, dataset: Any) -> tuple[Any, Any]:
         """The training loader, and what mixes its batches if the loader does not."""
         args = self.args
+        if self.on_device is not None:
+            self.resumable = self.on_device.training(dataset)
+            return self.resumable, None
         if args.naflex_loader:
             return self._naflex_training(dataset), None
         collate = mixup = None
@@ -185,6 +191,8 @@ class _LoaderMaker:
 
         Its workers end with each pass: ones that stayed would draw more often in a motivated run than in a plain one.
         """
+        if self.on_device is not None and isinstance(self.resumable, DeviceLoader):
+            return self.on_device.recalibration(self.resumable)
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         options["persistent_workers"] = False
         loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
@@ -215,6 +223,9 @@ class _LoaderMaker:
 
     def validation(self, dataset: Any) -> Any:
         args = self.args
+        if self.on_device is not None:
+            size = args.validation_batch_size or args.batch_size
+            return self.on_device.validation(dataset, self._validation_size(), size)
         options = dict(
             batch_size=args.validation_batch_size or args.batch_size, is_training=False,
             interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], num_workers=args.workers,
@@ -250,7 +261,7 @@ class _LoaderMaker:
             device=runtime.device,
             autocast=runtime.autocast,
             channels_last=args.channels_last,
-            moves_data=not args.prefetcher,
+            moves_data=not args.prefetcher and not args.data_on_device,
             tta=args.tta,
             world_size=runtime.world_size,
             log_interval=args.log_interval,
