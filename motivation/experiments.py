@@ -31,7 +31,7 @@ class Experiment:
         config: its path under ``configs/``, without the ending.
         runs: with how many seeds.
         checkpoint: of a fine-tuning: the experiment whose run with the first seed it begins with.
-        follows: of a scheduled run: the experiment whose runs give its counts.
+        follows: of a scheduled run: the experiment (config, or name) whose runs give its counts.
         name: of the runs' folders; default the config's.
         flags: with which it differs from its config.
     """
@@ -53,8 +53,8 @@ def _of(folder: str, *stems: str, runs: int = 3) -> tuple[Experiment, ...]:
     return tuple(Experiment(f"{folder}/{stem}", runs) for stem in stems)
 
 
-def _reproduction(data: str, epochs: int, runs: int) -> tuple[Experiment, ...]:
-    """X-C, X-Y and Y-C on data at hand, the ablations, and X-C with ``epochs`` epochs: the FLOPs of X-Y."""
+def _reproduction(data: str, epochs: int, runs: int, ks: Sequence[int] = ()) -> tuple[Experiment, ...]:
+    """X-C, X-Y (also with other k) and Y-C on data at hand, the ablations, and X-C for ``epochs``: the FLOPs of X-Y."""
     config, pair = f"reproduction/{data}", f"{data}-pair"
     alone, judged = "--motivated-model=", "--motivation-bn-recalibrate=50"
     random, scheduled = (f"--motivation-condition={name}" for name in ("random", "scheduled"))
@@ -67,6 +67,10 @@ def _reproduction(data: str, epochs: int, runs: int) -> tuple[Experiment, ...]:
         Experiment(config, runs, name=f"{data}-larger", flags=("--model=resnet14_cifar", alone)),
         Experiment(config, runs, name=f"{data}-random-recalibrated", flags=(random, judged)),
         Experiment(config, runs, name=f"{data}-scheduled-recalibrated", follows=pair, flags=(scheduled, judged)),
+        *(
+            Experiment(config, runs, name=f"{data}-pair-k{k}-recalibrated", flags=(f"--motivation-k={k}", judged))
+            for k in ks
+        ),
     )
 
 
@@ -116,7 +120,7 @@ TABLES: dict[str, tuple[Experiment, ...]] = {
         *_of("cifar10", "resnet20", "resnet20_resnet32"),
         *_of("ablation", *(f"resnet20_resnet32_{name}" for name in ("ema", "valloss", "slope"))),
     ),
-    "reproduction-digits": _reproduction("digits", 230, runs=10),
+    "reproduction-digits": _reproduction("digits", 230, runs=10, ks=(3, 4)),
     "reproduction-fashion-mnist": _reproduction("fashion_mnist", 18, runs=3),
 }
 """The rows of each table of the paper that has accuracies, and of docs/reproduction.md; those that others follow
