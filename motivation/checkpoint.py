@@ -207,6 +207,12 @@ class Saver:
         while len(self._recoveries) > 2:
             self._recoveries.pop(0).unlink(missing_ok=True)
 
+    def _last_is_of(self, epoch: int) -> bool:
+        try:
+            return read_checkpoint(self.folder / LAST).get("epoch") == epoch
+        except ValueError:
+            return False
+
     def _better(self, metric: float, than: float | None) -> bool:
         """Anything is better than nothing, and than a metric that is not a number."""
         if than is None or math.isnan(than):
@@ -233,12 +239,13 @@ class Saver:
         """The inverse of `state_dict`; files that are gone, or lie in another folder, are forgotten.
 
         Args:
-            epoch: the run goes on with the ``last`` of this folder, written after this epoch: what a crash has left
-                undone after writing it is done now. None if it goes on with another file.
+            epoch: the run goes on with the base's ``last``, written after this epoch: what a crash has left undone
+                after writing it is done now, unless this folder's ``last`` is of a later epoch already. None if it goes
+                on with another file.
         """
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
         self._kept = [(name, metric) for name, metric in state["kept"]]
-        if epoch is not None and (self.folder / LAST).exists():
+        if epoch is not None and self._last_is_of(epoch):
             self._dropped = list(state["dropped"])
             self.follow_last(epoch)
         self._kept = [entry for entry in self._kept if (self.folder / entry[0]).exists()]

@@ -55,6 +55,18 @@ def test_history_is_resumed(tmp_path):
     assert other.best_epoch == 0
 
 
+def test_a_file_of_a_later_epoch_is_not_taken_for_an_earlier_one(tmp_path):
+    """The motivated model's ``last`` of epoch 1 is there, the base's is not: killed between the two."""
+    one = saver(tmp_path, history=2)
+    one.save(0, 50.0)
+    after_epoch_0 = one.state_dict()
+    one.write(1, 40.0)
+    other = saver(tmp_path, history=2)
+    other.load_state_dict(after_epoch_0, epoch=0)
+    assert read_checkpoint(tmp_path / "checkpoint-0.pth.tar")["epoch"] == 0
+    assert read_checkpoint(tmp_path / "model_best.pth.tar")["epoch"] == 0
+
+
 def test_two_recovery_files_are_kept(tmp_path):
     one = saver(tmp_path)
     for update in (4, 9, 14):
