@@ -86,7 +86,9 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
             raise ValueError(
                 f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}"
             )
-        condition: Any = cls if issubclass(cls, Condition) else type(cls.__name__, (cls, Condition), {})
+        condition: Any = (
+            cls if issubclass(cls, Condition) else type(cls.__name__, (cls, Condition), {"__module__": cls.__module__})
+        )
         if condition.motivated is Condition.motivated:
             raise ValueError(
                 f"the condition {cls.__name__} has no `motivated`, a property that says whether the next update trains "

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from motivation.plugin_errors import blaming_plugin
+from motivation.plugin_errors import blaming_plugin, state_of
 from motivation.records import EpochRecord, UpdateReport
 
 
@@ -144,9 +144,8 @@ class HookList(Hook):
     def state_dict(self) -> dict[str, Any]:
         states = {}
         for hook in self.hooks:
-            with blaming_plugin(hook, "state_dict"):
-                if state := hook.state_dict():
-                    states[name_of(hook)] = state
+            if state := state_of(hook):
+                states[name_of(hook)] = state
         return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -41,7 +41,8 @@ def train(run: Run) -> None:
                 is_last = epoch + 1 == run.epochs or stop is not None
                 metric = evaluate_and_save(run, epoch, train_loss, began, is_last)
                 run.clock.end_epoch(epoch, metric)
-                if run.interrupted_after_epoch() and epoch + 1 < run.epochs:
+                # an epoch that is not evaluated has no checkpoint: the next one's first update sees the signal
+                if metric is not None and run.interrupted_after_epoch() and epoch + 1 < run.epochs:
                     return
                 stop = stop or run.agreed_stop()
                 if stop and epoch + 1 < run.epochs:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.conditions import Condition, Never
-from motivation.plugin_errors import blaming_plugin
+from motivation.plugin_errors import blaming_plugin, state_of
 from motivation.records import Counts, DeferredScalar, Role, UpdateRecord
 from motivation.side import Side
 from motivation.switcher import Switcher
@@ -162,7 +162,7 @@ class MotivatedPair(Generic[S]):
         """
         state: dict[str, Any] = {
             "position": [self.epoch, self.update, self.step, self._between_epochs],
-            "condition": {"name": self.condition.name, "state": self.condition.state_dict()},
+            "condition": {"name": self.condition.name, "state": state_of(self.condition)},
             "switcher": self.switcher.state_dict(),
         }
         return state | {"base": self.switcher.base.state_dict()} if with_base else state

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import torch
 
 
 class PluginError(RuntimeError):
@@ -23,7 +27,7 @@ def blaming_plugin(of: object, event: str) -> Iterator[None]:
         yield
     except Exception as error:  # a user's code may raise anything
         cls = type(of)
-        if isinstance(error, PluginError) or cls.__module__.partition(".")[0] == "motivation":
+        if isinstance(error, PluginError) or not _is_users(of):
             raise
         frames = traceback.extract_tb(error.__traceback__)
         last = frames[-1]
@@ -31,3 +35,30 @@ def blaming_plugin(of: object, event: str) -> Iterator[None]:
         raise PluginError(
             f"{cls.__name__}.{event} failed: {type(error).__name__}: {words} ({last.filename}, line {last.lineno})"
         ) from error
+
+
+def state_of(plugin: Any) -> dict[str, Any]:
+    """What a condition or hook wants to remember, if a checkpoint that holds it can be read again.
+
+    Raises:
+        PluginError: it fails, or has more than plain values and tensors in it (a NumPy number is none); a checkpoint with
+            that in it would be refused on every resume.
+    """
+    with blaming_plugin(plugin, "state_dict"):
+        state = plugin.state_dict()
+    if _is_users(plugin):
+        try:
+            with io.BytesIO() as file:
+                torch.save(state, file)
+                file.seek(0)
+                torch.load(file, weights_only=True)
+        except Exception as error:  # a user's values may raise anything when they are saved
+            raise PluginError(
+                f"{type(plugin).__name__}.state_dict gives what no checkpoint can hold; plain values and tensors only: "
+                f"{state!r:.200}"
+            ) from error
+    return state
+
+
+def _is_users(plugin: object) -> bool:
+    return type(plugin).__module__.partition(".")[0] != "motivation"

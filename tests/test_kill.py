@@ -129,6 +129,61 @@ def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, ca
     assert f"the last good checkpoint is {run}/recovery-1-1.pth.tar" in line
 
 
+def test_a_plain_class_as_a_condition_that_raises_is_one_line(train, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from motivation.conditions import register_condition\n"
+        "@register_condition('plain_class')\n"
+        "class Mine:\n"
+        "    motivated = False\n"
+        "    def observe(self, record):\n"
+        "        raise KeyError('gone')\n"
+    )
+    flags = ["--motivation-condition", "plain_class", "--motivation-plugins", str(tmp_path / "mine.py")]
+    train(*MOTIVATED, *flags, code=1)
+    assert "error: Mine.observe failed: KeyError: 'gone'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of", ["condition", "hook"])
+def test_a_plugins_state_that_no_resume_could_read_ends_the_run_before_it_is_written(of, train, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import numpy\n"
+        "from motivation.hooks import Hook, register_hook\n"
+        "from motivation.conditions import FallingLoss as Base, register_condition\n"
+        f"@register_condition('{of}_of_numpy')\n"
+        "class Mine(Base):\n"
+        "    def state_dict(self):\n"
+        f"        return super().state_dict() | {{'best': {'numpy.float64' if of == 'condition' else 'float'}(1)}}\n"
+        f"@register_hook('{of}_of_numpy')\n"
+        "class Watch(Hook):\n"
+        "    def state_dict(self):\n"
+        f"        return {{'best': {'numpy.float64' if of == 'hook' else 'float'}(1)}}\n"
+    )
+    flags = ["--motivation-condition", f"{of}_of_numpy", "--motivation-plugins", str(tmp_path / "mine.py")]
+    run = train(*MOTIVATED, *flags, code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    name = "Mine" if of == "condition" else "Watch"
+    assert f"{name}.state_dict gives what no checkpoint can hold; plain values and tensors only: {{" in line
+    assert not (run / "last.pth.tar").exists()
+
+
+def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint(train, tmp_path, monkeypatch):
+    from motivation.judge import Judge
+
+    flags = [*MOTIVATED, "--epochs", "3", "--val-interval", "3"]
+    whole = train(*flags, name="whole")
+
+    def share(self, epochs=[]):
+        epochs.append(1)
+        if len(epochs) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Judge, "share_statistics", share)
+        run = train(*flags, code=143)
+    assert (run / "recovery-1-0.pth.tar").exists()
+    assert_same_run(whole, train(*flags, "--resume", "auto"))
+
+
 def test_two_runs_of_one_name_are_one_too_many(train, tmp_path, capsys):
     from motivation.folder_lock import FolderLock
 
