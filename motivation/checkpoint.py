@@ -193,6 +193,7 @@ class Saver:
             link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
         for old in self._dropped:
             (self.folder / old).unlink(missing_ok=True)
+        self._dropped = []
         _sync_folder(self.folder)
         listing = ", ".join(
             file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept

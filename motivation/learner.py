@@ -13,6 +13,7 @@ from timm.utils import dispatch_clip_grad, unwrap_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.optimizer_probe import load_optimizer
 from motivation.records import DeferredScalar, MicroBatch, Outcome, Role
 from motivation.side import Side
 
@@ -212,7 +213,7 @@ class Learner(Side):
             optimizer: without it the optimizer keeps its present state.
         """
         if optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
         self.task.load_checkpoint_state(state["state_dict"], state.get("task_state"))
         if self.ema is not None and "state_dict_ema" in state:
             self.task.load_checkpoint_state(state["state_dict_ema"], state.get("task_state_ema"), ema=True)

@@ -47,6 +47,27 @@ class _FirstValues(dict):
         return self[key]
 
 
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict bit for bit.
+
+    torch gives all floating state the dtype of its parameter; scalars that an optimizer keeps in float32 for parameters
+    in half precision (NAdam's product of momenta) would be rounded.
+    """
+    optimizer.load_state_dict(state)
+    keep_scalars(optimizer, state)
+
+
+def keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """The second half of `load_optimizer`, for a state that was loaded already."""
+    present = inner_optimizer(optimizer).state
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], saved["params"], strict=True):
+            for name, value in state["state"].get(number, {}).items():
+                now = present[parameter].get(name)
+                if isinstance(value, Tensor) and value.dim() == 0 and isinstance(now, Tensor):
+                    present[parameter][name] = value.to(device=now.device, copy=True)
+
+
 def inner_optimizer(optimizer: Optimizer) -> Optimizer:
     """The optimizer that owns the state: the wrapped one under Lookahead."""
     return getattr(optimizer, "_base_optimizer", optimizer)

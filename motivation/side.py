@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from motivation.optimizer_probe import load_optimizer
 from motivation.records import Role
 
 
@@ -58,7 +59,7 @@ class Side:
         """
         self.model.load_state_dict(state["state_dict"])
         if optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:

@@ -67,6 +67,15 @@ def test_a_file_of_a_later_epoch_is_not_taken_for_an_earlier_one(tmp_path):
     assert read_checkpoint(tmp_path / "model_best.pth.tar")["epoch"] == 0
 
 
+def test_what_was_dropped_is_remembered_until_it_is_gone(tmp_path):
+    one = saver(tmp_path, history=1)
+    one.save(0, 50.0)
+    one.write(1, 60.0)
+    assert one.state_dict()["dropped"] == ["checkpoint-0.pth.tar"]
+    one.follow_last(1)
+    assert one.state_dict()["dropped"] == []  # as in a run that is resumed inside the next epoch
+
+
 def test_two_recovery_files_are_kept(tmp_path):
     one = saver(tmp_path)
     for update in (4, 9, 14):

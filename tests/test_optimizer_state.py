@@ -10,7 +10,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 from toys import Toy, pair, snapshot, update
 
-from motivation.optimizer_probe import first_step, inner_optimizer, kept_axes
+from motivation.optimizer_probe import first_step, inner_optimizer, kept_axes, load_optimizer
 from weight_maps import leading
 
 NAMES = list_optimizers()
@@ -260,3 +260,21 @@ def test_torchs_schedulers_which_wrap_the_step_do_not_disturb_the_probe(name, op
     assert expected[1].keys() - {"lr"} == found[1].keys() - {"lr"}
     assert [group["lr"] for group in scheduled.param_groups] == lr
     assert not scheduled.state
+
+
+@pytest.mark.parametrize("name", ["nadam", "adafactor", "lookahead_nadam"])
+def test_scalars_of_half_precision_parameters_are_loaded_bit_for_bit(name):
+    weight = nn.Parameter(torch.ones(4, 3, dtype=torch.bfloat16))
+    optimizer = create_optimizer_v2([weight], opt=name, lr=0.1)
+    for _ in range(3):
+        weight.grad = torch.full_like(weight, 0.3)
+        optimizer.step()
+    saved = optimizer.state_dict()
+    other = create_optimizer_v2([nn.Parameter(weight.detach().clone())], opt=name, lr=0.1)
+    load_optimizer(other, saved)
+    loaded = other.state_dict()["state"][0]
+    scalars = {key: value for key, value in saved["state"][0].items() if torch.is_tensor(value) and not value.dim()}
+    assert scalars
+    for key, value in scalars.items():
+        assert loaded[key].dtype is value.dtype
+        assert torch.equal(loaded[key], value)

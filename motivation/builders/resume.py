@@ -16,6 +16,7 @@ from motivation.checkpoint import FORMAT, LAST, OUR_KEY, newest_whole, read_chec
 from motivation.conditions import needs_of
 from motivation.file_checks import RESUME_NEWEST
 from motivation.rank_states import load_rank_state, load_statistics
+from motivation.optimizer_probe import keep_scalars
 from motivation.records import EpochRecord
 from motivation.run import Run
 
@@ -57,6 +58,8 @@ def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) ->
         arch = contents.get("arch", args.model)
         why = f"it is of {arch}, --model is {args.model}" if arch != args.model else " ".join(str(error).split())[:300]
         raise ValueError(f"the checkpoint does not fit: {why}") from error
+    if not args.no_resume_opt and "optimizer" in contents:
+        keep_scalars(optimizer, contents["optimizer"])
     ours = {**contents.get(OUR_KEY, {}), "metric": contents.get("metric")} if OUR_KEY in contents else {}
     if ours and ours.get("format") != FORMAT:
         raise ValueError(f"it is of another version of this program (format {ours.get('format')}, not {FORMAT})")
