@@ -13,14 +13,15 @@ import os
 import pickle
 import shutil
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from motivation.learner import Learner
+from motivation.records import Role
 
 _logger = logging.getLogger("train")
 
@@ -33,7 +34,16 @@ _Entry = tuple[str, float | None]
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written; the message is for the user."""
+    """A checkpoint, or another file of the run, cannot be written; the message is for the user."""
+
+
+@contextmanager
+def blaming_file(path: Path) -> Iterator[None]:
+    """Turn what the file system raises inside (a full disk, a folder that is gone) into a `CheckpointError`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path} cannot be written: {_why(error)}") from error
 
 
 def timm_contents(learner: Learner, args: Namespace, arch: str, epoch: int, metric: float | None) -> dict[str, Any]:
@@ -77,11 +87,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint of a run's folder that can be read; of each newer one that is damaged, a warning."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The files of a run's folder that can be resumed, if they are whole; newest first."""
     kinds = (LAST, "recovery-", "checkpoint-")
     files = [path for path in folder.glob(f"*{_EXTENSION}") if path.name.startswith(kinds)]
-    for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST), reverse=True):
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST), reverse=True)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint of a run's folder that can be read; of each newer one that is damaged, a warning."""
+    for path in checkpoints_in(folder):
         try:
             read_checkpoint(path)
         except ValueError as error:
@@ -128,9 +143,10 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what a crash has left half written."""
-    for scratch in folder.rglob(".*.tmp"):
-        scratch.unlink()
+    """Remove what a crash has left half written; in folders below, there may be another run that writes just now."""
+    for place in (folder, folder / Role.MOTIVATED.value):
+        for scratch in place.glob(".*.tmp"):
+            scratch.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -187,14 +203,15 @@ class Saver:
     def follow_last(self, epoch: int) -> None:
         """The second half: give the newest file its other names, and remove what has dropped out of the best."""
         last, name = self.folder / LAST, f"checkpoint-{epoch}{_EXTENSION}"
-        if name in [kept for kept, _ in self._kept]:
-            link_or_copy(last, self.folder / name)
-        if self.best_epoch == epoch:
-            link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
-        for old in self._dropped:
-            (self.folder / old).unlink(missing_ok=True)
-        self._dropped = []
-        _sync_folder(self.folder)
+        with blaming_file(self.folder):
+            if name in [kept for kept, _ in self._kept]:
+                link_or_copy(last, self.folder / name)
+            if self.best_epoch == epoch:
+                link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
+            for old in self._dropped:
+                (self.folder / old).unlink(missing_ok=True)
+            self._dropped = []
+            _sync_folder(self.folder)
         listing = ", ".join(
             file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
         )

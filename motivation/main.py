@@ -15,7 +15,7 @@ from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.builders import build_run
-from motivation.checkpoint import CheckpointError, newest_whole
+from motivation.checkpoint import CheckpointError, blaming_file, newest_whole
 from motivation.checks import StartupError
 from motivation.finite import NotFiniteError
 from motivation.interrupt import exit_code
@@ -113,6 +113,7 @@ def report(run: Run, args: Namespace) -> None:
         ended = run.completed, run.stopped_by, run.guard.count
         result = run_result(run.records, names, run.ranking, run.flops, share, *ended)
         scratch = run.folder / f".{RESULT_FILE}.tmp"
-        scratch.write_text(json.dumps(result, indent=2) + "\n")
-        scratch.replace(run.folder / RESULT_FILE)
+        with blaming_file(run.folder / RESULT_FILE):
+            scratch.write_text(json.dumps(result, indent=2) + "\n")
+            scratch.replace(run.folder / RESULT_FILE)
         print(f"\nFiles of this run: {run.folder}")

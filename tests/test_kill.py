@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import DIGITS, MOTIVATED, load
@@ -84,6 +86,47 @@ def test_resume_auto_begins_where_there_is_nothing(train, caplog, capsys):
     assert len(rows(run / "summary.csv")) == 1
     assert main([*DIGITS, "--resume", "auto"]) == 2
     assert "--resume auto: give --experiment" in capsys.readouterr().err
+
+
+def test_resume_auto_does_not_begin_anew_over_checkpoints_that_are_all_damaged(train, capsys):
+    run = train("--epochs", "1")
+    for path in run.glob("*.pth.tar"):
+        os.truncate(path, 5000)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    train("--epochs", "1", "--resume", "auto", code=2)
+    assert "--resume auto: none of the 2 checkpoints in" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["updates.csv", "summary.csv", "result.json"])
+def test_a_disk_that_is_full_for_a_log_is_one_line(name, train, monkeypatch, capsys):
+    opened, written = open, Path.write_text
+
+    def full(path, mode="r", *args, **kwargs):
+        if str(path).endswith(f"run/{name}") and "a" in mode:
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, *args, **kwargs)
+
+    def write_text(self, text):
+        if name in self.name:
+            raise OSError(28, "No space left on device")
+        return written(self, text)
+
+    monkeypatch.setattr("builtins.open", full)
+    monkeypatch.setattr(Path, "write_text", write_text)
+    train("--epochs", "1", code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"run/{name} cannot be written: No space left on device" in line
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_that_is_gone_in_mid_run_is_one_line(train, tmp_path, monkeypatch, capsys):
+    from motivation.judge import Judge
+
+    monkeypatch.setattr(Judge, "share_statistics", lambda self: shutil.rmtree(tmp_path / "run"))
+    train("--epochs", "1", code=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "run/updates.csv cannot be written: No such file or directory" in line
 
 
 def test_losses_that_are_not_finite_end_the_run_and_overwrite_nothing(train, capsys, caplog):
@@ -172,7 +215,9 @@ def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint
     flags = [*MOTIVATED, "--epochs", "3", "--val-interval", "3"]
     whole = train(*flags, name="whole")
 
-    def share(self, epochs=[]):
+    epochs = []
+
+    def share(self):
         epochs.append(1)
         if len(epochs) == 1:
             os.kill(os.getpid(), signal.SIGTERM)

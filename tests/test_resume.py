@@ -110,6 +110,14 @@ def test_an_epoch_of_other_updates_is_trained_again_and_counted_once(train, capl
     assert counts["base"] + counts["motivated"] == 11
 
 
+def test_an_epoch_of_as_many_updates_of_other_batches_is_trained_again(train, caplog):
+    first = train("--recovery-interval", "3", "--epochs", "1")
+    flags = ["--epochs", "1", "-b", "144", "--grad-accum-steps", "2"]
+    again = train(*flags, "--resume", first / "recovery-0-2.pth.tar")
+    assert "5 updates in an epoch, 1 batch(es) of 240 in each, and 1 process(es), now 5, 2 of 144 and 1" in caplog.text
+    assert [row["update"] for row in rows(again / "updates.csv")] == ["0", "1", "2", "3", "4"]
+
+
 def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):
     first = train(*MOTIVATED, "--epochs", "1", name="first")
     flags = ("--model-ema", "--model-ema-decay", "1.0", "--epochs", "2", "--motivation-condition", "never")

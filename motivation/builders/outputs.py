@@ -93,6 +93,7 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
                 "models": {one.role.value: model_name(args, one.role) for one in run.switcher.sides},
                 "update": update,
                 "updates_per_epoch": run.clock.updates_per_epoch,
+                "batches": [args.batch_size, args.grad_accum_steps],
                 **run.pair.state_dict(with_base=False),
                 "epoch_counts": run.epoch_counts.state_dict(),
                 "epochs": [record.state_dict() for record in run.records],

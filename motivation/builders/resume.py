@@ -12,7 +12,8 @@ import torch.distributed as dist
 from timm.task import resume_task_checkpoint
 
 from motivation.builders.runtime import Runtime
-from motivation.checkpoint import FORMAT, LAST, OUR_KEY, newest_whole, read_checkpoint
+from motivation.checkpoint import FORMAT, LAST, OUR_KEY, checkpoints_in, newest_whole, read_checkpoint
+from motivation.checks import StartupError
 from motivation.conditions import needs_of
 from motivation.file_checks import RESUME_NEWEST
 from motivation.rank_states import load_rank_state, load_statistics
@@ -24,13 +25,24 @@ _logger = logging.getLogger("train")
 
 
 def find_resumed(args: Namespace, folder: Path, runtime: Runtime) -> None:
-    """Put the newest whole checkpoint in the place of ``--resume auto``, the same on all ranks."""
+    """Put the newest whole checkpoint in the place of ``--resume auto``, the same on all ranks.
+
+    Raises:
+        StartupError: there are checkpoints, but none can be read.
+    """
     if args.resume != RESUME_NEWEST:
         return
     found = [str(newest_whole(folder) or "") if runtime.primary else ""]
     if runtime.distributed:
         dist.broadcast_object_list(found, src=0, device=runtime.device)
     args.resume = found[0]
+    if not args.resume and runtime.primary and (damaged := checkpoints_in(folder)):
+        raise StartupError(
+            [
+                f"--resume auto: none of the {len(damaged)} checkpoints in {folder} can be read (see above), and a new run "
+                "would write over them; mend or remove them, or give another --experiment"
+            ]
+        )
     if runtime.primary:
         _logger.info(f"Resumed from {args.resume}." if args.resume else f"No checkpoint in {folder}: the run begins.")
 
@@ -173,14 +185,17 @@ def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) ->
     run.epoch_counts.load_state_dict(ours["epoch_counts"])
     before = {"updates_per_epoch": ours["updates_per_epoch"], "processes": len(ours["ranks"])}
     now = {"updates_per_epoch": run.clock.updates_per_epoch, "processes": runtime.world_size}
-    if before != now:
+    batches_now = [args.batch_size, args.grad_accum_steps]
+    batches_before = list(ours.get("batches", batches_now))
+    if before != now or batches_before != batches_now:
         run.switcher.counts.load_state_dict(ours["epoch_counts"])
         run.switcher.active = run.switcher.base
         _warn(
             runtime,
             f"{args.resume} was written inside epoch {run.start_epoch}, with {before['updates_per_epoch']} updates in "
-            f"an epoch and {before['processes']} process(es), now {now['updates_per_epoch']} and {now['processes']}: "
-            "that epoch is trained again from its start.",
+            f"an epoch, {batches_before[1]} batch(es) of {batches_before[0]} in each, and {before['processes']} "
+            f"process(es), now {now['updates_per_epoch']}, {batches_now[1]} of {batches_now[0]} and "
+            f"{now['processes']}: that epoch is trained again from its start.",
         )
         return None
     run.goes_on_inside = True

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from motivation.checkpoint import blaming_file
 from motivation.cost import average_flops
 from motivation.hooks import Hook, RunView
 from motivation.records import EpochRecord, Role, UpdateReport
@@ -75,7 +76,8 @@ class UpdatesCsv(Hook):
         self._unwritten: list[tuple[Any, ...]] = []
 
     def run_start(self, run: RunView) -> None:
-        keep_rows_before(self._path, run)
+        with blaming_file(self._path):
+            keep_rows_before(self._path, run)
 
     def state_dict(self) -> dict[str, Any]:
         self._write()  # a checkpoint must not be ahead of the file
@@ -98,7 +100,8 @@ class UpdatesCsv(Hook):
         rows = [(*row[:3], repr(row[3].value), *row[4:]) for row in self._unwritten]
         self._unwritten.clear()
         if rows:
-            append_rows(self._path, [dict(zip(UPDATE_COLUMNS, row, strict=True)) for row in rows])
+            with blaming_file(self._path):
+                append_rows(self._path, [dict(zip(UPDATE_COLUMNS, row, strict=True)) for row in rows])
 
 
 def summary_row(record: EpochRecord, flops: dict[Role, float] | None) -> dict[str, Any]:
@@ -129,7 +132,9 @@ class SummaryCsv(Hook):
         self._path, self._flops = path, flops
 
     def run_start(self, run: RunView) -> None:
-        keep_rows_before(self._path, run)
+        with blaming_file(self._path):
+            keep_rows_before(self._path, run)
 
     def epoch_end(self, record: EpochRecord) -> None:
-        append_rows(self._path, [summary_row(record, self._flops)])
+        with blaming_file(self._path):
+            append_rows(self._path, [summary_row(record, self._flops)])
