@@ -24,6 +24,10 @@ def file_faults(args: Namespace) -> Iterator[str]:
             yield f"{flag}: there is no file {path}"
     if args.resume == RESUME_NEWEST and not args.experiment:
         yield "--resume auto: give --experiment, the name of the run to go on with"
+    if args.resume == RESUME_NEWEST and args.start_epoch is not None:
+        yield "--start-epoch: not with --resume auto, which would begin there again each time"
+    if args.resume == RESUME_NEWEST and args.no_resume_opt:
+        yield "--no-resume-opt: not with --resume auto, which would lose the optimizer's state each time"
     yield from _data_faults(args)
     yield from _output_faults(args)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
-
-_logger = logging.getLogger("train")
 
 SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
@@ -49,11 +47,17 @@ class Interrupt:
     def _received(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.requested:
-            os.write(2, f"{name} again: stopped at once.\n".encode())
+            _say(f"{name} again: stopped at once.")
             sys.stdout.flush()
             os._exit(exit_code(number))
         self.requested = number
-        _logger.warning(f"{name}: the run saves and stops after this update (once more to stop at once).")
+        _say(f"{name}: the run saves and stops after this update (once more to stop at once).")
+
+
+def _say(line: str) -> None:
+    """Past Python's streams and logging: the signal may have come while they were writing, and then they raise."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 class WithoutInterrupts:

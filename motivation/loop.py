@@ -32,7 +32,7 @@ def train(run: Run) -> None:
         view = RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None, done)
         run.hooks.run_start(view)
         with Interrupt() as run.interrupt:
-            for epoch in range(run.start_epoch, run.epochs):
+            for epoch in range(run.start_epoch, run.epochs if run.stopped_by is None else run.start_epoch):
                 began = time.time()
                 train_loss = train_epoch(run, epoch)
                 if run.interrupted_by:
@@ -90,9 +90,9 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
 
 def train_epoch(run: Run, epoch: int) -> float:
     """Algorithm 1: one epoch, or the rest of one. Returns the mean training loss."""
-    pair = run.pair
+    pair, stopped_before = run.pair, False
     if run.goes_on_inside:
-        run.goes_on_inside = False
+        run.goes_on_inside, stopped_before = False, run.asked_to_stop
     else:
         run.losses, run.epoch_counts = LossMeter(), pair.counts.copy()
         pair.start_epoch(epoch, run.feed.updates_per_epoch)
@@ -100,7 +100,7 @@ def train_epoch(run: Run, epoch: int) -> float:
         learner.start_epoch()
     run.hooks.epoch_start(epoch)
 
-    for micro_batches in run.feed.updates(epoch):
+    for micro_batches in () if stopped_before else run.feed.updates(epoch):
         learner = pair.active  # the weights have changed hands, if the condition wants it
         lr = learner.lr
         outcome = learner.train(micro_batches, wants_to_stop=bool(run.interrupt.requested))

@@ -41,8 +41,8 @@ def state_of(plugin: Any) -> dict[str, Any]:
     """What a condition or hook wants to remember, if a checkpoint that holds it can be read again.
 
     Raises:
-        PluginError: it fails, or has more than plain values and tensors in it (a NumPy number is none); a checkpoint with
-            that in it would be refused on every resume.
+        PluginError: it fails, or has more than plain values and tensors in it (a NumPy number is none); a checkpoint
+            with that in it would be refused on every resume.
     """
     with blaming_plugin(plugin, "state_dict"):
         state = plugin.state_dict()

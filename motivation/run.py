@@ -88,7 +88,8 @@ class Run:
         flops: forward FLOPs of both models; None in a plain run.
         folder, lock: of the run's files, on the primary rank.
         can_be_stopped: whether there are hooks of the user's own; the same on all ranks.
-        stopped_by: what a hook said when it stopped the run before its last epoch.
+        stopped_by: what a hook said when it stopped the run before its last epoch; already at the start where the run
+            that is resumed was stopped.
         interrupted_by: the signal that ended it, 0 for none.
         rank_states: what a checkpoint must hold of each rank, on the primary one; made for each checkpoint anew.
     """

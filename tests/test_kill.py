@@ -1,6 +1,7 @@
 """Runs that are killed, told to stop, or hit by what nobody can foresee lose nothing."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from test_distributed import ROOT, environment
 from test_resume import assert_same_run, rows
 from timm.data import ImageDataset
 
+from motivation.interrupt import Interrupt
 from motivation.main import main
 
 
@@ -59,6 +61,52 @@ def test_a_signal_saves_and_stops_after_the_update(number, train, tmp_path, capl
     assert not json.loads((run / "result.json").read_text())["completed"]
     assert f"Stopped by {signal.Signals(number).name}; the last good checkpoint is {run}/recovery-1-1" in caplog.text
     assert_same_run(whole, train(*MOTIVATED, "--resume", "auto"))
+
+
+def test_a_signal_that_comes_while_a_stream_is_written_is_kept():
+    class Busy:
+        def write(self, text):
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+        flush = close = lambda self: None
+
+    handler = logging.StreamHandler(Busy())
+    logging.getLogger("train").addHandler(handler)
+    stderr, sys.stderr = sys.stderr, Busy()
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupt.requested == signal.SIGTERM
+    finally:
+        sys.stderr = stderr
+        logging.getLogger("train").removeHandler(handler)
+
+
+@pytest.mark.parametrize("event", ["update_end", "epoch_end"])
+def test_a_run_that_a_hook_has_stopped_stays_so_when_it_is_resumed(event, train, tmp_path):
+    (tmp_path / "stop.py").write_text(
+        "from motivation.hooks import Hook, register_hook\n"
+        f"@register_hook('stop_in_{event}')\n"
+        "class Stop(Hook):\n"
+        f"    def {event}(self, record):\n"
+        "        if record.epoch == 1 and getattr(record, 'update', 1) == 1:\n"
+        "            self.request_stop('enough')\n"
+    )
+    flags = [*MOTIVATED, "--epochs", "4", "--recovery-interval", "2", "--motivation-plugins", str(tmp_path / "stop.py")]
+    whole, run = train(*flags, name="whole"), train(*flags)
+    result = (whole / "result.json").read_text()
+    assert json.loads(result)["stopped_by"] == "enough"
+    assert_same_run(whole, train(*flags, "--resume", "auto"))
+    assert (run / "result.json").read_text() == result
+    if event == "update_end":  # the checkpoint after the update that was stopped at, none after the epoch
+        assert_same_run(whole, train(*flags, "--resume", run / "recovery-1-1.pth.tar"))
+        assert (run / "result.json").read_text() == result
+
+
+@pytest.mark.parametrize("flag", [("--start-epoch", "1"), ("--no-resume-opt",)])
+def test_resume_auto_with_what_would_not_be_the_same_run_is_refused(flag, train, capsys):
+    train("--resume", "auto", *flag, code=2)
+    assert f"error: {flag[0]}: not with --resume auto" in capsys.readouterr().err
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):

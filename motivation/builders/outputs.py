@@ -98,6 +98,7 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
                 "epoch_counts": run.epoch_counts.state_dict(),
                 "epochs": [record.state_dict() for record in run.records],
                 "hooks": run.hooks.state_dict(),
+                "stopped_by": run.hooks.stop_reason,
                 "plateau": run.clock.plateau_state(),
                 "savers": {role.value: saver.state_dict() for role, saver in run.savers.items()},
                 "nonfinite": run.guard.count,

@@ -16,8 +16,8 @@ from motivation.checkpoint import FORMAT, LAST, OUR_KEY, checkpoints_in, newest_
 from motivation.checks import StartupError
 from motivation.conditions import needs_of
 from motivation.file_checks import RESUME_NEWEST
-from motivation.rank_states import load_rank_state, load_statistics
 from motivation.optimizer_probe import keep_scalars
+from motivation.rank_states import load_rank_state, load_statistics
 from motivation.records import EpochRecord
 from motivation.run import Run
 
@@ -39,8 +39,8 @@ def find_resumed(args: Namespace, folder: Path, runtime: Runtime) -> None:
     if not args.resume and runtime.primary and (damaged := checkpoints_in(folder)):
         raise StartupError(
             [
-                f"--resume auto: none of the {len(damaged)} checkpoints in {folder} can be read (see above), and a new run "
-                "would write over them; mend or remove them, or give another --experiment"
+                f"--resume auto: none of the {len(damaged)} checkpoints in {folder} can be read (see above), and a new "
+                "run would write over them; mend or remove them, or give another --experiment"
             ]
         )
     if runtime.primary:
@@ -168,10 +168,23 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
     run.records += [record for record in records if record.epoch < run.start_epoch]
     run.guard.count = ours["nonfinite"]
     run.hooks.load_state_dict(ours["hooks"])
+    _restore_stop(run, ours, args, runtime)
     for role, saver in run.savers.items():
         if role.value in ours["savers"]:
             is_last = ours["update"] is None and run.folder is not None and _same_file(args.resume, run.folder / LAST)
             saver.load_state_dict(ours["savers"][role.value], run.start_epoch - 1 if is_last else None)
+
+
+def _restore_stop(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
+    """A run that a hook has stopped stays so, as long as there are hooks that may stop it."""
+    reason = ours.get("stopped_by")
+    if not reason or not run.can_be_stopped or args.start_epoch is not None:
+        return
+    if run.goes_on_inside:
+        run.hooks.stop_reason = reason
+    elif ours["update"] is None and run.start_epoch < run.epochs:
+        run.stopped_by = reason
+        _warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {run.start_epoch - 1}: {reason}")
 
 
 def _same_file(one: str, other: Path) -> bool:
