@@ -118,6 +118,21 @@ def test_an_epoch_of_as_many_updates_of_other_batches_is_trained_again(train, ca
     assert [row["update"] for row in rows(again / "updates.csv")] == ["0", "1", "2", "3", "4"]
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_going_back_to_an_older_file_is_not_undone_by_resume_auto(train, monkeypatch):
+    """A run goes back to the file of its first epoch and is killed before it has written another."""
+    whole = train(*MOTIVATED, "--epochs", "3", name="whole")
+    run = train(*MOTIVATED, "--epochs", "3")
+    with monkeypatch.context() as patched:
+        patched.setattr("motivation.loop.evaluate_and_save", interrupted)
+        train(*MOTIVATED, "--epochs", "3", "--resume", run / "checkpoint-0.pth.tar", code=130)
+    assert len(rows(run / "updates.csv")) < 15
+    assert_same_run(whole, train(*MOTIVATED, "--epochs", "3", "--resume", "auto"))
+
+
 def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):
     first = train(*MOTIVATED, "--epochs", "1", name="first")
     flags = ("--model-ema", "--model-ema-decay", "1.0", "--epochs", "2", "--motivation-condition", "never")

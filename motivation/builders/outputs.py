@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,16 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     run.hooks = HookList([*hooks, *own_hooks])
 
 
-def take_folder(folder: Path, args_text: str) -> None:
-    """Make the folder this run's; only when nothing can be refused any more, because it may be an earlier run's."""
+def take_folder(folder: Path, args_text: str, resumed: str) -> None:
+    """Make the folder this run's; only when nothing can be refused any more, because it may be an earlier run's.
+
+    Args:
+        resumed: the checkpoint that the run goes on with. If it is one of this folder, it becomes the newest: the logs are
+            about to be cut to it, so ``--resume auto`` must not go back to one that was written later.
+    """
+    if resumed and Path(resumed).resolve().parent == folder.resolve():
+        with suppress(OSError):
+            os.utime(resumed)
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part

@@ -153,7 +153,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         restore_schedules(run, resumed, args)
     if runtime.primary:
         with blaming("--output"):
-            take_folder(folder, args_text)
+            take_folder(folder, args_text, args.resume)
     _announce_plan(run, args, runtime)
     return run
 
