@@ -27,7 +27,10 @@ def exit_code(number: int) -> int:
 
 
 class Interrupt:
-    """While entered, the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once."""
+    """While entered, the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once.
+
+    Under torchrun a second SIGTERM does not: torchrun sends one too when the whole job is told to end.
+    """
 
     def __init__(self) -> None:
         self.requested = 0
@@ -46,6 +49,8 @@ class Interrupt:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
+        if self.requested and number == signal.SIGTERM and "TORCHELASTIC_RUN_ID" in os.environ:
+            return  # torchrun's own, after a scheduler's to every process; what does not end, torchrun kills
         if self.requested:
             _say(f"{name} again: stopped at once.")
             sys.stdout.flush()

@@ -1,6 +1,7 @@
 """Kill real runs at random points, resume them, and compare the outcome with the run that nobody killed.
 
-``PYTHONPATH=. python tests/kill_runs.py [--kills N] [--seed S] [--only NAME ...]``; the last line is a summary in JSON.
+``PYTHONPATH=. python tests/kill_runs.py [--kills N] [--seed S] [--only NAME ... | --all]``; the last line is a summary
+in JSON.
 
 Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at a chosen one of
 the points that `arrange` counts, half written files among them, and is started again with ``--resume auto`` until it is
@@ -49,8 +50,38 @@ SCENARIOS = {
     "ranks": [*MOTIVATED, "-b", "120", "--model-ema", "--reprob", "0.3"],
     "ranks_workers": [*MOTIVATED, "-b", "120", "--dist-bn", "", "-j", "2", "--aa", "rand-m5", "--motivation-condition",
                       "valloss", "--motivation-valloss-images", "40"],
+    "no_recovery": [*MOTIVATED, "--recovery-interval", "0", "--checkpoint-hist", "3"],
 }  # fmt: skip
-PROCESSES = {"ranks": 2, "ranks_workers": 2}
+MORE = {
+    "plateau": [*MOTIVATED, "--recovery-interval", "0", "--sched", "plateau", "--patience-epochs", "0", "--decay-rate",
+                "0.1", "--checkpoint-hist", "1", "--eval-metric", "loss"],
+    "plateau_noise": [*MOTIVATED, "--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1",
+                      "--val-interval", "2", "--lr-noise", "0.1", "0.9"],
+    "val_interval": [*MOTIVATED, "--val-interval", "2", "--epochs", "4", "--recovery-interval", "0",
+                     "--checkpoint-hist", "1"],
+    "lookahead": [*MOTIVATED, "--opt", "lookahead_adamw", "--lr", "0.005", "--model-ema", "--model-ema-warmup"],
+    "adahessian": [*MOTIVATED, "--opt", "adahessian", "--motivation-condition", "ema", "--grad-accum-steps", "2"],
+    "jsd": [*MOTIVATED, "--aug-splits", "3", "--jsd-loss", "--aa", "rand-m5", "--split-bn", "-j", "3", "-b", "480",
+            "--resplit", "--reprob", "0.3"],
+    "sizes": [*MOTIVATED, "--train-img-sizes", "8", "12", "--train-batch-sizes", "240", "120", "-j", "2"],
+    "sizes_progressive": [*MOTIVATED, "--train-img-sizes", "8", "12", "--train-batch-sizes", "240", "120",
+                          "--train-size-schedule", "progressive"],
+    "ranks_repeats": [*MOTIVATED, "-b", "120", "--aug-repeats", "3", "--grad-accum-steps", "2",
+                      "--motivation-condition", "slope"],
+    "layer_decay": ["--layer-decay", "0.7", "--recovery-interval", "0", "--sched", "plateau", "--patience-epochs", "0"],
+    "folds": [*MOTIVATED, "--folds", "3", "--fold", "1", "--motivation-condition", "slope", "--grad-accum-steps", "2",
+              "--no-prefetcher", "--mixup", "0.3", "-j", "3"],
+    "half_precision": [*MOTIVATED, "--val-split", "", "--model-dtype", "bfloat16", "-j", "3", "-b", "480", "--opt",
+                       "adafactor", "--worker-seeding", "part"],
+    "ema_on_cpu": [*MOTIVATED, "--motivation-bn", "separate", "--model-ema", "--model-ema-warmup",
+                   "--motivation-condition", "always", "--model-ema-force-cpu"],
+    "no_prefetcher": [*MOTIVATED, "--no-prefetcher", "--mixup", "0.3", "--cutmix", "0.5", "--mixup-off-epoch", "2",
+                      "--drop-path", "0.1", "--reprob", "0.2", "--opt", "nadamw", "--lr", "0.001"],
+    "warmup": [*MOTIVATED, "-b", "96", "--grad-accum-steps", "4", "--recovery-interval", "1", "-j", "3", "--aa",
+               "rand-m5", "--sched-on-updates", "--warmup-epochs", "1", "--warmup-prefix"],
+}  # fmt: skip
+"""Too many for the suite: they are run where ``--only`` names them, or by ``--all``."""
+PROCESSES = {"ranks": 2, "ranks_workers": 2, "ranks_repeats": 2}
 PATIENCE_S = 60
 
 
@@ -206,7 +237,7 @@ def comparable(contents):
 def kill_and_resume(name, folder, kills, stream, seen):
     """Kill one scenario so many times, over as many runs as it takes; returns the faults."""
     processes = PROCESSES.get(name, 1)
-    argv = [*COMMON, *SCENARIOS[name], "--output", str(folder), "--resume", "auto"]
+    argv = [*COMMON, *(SCENARIOS | MORE)[name], "--output", str(folder), "--resume", "auto"]
     statuses, _, points = launch([*argv, "--experiment", f"{name}-whole"], processes=processes)
     faults = [] if statuses == [0] * processes else [f"{name}: the whole run ended with {statuses}"]
     run, done = 0, 0
@@ -241,7 +272,7 @@ def run_all(kills, seed, only):
     torch.set_num_threads(1)
     stream = random.Random(seed)
     seen = {"kills": 0, "stops": 0, "resumes": 0, "runs": 0, "points": Counter()}
-    names = [name for name in SCENARIOS if not only or name in only]
+    names = only or list(SCENARIOS)
     faults, began = [], time.time()
     with tempfile.TemporaryDirectory() as folder:
         for index, name in enumerate(names):
@@ -255,8 +286,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--only", nargs="+", default=[], choices=[*SCENARIOS, *MORE])
+    parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
-    summary = run_all(args.kills, args.seed, args.only)
+    summary = run_all(args.kills, args.seed, [*SCENARIOS, *MORE] if args.all else args.only)
     print(json.dumps(summary))
     raise SystemExit(bool(summary["mismatches"]))

@@ -82,6 +82,18 @@ def test_a_signal_that_comes_while_a_stream_is_written_is_kept():
         logging.getLogger("train").removeHandler(handler)
 
 
+def test_under_torchrun_a_second_sigterm_is_the_first_passed_on(monkeypatch):
+    ended = []
+    monkeypatch.setattr("motivation.interrupt.os._exit", ended.append)
+    with Interrupt() as interrupt:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (interrupt.requested, ended) == (signal.SIGTERM, [])
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [130]
+
+
 @pytest.mark.parametrize("event", ["update_end", "epoch_end"])
 def test_a_run_that_a_hook_has_stopped_stays_so_when_it_is_resumed(event, train, tmp_path):
     (tmp_path / "stop.py").write_text(

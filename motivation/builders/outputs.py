@@ -81,8 +81,8 @@ def take_folder(folder: Path, args_text: str, resumed: str) -> None:
     """Make the folder this run's; only when nothing can be refused any more, because it may be an earlier run's.
 
     Args:
-        resumed: the checkpoint that the run goes on with. If it is one of this folder, it becomes the newest: the logs are
-            about to be cut to it, so ``--resume auto`` must not go back to one that was written later.
+        resumed: the checkpoint that the run goes on with. If it is one of this folder, it becomes the newest: the logs
+            are about to be cut to it, so ``--resume auto`` must not go on from one that was written later.
     """
     if resumed and Path(resumed).resolve().parent == folder.resolve():
         with suppress(OSError):
