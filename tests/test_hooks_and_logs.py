@@ -49,6 +49,9 @@ def test_rows_from_a_resumed_epoch_on_are_dropped(tmp_path):
     keep_rows_before(path, RunView(4, 0, 5, True))
     assert not path.exists()
     assert path.with_name("summary.csv.previous").read_text().split() == ["epoch,x", "0,a", "1,b", "2,d"]
+    append_rows(path, [{"epoch": 0, "x": "e"}])
+    keep_rows_before(path, RunView(4, 0, 5, True))
+    assert path.with_name("summary.csv.previous-2").read_text().split() == ["epoch,x", "0,e"]
 
 
 def test_rows_behind_the_place_of_a_resume_are_dropped(tmp_path):

@@ -159,6 +159,9 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
     else:
         switcher.counts.load_state_dict(ours["switcher"]["counts"])
     updates = _place(run, ours, args, runtime)
+    if run.feed.resumable is None:
+        again = "" if updates is None else ", and are read from the epoch's start to find the place"
+        _warn(runtime, f"These data are a stream, or of a loader without a place: they begin anew{again}.")
     if len(ours["ranks"]) == runtime.world_size:
         load_rank_state(run, ours["ranks"][runtime.rank], updates, with_optimizer)
     else:
@@ -213,8 +216,6 @@ def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) ->
         return None
     run.goes_on_inside = True
     run.pair.go_to(ours["position"])
-    if run.feed.resumable is None:
-        _warn(runtime, "These data are read again from the epoch's start to find the place; what they give may differ.")
     return run.pair.update
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,18 @@ def keep_rows_before(path: Path, run: RunView) -> None:
     place = (run.start_epoch, run.start_update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, place)]
     if not kept and not run.start_update:
-        path.replace(path.with_name(f"{path.name}.previous"))
+        path.replace(_first_free(path.with_name(f"{path.name}.previous")))
         return
     scratch = path.with_name(f".{path.name}.tmp")
     with open(scratch, "w", newline="") as file:
         file.writelines([header, *kept])
     scratch.replace(path)
+
+
+def _first_free(path: Path) -> Path:
+    """This name, or with a number behind it: what was put aside before is kept."""
+    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _is_before(line: str, columns: list[str], place: tuple[int, int]) -> bool:
@@ -80,7 +88,11 @@ class UpdatesCsv(Hook):
             keep_rows_before(self._path, run)
 
     def state_dict(self) -> dict[str, Any]:
-        self._write()  # a checkpoint must not be ahead of the file
+        """Nothing; but a checkpoint must not be ahead of the file, also not after the machine has crashed."""
+        self._write()
+        if self._path.exists():
+            with blaming_file(self._path), open(self._path, "rb") as file:
+                os.fsync(file.fileno())
         return {}
 
     def update_end(self, record: UpdateReport) -> None:
