@@ -335,5 +335,9 @@ def test_the_start_says_how_many_motivated_updates_to_expect(train, caplog):
         in caplog.text
     )  # 3 epochs x (5 - 3) / 6
     assert "hardly trains" not in caplog.text
+    assert "will be old when it is judged" not in caplog.text
     train(*MOTIVATED, "--motivation-k", "4", "--epochs", "1")
     assert "With fewer than 1 % motivated updates the differential part hardly trains" in caplog.text
+    assert caplog.text.count("BatchNorm statistics will be old when it is judged") == 1
+    train(*MOTIVATED, "--motivation-k", "4", "--epochs", "1", "--motivation-bn-recalibrate", "1")
+    assert caplog.text.count("BatchNorm statistics will be old when it is judged") == 1

@@ -12,6 +12,7 @@ from timm.data import resolve_data_config
 from timm.task import load_task_ema_checkpoint
 from timm.utils import unwrap_model
 
+from motivation.batchnorm import batchnorms
 from motivation.builders import learners as make
 from motivation.builders.conditions import build_condition, build_hooks
 from motivation.builders.datasets import DataSets, open_datasets
@@ -224,6 +225,11 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
         return
     less = " without the first updates of each epoch" if count < share * total else ""
     _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {share:.4f}{less}).")
+    if 0 < share < 0.05 and not args.motivation_bn_recalibrate and batchnorms(run.switcher.motivated.model):
+        _logger.warning(
+            "The motivated model is trained so rarely that its BatchNorm statistics will be old when it is judged; "
+            "--motivation-bn-recalibrate 50 re-estimates them."
+        )
     if 0 < share < 0.01:
         _logger.warning(
             "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "
