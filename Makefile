@@ -9,7 +9,7 @@ quickstart: install
 	$(BIN)/python train_motivated.py --config configs/quickstart.yaml
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install-dev
 	$(BIN)/ruff check .
