@@ -1,6 +1,7 @@
 """Weights & Biases (offline) and TensorBoard get both models, share, cost and switches."""
 
 import csv
+import time
 
 import pytest
 from conftest import DIGITS, MOTIVATED
@@ -102,6 +103,10 @@ def test_wandb_offline(train, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     train(*MOTIVATED, "--log-wandb", "--wandb-project", "trial", "--epochs", "1")
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(300):  # a process of wandb's own writes it, also after the run has ended
+        if b"motivated_eval_top1" in log.read_bytes():
+            break
+        time.sleep(0.1)
     assert b"motivated_eval_top1" in log.read_bytes()
 
 
