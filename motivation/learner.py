@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from timm.utils import dispatch_clip_grad, unwrap_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from motivation.copies import execute, grouped
 from motivation.optimizer_probe import load_optimizer
 from motivation.records import DeferredScalar, MicroBatch, Outcome, Role
 from motivation.side import Side
@@ -192,11 +194,15 @@ class Learner(Side):
         """
         if self.ema is None or self.idle_decay == 1.0:
             return
-        for average, live in zip(self.ema.module.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                average.lerp_(live.to(device=average.device, dtype=average.dtype), 1.0 - self.idle_decay)
-            else:
-                average.copy_(live)
+        averages, lives = (list(model.state_dict().values()) for model in (self.ema.module, self.model))
+        moving = [average.is_floating_point() for average in averages]
+        targets = list(compress(averages, moving))
+        sources = [live.to(average) for live, average in zip(compress(lives, moving), targets, strict=True)]
+        if targets:
+            torch._foreach_lerp_(targets, sources, 1.0 - self.idle_decay)
+        execute(
+            grouped((live, average) for live, average, moves in zip(lives, averages, moving, strict=True) if not moves)
+        )
         self.idle_decay = 1.0
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from motivation.copies import Copies, TensorPair, grouped
 from motivation.optimizer_probe import axes_of_state, first_step, inner_optimizer, is_scalar
 from weight_maps import Link
+
+MOST_OUTDATED = 3
+"""So many switches in a row with other tensors than planned, and nothing is kept of the plans any more."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,10 @@ def _uncarriable_value(key: str, small: Any, large: Any, pair: Tied) -> str | No
 class StateCarrier:
     """Carries optimizer state along a weights map, in both directions.
 
-    State is looked up at every switch, because some optimizers rebind their tensors at every step. A state that the
-    receiving side does not have yet is made by the optimizer's own rule for a first step (see `first_step`); only
-    where the base is a slice of a larger tensor does that rule show, in the rest of the tensor.
+    What is to be copied is planned once for each direction, and anew when an optimizer has other tensors than it was
+    planned with: its first steps make them, loading replaces them, and some optimizers rebind them at every step. A
+    state that the receiving side does not have yet is made by the optimizer's own rule for a first step (see
+    `first_step`); only where the base is a slice of a larger tensor does that rule show, in the rest of the tensor.
     """
 
     def __init__(self, tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
@@ -116,12 +123,32 @@ class StateCarrier:
             counters.update(dict.fromkeys(first_step(base_optimizer, base_group, pair.base)[1]))
         self._counters = list(counters)
         self._groups = groups
+        self._plans: dict[bool, _Plan] = {}
+        self._outdated = {True: 0, False: 0}
 
-    def pairs(self, to_motivated: bool) -> list[tuple[Tensor, Tensor]]:
-        """``(source view, target view)`` of all state tensors to copy; scalars and counters are carried at once."""
-        base_state = inner_optimizer(self.base_optimizer).state
-        motivated_state = inner_optimizer(self.motivated_optimizer).state
+    def copies(self, to_motivated: bool) -> Copies:
+        """All state tensors to copy, in groups; scalars and counters are carried at once."""
+        plan = self._plans.get(to_motivated)
+        if plan is not None and plan.holds(*self._states()):
+            self._outdated[to_motivated] = 0
+            for source, target, key in plan.scalars:
+                target[key] = source[key]
+        else:
+            self._outdated[to_motivated] += 1
+            plan = self._plan(to_motivated)
+            self._plans[to_motivated] = plan
+            if self._outdated[to_motivated] > MOST_OUTDATED:
+                self._plans.clear()  # of an optimizer that rebinds its tensors: the old ones would be kept alive
+        self._carry_counters(to_motivated)
+        return plan.copies
+
+    def _states(self) -> tuple[Any, Any]:
+        return inner_optimizer(self.base_optimizer).state, inner_optimizer(self.motivated_optimizer).state
+
+    def _plan(self, to_motivated: bool) -> _Plan:
+        base_state, motivated_state = self._states()
         copies: list[tuple[Tensor, Tensor]] = []
+        scalars: list[tuple[dict, dict, str]] = []
         for pair in self.tied:
             small, large = base_state.get(pair.base), motivated_state.get(pair.motivated)
             source, target = (small, large) if to_motivated else (large, small)
@@ -132,24 +159,19 @@ class StateCarrier:
                     pair.motivated if to_motivated else pair.base
                 ]
             for key in source:
-                self._carry(key, source, target, pair, to_motivated, copies)
-        self._carry_counters(to_motivated)
-        return copies
+                if isinstance(source[key], Tensor):
+                    copies += self._views(key, source, target, pair, to_motivated)
+                else:
+                    target[key] = source[key]
+                    scalars.append((source, target, key))
+        return _Plan(grouped(copies), scalars, base_state, motivated_state)
 
-    def _carry(
-        self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool, copies: list[tuple[Tensor, Tensor]]
-    ) -> None:
-        value = source[key]
-        if not isinstance(value, Tensor):
-            target[key] = value
-            return
-        present = target.get(key)
+    def _views(self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool) -> list[TensorPair]:
+        value, present = source[key], target.get(key)
         if value.dim() == 0:
-            if isinstance(present, Tensor):
-                copies.append((value, present))
-            else:
-                target[key] = value.clone()
-            return
+            if not isinstance(present, Tensor):
+                present = target[key] = value.clone()
+            return [(value, present)]
         if not isinstance(present, Tensor):
             present = target[key] = self._made(key, value, pair, to_motivated)
         small, large = (value, present) if to_motivated else (present, value)
@@ -158,7 +180,7 @@ class StateCarrier:
             axes = axes_of_state(pair.link, small.shape, pair.base.shape, large.shape, pair.motivated.shape)
             assert axes is not None, f"{key} was probed at the start and is now of shape {list(small.shape)}"
         views = pair.link.views(small, large, axes)
-        copies.extend(views if to_motivated else [(b, a) for a, b in views])
+        return views if to_motivated else [(b, a) for a, b in views]
 
     def _made(self, key: str, value: Tensor, pair: Tied, to_motivated: bool) -> Tensor:
         """A new state tensor for the receiving side, as its optimizer makes it for a first step."""
@@ -186,3 +208,31 @@ class StateCarrier:
                 if key in source:
                     value = source[key]
                     target[key] = value.clone() if isinstance(value, Tensor) else value
+
+
+class _Plan:
+    """Copies between two optimizers' states, and what the states were made of when they were planned.
+
+    Args:
+        scalars: ``(source, target, key)`` of values that are no tensors.
+        states: of both optimizers, with everything that the copies write to.
+    """
+
+    def __init__(self, copies: Copies, scalars: list[tuple[dict, dict, str]], *states: Any):
+        self.copies, self.scalars = copies, scalars
+        self._entries = [entry for state in states for entry in state.values()]
+        values = _values(self._entries)
+        self._tensors = [isinstance(value, Tensor) for value in values]
+        self._planned = list(compress(values, self._tensors))
+
+    def holds(self, *states: Any) -> bool:
+        """Whether both optimizers have the same tensors still (some microseconds: this is asked at every switch)."""
+        entries = [entry for state in states for entry in state.values()]
+        if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
+            return False
+        values = _values(entries)
+        return len(values) == len(self._tensors) and all(map(is_, compress(values, self._tensors), self._planned))
+
+
+def _values(entries: list[dict[str, Any]]) -> list[Any]:
+    return list(chain.from_iterable(entry.values() for entry in entries))

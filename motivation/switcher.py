@@ -7,20 +7,16 @@ along the weights map. The copies are planned once and executed in place, many t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from motivation.batchnorm import running_statistics
+from motivation.copies import Copies, execute, grouped
 from motivation.optimizer_state import StateCarrier, tie, uncarriable
 from motivation.records import Counts, Role
 from motivation.side import Side
 from weight_maps import WeightMap
-
-Copies = list[tuple[list[Tensor], list[Tensor]]]
-"""Groups of ``(sources, targets)``, each of one dtype and device on either side."""
 
 BATCHNORM_CHOICES = ("copy", "separate")
 
@@ -109,6 +105,11 @@ class Switcher(Generic[S]):
         if self.active.role is not role:
             self.switch()
 
+    def plan(self, to_motivated: bool) -> Copies:
+        """All that a switch copies now, in groups of ``(sources, targets)``."""
+        weights = self._to_motivated if to_motivated else self._to_base
+        return weights + self._carrier.copies(to_motivated)
+
     def expand(self, optimizer_state: bool = True) -> None:
         """Copy the base into the motivated model; the differential part stays as it is.
 
@@ -120,9 +121,7 @@ class Switcher(Generic[S]):
         self._copy_to_motivated(optimizer_state)
 
     def _copy_to_motivated(self, optimizer_state: bool) -> None:
-        execute(self._to_motivated)
-        if optimizer_state:
-            execute(grouped(self._carrier.pairs(to_motivated=True)))
+        execute(self.plan(to_motivated=True) if optimizer_state else self._to_motivated)
 
     def extract(self) -> None:
         """Copy the base's part of the motivated model back; the motivated model stays as it is."""
@@ -130,8 +129,7 @@ class Switcher(Generic[S]):
         self._copy_to_base()
 
     def _copy_to_base(self) -> None:
-        execute(self._to_base)
-        execute(grouped(self._carrier.pairs(to_motivated=False)))
+        execute(self.plan(to_motivated=False))
 
     def bring_up_to_date(self) -> None:
         """Give the idle model the shared weights of the active one, without a switch; training is not disturbed.
@@ -196,20 +194,3 @@ def unlike_storage(weights_map: WeightMap, base: dict[str, Tensor], motivated: d
 def summary_of(faults: list[str], most: int = 3) -> list[str]:
     """The first few of many."""
     return [*faults[:most], f"and {len(faults) - most} more"] if len(faults) > most else faults
-
-
-def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Copies:
-    """Collect ``(source, target)`` pairs that one multi-tensor copy can do together."""
-    groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
-    for source, target in pairs:
-        sources, targets = groups[source.device, target.device, source.dtype, target.dtype]
-        sources.append(source)
-        targets.append(target)
-    return list(groups.values())
-
-
-@torch.no_grad()
-def execute(copies: Sequence[tuple[list[Tensor], list[Tensor]]]) -> None:
-    """Copy every source over its target, in place."""
-    for sources, targets in copies:
-        torch._foreach_copy_(targets, sources)
