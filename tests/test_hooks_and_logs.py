@@ -144,3 +144,10 @@ def test_interrupting_a_run_leaves_whole_files(workers, tmp_path):
     for path in (tmp_path / "run").rglob("*.pth.tar"):
         load(path)
     assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_appending_to_a_long_file_reads_no_more_than_its_header(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"epoch,loss\n" + b"0,1.0\n" * 50_000 + b"\xff")  # whoever reads on meets what is no text
+    append_rows(path, [{"epoch": 1, "loss": 2.0}])
+    assert path.read_bytes().endswith(b"\xff1,2.0\r\n")

@@ -159,6 +159,10 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
     return run
 
 
+LEAST_RECOMPILE_LIMIT = 16
+"""Twice torch's, behind which it no longer compiles."""
+
+
 def late_by(runtime: Runtime, args: Namespace) -> int:
     """How many updates later losses are looked at, so that a plain run on a GPU waits for none of them."""
     return 10 if runtime.device.type != "cpu" and not args.motivated_model else 0
@@ -188,6 +192,10 @@ def _make_motivated(
         make.add_ema(task, args)
     weights_map = task_map(args, base.task, task)
     eval_model = make.finish_task(task, args, runtime)
+    if (
+        args.torchcompile
+    ):  # torch counts graphs by the code they are made of, and that is often the same for both models
+        torch._dynamo.config.recompile_limit = max(LEAST_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
     groups = base.optimizer.param_groups
     for index, group in enumerate(optimizer.param_groups):
         of_base = groups[min(index, len(groups) - 1)]

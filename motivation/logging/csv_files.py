@@ -54,23 +54,28 @@ def _is_before(line: str, columns: list[str], place: tuple[int, int]) -> bool:
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append to a CSV file. A new one gets a header; one with other columns is rewritten with the columns of both."""
     columns = list(rows[0])
-    if path.exists() and path.stat().st_size:
+    header: list[str] = []
+    if path.exists():
         with open(path, newline="") as file:
-            old = list(csv.reader(file))
-        if old[0] != columns:
-            columns = [*columns, *(name for name in old[0] if name not in columns)]
-            scratch = path.with_name(f".{path.name}.tmp")
-            with open(scratch, "w", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                writer.writerows(dict(zip(old[0], row, strict=False)) for row in old[1:])
-            scratch.replace(path)
-    new = not path.exists() or path.stat().st_size == 0
+            header = next(csv.reader(file), [])
+    if header and header != columns:
+        columns = [*columns, *(name for name in header if name not in columns)]
+        _rewrite(path, columns)
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
-        if new:
+        if not header:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def _rewrite(path: Path, columns: list[str]) -> None:
+    """Give a file these columns; cells that it has not stay empty."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    with open(path, newline="") as old, open(scratch, "w", newline="") as new:
+        writer = csv.DictWriter(new, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(csv.DictReader(old))
+    scratch.replace(path)
 
 
 class UpdatesCsv(Hook):

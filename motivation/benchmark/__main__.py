@@ -1,0 +1,174 @@
+"""``python -m motivation.benchmark WHAT``: figures for this machine, as Markdown tables.
+
+python -m motivation.benchmark switch
+python -m motivation.benchmark race resnet20 --timm-script TIMM/train.py --programs timm plain
+python -m motivation.benchmark race resnet20 --programs plain larger motivated -- --amp --amp-dtype bfloat16
+python -m motivation.benchmark around resnet20
+python -m motivation.benchmark memory
+python -m motivation.benchmark scale --base 1000 --larger 600 --price 2
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+from motivation.benchmark.around import account
+from motivation.benchmark.memory import MODELS, memory_table
+from motivation.benchmark.race import Program, RaceError, Result, expected_ratios, middle, race, ratios
+from motivation.benchmark.recipes import PROGRAMS, RECIPES, Recipe, arguments, make_images, programs_of
+from motivation.benchmark.scale import Throughput, scale_table
+from motivation.benchmark.switching import PAIRS, measure, switch_table
+from motivation.benchmark.timing import machine, table
+from motivation.checks import StartupError
+from motivation.options import OptionParser
+
+EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
+
+
+def make_parser() -> ArgumentParser:
+    """The command's flags."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = OptionParser(
+        prog="python -m motivation.benchmark",
+        description="Measure what this program costs, side by side with what it is compared with.",
+        allow_abbrev=False,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, parser_class=OptionParser)
+    switch = kinds.add_parser("switch", help="a switch beside a flat copy of as many bytes")
+    switch.add_argument("--rounds", type=int, default=50, help="times each is done")
+    racing = kinds.add_parser("race", help="training scripts in turns: images/s, start-up, cost of motivation")
+    racing.add_argument("--programs", nargs="+", choices=PROGRAMS, default=["plain", "larger", "motivated"])
+    racing.add_argument("--timm-script", type=Path, help="timm's train.py, for the program 'timm'")
+    racing.add_argument("--turns", type=int, default=12, help="of each program")
+    racing.add_argument("--updates", type=int, default=24, help="of a turn")
+    racing.add_argument("--warmup", type=int, default=5, help="updates of each model before the first turn")
+    racing.add_argument("--starts", type=int, default=1, help="how often each is started; the shortest start-up counts")
+    around = kinds.add_parser("around", help="switches, logs, progress bar and condition as parts of a run's time")
+    around.add_argument("--updates", type=int, default=200, help="of the epoch that counts")
+    for kind in (racing, around):
+        kind.add_argument("recipe", choices=sorted(RECIPES))
+        kind.add_argument("--k", type=int, default=2, help="--motivation-k of the motivated run")
+        kind.add_argument("--batch-size", type=int, help="default: the recipe's, smaller on a CPU")
+        kind.add_argument("--workers", type=int, default=2, help="data workers of each program")
+    memory = kinds.add_parser("memory", help="what DistributedDataParallel adds for a model")
+    memory.add_argument("--models", nargs="+", default=list(MODELS), help="timm names")
+    scale = kinds.add_parser("scale", help="hours and cost of the A3 run on ImageNet, computed from two throughputs")
+    scale.add_argument("--base", type=float, required=True, help="training images/s of the base on one GPU")
+    scale.add_argument("--larger", type=float, required=True, help="the same of the larger model")
+    scale.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 16])
+    scale.add_argument("--ks", type=int, nargs="+", default=[2, 3, 4, 5])
+    scale.add_argument("--price", type=float, default=2.0, help="of a GPU for an hour")
+    scale.add_argument("--efficiency", type=float, default=1.0, help="speed of n GPUs over n times that of one")
+    for kind in (switch, racing, around, memory):
+        kind.add_argument("--device", default=device)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 1 where a program failed, 2 for bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    own, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    args = make_parser().parse_args(own)
+    if args.kind == "scale":
+        print(scale_table(Throughput(args.base, args.larger), args.gpus, args.ks, args.price, args.efficiency))
+        return 0
+    device = torch.device(args.device)
+    print(f"{machine(device)}\n", flush=True)
+    if args.kind == "switch":
+        print(switch_table([measure(pair, device, args.rounds) for pair in PAIRS]))
+        return 0
+    if args.kind == "memory":
+        print(memory_table(args.models, device))
+        return 0
+    if args.kind == "race" and "timm" in args.programs and not (args.timm_script and args.timm_script.is_file()):
+        print("error: --timm-script: give the train.py of timm's repository for the program 'timm'", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    recipe = RECIPES[args.recipe]
+    args.batch_size = args.batch_size or recipe.batch_size[device.type == "cpu"]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            print(_race(args, recipe, extra, Path(scratch)) if args.kind == "race" else _around(args, recipe, extra))
+    except RaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except StartupError as error:
+        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
+def _race(args: Namespace, recipe: Recipe, extra: Sequence[str], scratch: Path) -> str:
+    updates = args.turns * args.updates + 60 * args.warmup  # one update in six warms the motivated model up
+    make_images(recipe, scratch / "data", updates * args.batch_size)
+    shared = {
+        model: (
+            *arguments(recipe, model, scratch / "data", scratch / "out", args.device, args.batch_size, args.workers),
+            *extra,
+        )
+        for model in (recipe.base, recipe.larger)
+    }
+    found = programs_of(recipe, args.programs, args.timm_script, shared, args.k)
+    programs = {
+        name: Program(script, (*words, f"--experiment={name}"), models)
+        for name, (script, words, models) in found.items()
+    }
+    results = race(programs, args.turns, args.updates, args.warmup, scratch, args.starts)
+    return race_report(results, args, extra)
+
+
+def race_report(results: dict[str, Result], args: Namespace, extra: Sequence[str] = ()) -> str:
+    """A table of the programs, and the ratios that there are."""
+    rows = [
+        (name, f"{1000 * one.per_update_s:.2f}", f"{args.batch_size / one.per_update_s:.1f}",
+         f"{one.start_up_s:.2f}", one.new_graphs)
+        for name, one in results.items()
+    ]  # fmt: skip
+    columns = ["program", "ms an update", "images/s", "start-up s", "new graphs"]
+    lines = [
+        f"{args.recipe}, {args.batch_size} images an update, {args.workers} data workers"
+        + (f", {shlex.join(extra)}" if extra else "")
+        + f"; {args.turns} turns of {args.updates} updates; ratios: median (middle half)",
+        "",
+        table(columns, rows),
+        "",
+    ]
+    for one, other in (("plain", "timm"), ("on-device", "timm"), ("on-device", "padded")):
+        if one in results and other in results:
+            lines.append(f"- images/s, {one} / {other}: {middle(ratios(results, one, other))}")
+    if {"plain", "larger", "motivated"} <= set(results):
+        found = middle(expected_ratios(results, "motivated", "plain", "larger"))
+        counts = [sum(turn.updates[model] for turn in results["motivated"].turns) for model in (0, 1)]
+        lines.append(
+            f"- motivated run, time / (n_base t_base + n_motivated t_motivated): {found}; {counts[0]} base, "
+            f"{counts[1]} motivated updates"
+        )
+    return "\n".join(lines)
+
+
+def _around(args: Namespace, recipe: Recipe, extra: Sequence[str]) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        make_images(recipe, scratch / "data", args.updates * args.batch_size)
+        words = arguments(
+            recipe, recipe.base, scratch / "data", scratch / "out", args.device, args.batch_size, args.workers
+        )
+        motivated = (f"--motivated-model={recipe.larger}", f"--motivation-k={args.k}", "--motivation-condition=loss")
+        found = account([*words, *motivated, *extra])
+    title = (
+        f"{args.recipe}, {args.batch_size} images an update: {found.updates} updates in {found.seconds:.2f} s, "
+        f"{found.switches} switches, share {found.share:.3f}"
+    )
+    rows = [(part, f"{found.per_update_us(part):.1f}", f"{found.percent(part):.3f} %") for part in found.parts]
+    return f"{title}\n\n{table(['part', 'us an update', 'of the time'], rows)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
