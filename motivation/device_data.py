@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +83,7 @@ class DeviceLoader:
     """Batches from tensors on a device, in place of a loader.
 
     Args:
-        images: uint8 ``[N, C, H, W]``.
+        images: uint8 ``[N, C, H + 2 pad, W + 2 pad]``, with the recipe's padding around them.
         targets: int64 ``[N]``, on the same device.
         batch_size: of every batch; what is left of an epoch is not used, unless ``shuffle`` is off.
         shuffle: whether there is an order of its own for each epoch; without it the recipe must draw nothing.
@@ -109,8 +111,8 @@ class DeviceLoader:
         self.dataset = self.sampler = self.batch_sampler = None
         self.mixup_enabled = recipe.mixing is not None
         self._epoch = self._first = 0
-        padding = (recipe.pad,) * 4
-        self._padded = torch.nn.functional.pad(images, padding) if recipe.pad else images
+        self._size = tuple(length - 2 * recipe.pad for length in images.shape[-2:])
+        self._windows = windows(images, self._size)
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor([value * 255 for value in recipe.mean], device=images.device).view(shape)
         self._std = torch.tensor([value * 255 for value in recipe.std], device=images.device).view(shape)
@@ -120,7 +122,8 @@ class DeviceLoader:
         return own // self.batch_size if self._shuffle else -(-own // self.batch_size)
 
     def with_recipe(self, recipe: Recipe) -> DeviceLoader:
-        """The same images with another recipe."""
+        """The same images with another recipe, of the same padding."""
+        assert recipe.pad == self.recipe.pad, "the padding is part of the images"
         return DeviceLoader(
             self.images, self.targets, recipe, self.batch_size, self._shuffle, self._seed, self._rank, self._world_size
         )
@@ -139,7 +142,7 @@ class DeviceLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self._first = self._first, 0
-        plan = EpochPlan(self._numbers(), self._own_images(), self.images.shape[-2:], self.recipe, self.batch_size)
+        plan = EpochPlan(self._numbers(), self._own_images(), self._size, self.recipe, self.batch_size)
         on_device = plan.on(self.images.device)
         for index in range(first, len(self)):
             yield self._batch(on_device, slice(index * self.batch_size, (index + 1) * self.batch_size), index)
@@ -169,15 +172,12 @@ class DeviceLoader:
         return self._mix(images, targets, plan, part)
 
     def _cut(self, order: Tensor, plan: dict[str, Tensor], part: slice) -> Tensor:
-        recipe, (channels, height, width) = self.recipe, self.images.shape[1:]
-        if not (recipe.pad or recipe.hflip or recipe.vflip):
-            return self.images[order]
-        rows = _axis(plan["top"][part], plan["upside_down"][part], height)
-        columns = _axis(plan["left"][part], plan["flipped"][part], width)
-        channel = torch.arange(channels, device=order.device)
-        return self._padded[
-            order[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
-        ]
+        recipe = self.recipe
+        images = self._windows[order, plan["top"][part], plan["left"][part]] if recipe.pad else self.images[order]
+        for name, prob, dim in (("flipped", recipe.hflip, 3), ("upside_down", recipe.vflip, 2)):
+            if prob:
+                images = torch.where(plan[name][part][:, None, None, None], images.flip(dim), images)
+        return images
 
     def _erase(self, images: Tensor, boxes: Tensor, index: int) -> None:
         """Overwrite boxes ``[B, count, 4]`` in place."""
@@ -210,6 +210,13 @@ class DeviceLoader:
         mixed = torch.where(_inside(boxes, images.shape[-2:]), partners, mixed)
         share = plan["own"][part][:, None]
         return mixed, dense * share + dense.flip(0) * (1.0 - share)
+
+
+def windows(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """All parts of the size ``(h, w)`` of images ``[N, C, H, W]``: a view ``[N, H - h + 1, W - w + 1, C, h, w]``."""
+    (count, channels, *whole), (image, channel, row, column) = images.shape, images.stride()
+    starts = [length - own + 1 for length, own in zip(whole, size, strict=True)]
+    return images.as_strided((count, *starts, channels, *size), (image, row, column, channel, row, column))
 
 
 class EpochPlan:
@@ -307,12 +314,6 @@ def _cutmix_boxes(
     return np.stack(sides, -1)
 
 
-def _axis(start: Tensor, reversed_: Tensor, length: int) -> Tensor:
-    """Places ``[B, length]`` along an axis: from ``start`` on, the other way round where it is reversed."""
-    forward = torch.arange(length, device=start.device)
-    return start[:, None] + torch.where(reversed_[:, None], length - 1 - forward, forward)
-
-
 def _inside(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     """Which pixels ``[B, 1, H, W]`` lie in boxes ``[B, 4]``."""
     rows = torch.arange(size[0], device=boxes.device)[None, :, None]
@@ -321,16 +322,52 @@ def _inside(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None]
 
 
-def read_all(loader: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+def read_all(
+    loader: Any, count: int, shape: tuple[int, int, int], device: torch.device, pad: int = 0
+) -> tuple[Tensor, Tensor]:
     """Every image of a loader of batches, and its class, as tensors on a device.
 
+    Args:
+        count: number of images.
+        shape: ``(C, H, W)`` of each.
+        pad: pixels of black around each.
+
     Returns:
-        Images ``[N, C, H, W]`` in uint8 and targets ``[N]`` in int64.
+        Images ``[N, C, H + 2 pad, W + 2 pad]`` in uint8 and targets ``[N]`` in int64.
+
+    Raises:
+        ValueError: there is no room for them; nothing has been read.
     """
+    channels, height, width = shape
+    whole = (count, channels, height + 2 * pad, width + 2 * pad)
+    free = free_bytes(device)
+    if free is not None and math.prod(whole) > free:
+        raise ValueError(
+            f"{count} images of {channels} x {whole[2]} x {whole[3]} need "
+            f"{math.prod(whole) / 1e9:.2f} GB, but {device} has {free / 1e9:.2f} GB left; leave the option out"
+        )
+    images = torch.zeros(whole, dtype=torch.uint8, device=device)
+    targets = torch.empty(count, dtype=torch.int64, device=device)
+    inside, first = images[:, :, pad : pad + height, pad : pad + width], 0
     with forked_random_states():
-        batches = list(loader)
-    images, targets = (torch.cat([torch.as_tensor(batch[part]) for batch in batches]) for part in (0, 1))
-    return images.to(device), targets.to(device)
+        for batch, classes in loader:
+            part = slice(first, first + len(batch))
+            inside[part] = torch.as_tensor(batch).to(device)
+            targets[part] = torch.as_tensor(classes).to(device)
+            first += len(batch)
+    assert first == count, f"{first} of {count} images came"
+    return images, targets
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a device has left; None where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def unsupported(args: Namespace) -> Iterator[str]:

@@ -9,7 +9,16 @@ from conftest import DIGITS, MOTIVATED
 from test_resume import assert_same_run
 
 from motivation.builders import build_run
-from motivation.device_data import DeviceLoader, EpochPlan, Erasing, Mixing, Recipe, erased_boxes, mixed_parts
+from motivation.device_data import (
+    DeviceLoader,
+    EpochPlan,
+    Erasing,
+    Mixing,
+    Recipe,
+    erased_boxes,
+    free_bytes,
+    mixed_parts,
+)  # fmt: skip
 from motivation.main import main
 from motivation.options import parse
 
@@ -20,7 +29,8 @@ TARGETS = torch.arange(23) % 4
 
 def loader(batch_size=4, **changes):
     options = {name: changes.pop(name) for name in ("rank", "world_size", "shuffle", "seed") if name in changes}
-    return DeviceLoader(IMAGES, TARGETS, dataclasses.replace(PLAIN, **changes), batch_size, **options)
+    images = torch.nn.functional.pad(IMAGES, (changes.get("pad", 0),) * 4)
+    return DeviceLoader(images, TARGETS, dataclasses.replace(PLAIN, **changes), batch_size, **options)
 
 
 def normalised(images):
@@ -159,3 +169,16 @@ def test_validation_images_are_those_of_timms_loader(tmp_path):
 def test_what_needs_single_images_is_refused_by_name(flags, named, tmp_path, capsys):
     assert main([*DIGITS, "--data-on-device", *flags, "--output", str(tmp_path)]) == 2
     assert f"error: --data-on-device: {named}" in capsys.readouterr().err
+
+
+def test_data_that_have_no_room_are_refused_before_they_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("motivation.device_data.free_bytes", lambda device: 100_000)
+    assert main([*DIGITS, "--data-on-device", "--output", str(tmp_path)]) == 2
+    line = (
+        "error: --data-on-device: 1437 images of 1 x 10 x 10 need 0.00 GB, but cpu has 0.00 GB left; leave the option"
+    )
+    assert line in capsys.readouterr().err
+
+
+def test_memory_that_is_left_is_known_here():
+    assert free_bytes(torch.device("cpu")) > 2**20

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import DIGITS, MOTIVATED
 
+from motivation.benchmark.recipes import RECIPES, make_images
 from motivation.builders.feasible import model_faults
 from motivation.checks import StartupError, option_faults
 from motivation.main import main
@@ -167,3 +168,11 @@ def test_too_old_packages_are_named(monkeypatch):
     assert versions.version_faults() == ["timm below 1.1 is needed, 1.1.0 is installed"]
     with pytest.raises(SystemExit, match="pip install"):
         versions.require_versions()
+
+
+def test_images_with_other_channels_than_the_model_takes_are_said(tmp_path, capsys):
+    make_images(RECIPES["resnet20"], tmp_path / "data", 64)
+    flags = ["--dataset", "torch/mnist", "--data-dir", str(tmp_path / "data"), "--train-split", "train"]
+    assert main([*flags, "--val-split", "test", "--device", "cpu", "--num-classes", "10", "-b", "8"]) == 2
+    line = "error: --in-chans: the images of torch/mnist have 1 channel, but the model takes 3"
+    assert line in capsys.readouterr().err.splitlines()

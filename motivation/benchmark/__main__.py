@@ -4,6 +4,7 @@ python -m motivation.benchmark switch
 python -m motivation.benchmark race resnet20 --timm-script TIMM/train.py --programs timm plain
 python -m motivation.benchmark race resnet20 --programs plain larger motivated -- --amp --amp-dtype bfloat16
 python -m motivation.benchmark around resnet20
+python -m motivation.benchmark timeline resnet20
 python -m motivation.benchmark memory
 python -m motivation.benchmark scale --base 1000 --larger 600 --price 2
 """
@@ -26,6 +27,7 @@ from motivation.benchmark.race import Program, RaceError, Result, expected_ratio
 from motivation.benchmark.recipes import PROGRAMS, RECIPES, Recipe, arguments, make_images, programs_of
 from motivation.benchmark.scale import Throughput, scale_table
 from motivation.benchmark.switching import PAIRS, measure, switch_table
+from motivation.benchmark.timeline import WARMUP_UPDATES, timeline
 from motivation.benchmark.timing import machine, table
 from motivation.checks import StartupError
 from motivation.options import OptionParser
@@ -53,7 +55,9 @@ def make_parser() -> ArgumentParser:
     racing.add_argument("--starts", type=int, default=1, help="how often each is started; the shortest start-up counts")
     around = kinds.add_parser("around", help="switches, logs, progress bar and condition as parts of a run's time")
     around.add_argument("--updates", type=int, default=200, help="of the epoch that counts")
-    for kind in (racing, around):
+    timeline = kinds.add_parser("timeline", help="how long a GPU stands still, by torch's profiler")
+    timeline.add_argument("--updates", type=int, default=50, help="that are profiled")
+    for kind in (racing, around, timeline):
         kind.add_argument("recipe", choices=sorted(RECIPES))
         kind.add_argument("--k", type=int, default=2, help="--motivation-k of the motivated run")
         kind.add_argument("--batch-size", type=int, help="default: the recipe's, smaller on a CPU")
@@ -67,7 +71,7 @@ def make_parser() -> ArgumentParser:
     scale.add_argument("--ks", type=int, nargs="+", default=[2, 3, 4, 5])
     scale.add_argument("--price", type=float, default=2.0, help="of a GPU for an hour")
     scale.add_argument("--efficiency", type=float, default=1.0, help="speed of n GPUs over n times that of one")
-    for kind in (switch, racing, around, memory):
+    for kind in (switch, racing, around, timeline, memory):
         kind.add_argument("--device", default=device)
     return parser
 
@@ -91,11 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.kind == "race" and "timm" in args.programs and not (args.timm_script and args.timm_script.is_file()):
         print("error: --timm-script: give the train.py of timm's repository for the program 'timm'", file=sys.stderr)
         return EXIT_BAD_INPUT
+    if args.kind == "timeline" and device.type != "cuda":
+        print("error: timeline: there is a timeline of a GPU only; give --device cuda", file=sys.stderr)
+        return EXIT_BAD_INPUT
     recipe = RECIPES[args.recipe]
     args.batch_size = args.batch_size or recipe.batch_size[device.type == "cpu"]
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            print(_race(args, recipe, extra, Path(scratch)) if args.kind == "race" else _around(args, recipe, extra))
+            report = {"race": _race, "around": _around, "timeline": _timeline}[args.kind]
+            print(report(args, recipe, extra, Path(scratch)))
     except RaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -153,21 +161,38 @@ def race_report(results: dict[str, Result], args: Namespace, extra: Sequence[str
     return "\n".join(lines)
 
 
-def _around(args: Namespace, recipe: Recipe, extra: Sequence[str]) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        make_images(recipe, scratch / "data", args.updates * args.batch_size)
-        words = arguments(
-            recipe, recipe.base, scratch / "data", scratch / "out", args.device, args.batch_size, args.workers
-        )
-        motivated = (f"--motivated-model={recipe.larger}", f"--motivation-k={args.k}", "--motivation-condition=loss")
-        found = account([*words, *motivated, *extra])
+def _motivated_words(
+    args: Namespace, recipe: Recipe, extra: Sequence[str], scratch: Path, updates: int
+) -> tuple[list[str], list[str]]:
+    """The flags of a run of the base on ``updates`` made-up batches, and those that make it motivated."""
+    make_images(recipe, scratch / "data", updates * args.batch_size)
+    words = arguments(
+        recipe, recipe.base, scratch / "data", scratch / "out", args.device, args.batch_size, args.workers
+    )
+    motivated = [f"--motivated-model={recipe.larger}", f"--motivation-k={args.k}", "--motivation-condition=loss"]
+    return [*words, *extra], motivated
+
+
+def _around(args: Namespace, recipe: Recipe, extra: Sequence[str], scratch: Path) -> str:
+    words, motivated = _motivated_words(args, recipe, extra, scratch, args.updates)
+    found = account([*words, *motivated])
     title = (
         f"{args.recipe}, {args.batch_size} images an update: {found.updates} updates in {found.seconds:.2f} s, "
         f"{found.switches} switches, share {found.share:.3f}"
     )
     rows = [(part, f"{found.per_update_us(part):.1f}", f"{found.percent(part):.3f} %") for part in found.parts]
     return f"{title}\n\n{table(['part', 'us an update', 'of the time'], rows)}"
+
+
+def _timeline(args: Namespace, recipe: Recipe, extra: Sequence[str], scratch: Path) -> str:
+    words, motivated = _motivated_words(args, recipe, extra, scratch, args.updates + WARMUP_UPDATES + 2)
+    rows = []
+    for name, more in (("plain", []), ("motivated", motivated)):
+        found = timeline([*words, *more, f"--experiment={name}"], args.updates)
+        longest = max(found.gaps, default=0.0)
+        rows.append((name, f"{found.idle_percent:.2f} %", f"{longest:.0f}"))
+    title = f"{args.recipe}, {args.batch_size} images an update, {args.updates} updates"
+    return f"{title}\n\n{table(['run', 'device idle', 'longest gap us'], rows)}"
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from motivation.benchmark.timing import waiter
 from motivation.builders import build_run
-from motivation.hooks import Hook, RunView
+from motivation.hooks import RunView
 from motivation.loaders import end_workers
 from motivation.logging.console import ProgressBar
 from motivation.loop import train_epoch
 from motivation.options import parse
+from motivation.run import Run
 
 
 class Stopwatch:
@@ -73,44 +73,46 @@ class Account:
         return 1e6 * sum(self.parts[part] for part in parts) / self.updates
 
 
-class _SilentBar(ProgressBar):
-    """A progress bar as on a terminal."""
+@contextmanager
+def opened_run(argv: Sequence[str]) -> Iterator[Run]:
+    """A run that is about to train its first epoch, with a progress bar that nobody sees; ended afterwards.
 
-    def epoch_start(self, epoch: int) -> None:
-        super().epoch_start(epoch)
-        self._bar = tqdm(total=self._run.updates_per_epoch, desc="epoch", file=io.StringIO(), leave=False)
-
-
-def account(argv: Sequence[str]) -> Account:
-    """Train an epoch of a run and say where its time went; the first of two epochs, to warm up, does not count."""
-    args, text = parse([*argv, "--epochs=2", "--log-interval=50"])
+    Raises:
+        StartupError: something is wrong with its options.
+    """
+    args, text = parse(argv)
     run = build_run(args, text)
-    bar: Hook = _SilentBar()
-    run.hooks.hooks.append(bar)
-    host, device = torch.device("cpu"), run.device
-    watches = {"switches": Stopwatch(device), "logs and progress bar": Stopwatch(host), "condition": Stopwatch(host)}
-    run.switcher.switch = _timed(run.switcher.switch, watches["switches"])  # type: ignore[method-assign]
-    run.hooks.update_end = _timed(run.hooks.update_end, watches["logs and progress bar"])  # type: ignore[method-assign]
-    run.pair.observe = _timed(run.pair.observe, watches["condition"])  # type: ignore[method-assign]
+    run.hooks.hooks.append(ProgressBar(io.StringIO()))
     try:
-        updates = run.feed.updates_per_epoch
-        run.hooks.run_start(RunView(2, 0, updates, run.switcher.motivated is not None, 0))
-        for epoch in range(2):
-            for watch in watches.values():
-                watch._moments.clear()
-            waiter(device)()
-            before, began = run.pair.counts.copy(), time.perf_counter()
-            train_epoch(run, epoch)
-            waiter(device)()
-            seconds = time.perf_counter() - began
-        done = run.pair.counts - before
-        parts = {name: watch.seconds for name, watch in watches.items()}
-        return Account(seconds, updates, done.switches, done.share, parts)
+        view = RunView(run.epochs, 0, run.feed.updates_per_epoch, run.switcher.motivated is not None, 0)
+        run.hooks.run_start(view)
+        yield run
     finally:
         end_workers(run.feed.loader)
         run.hooks.run_end()
         if run.lock is not None:
             run.lock.release()
+
+
+def account(argv: Sequence[str]) -> Account:
+    """Train an epoch of a run and say where its time went; the one before it, to warm up, does not count."""
+    with opened_run([*argv, "--epochs=2", "--log-interval=50"]) as run:
+        host, device = torch.device("cpu"), run.device
+        switching, logging, deciding = Stopwatch(device), Stopwatch(host), Stopwatch(host)
+        train_epoch(run, 0)
+        run.switcher.switch = _timed(run.switcher.switch, switching)  # type: ignore[method-assign]
+        run.hooks.update_end = _timed(run.hooks.update_end, logging)  # type: ignore[method-assign]
+        run.pair.observe = _timed(run.pair.observe, deciding)  # type: ignore[method-assign]
+        waiter(device)()
+        before, began = run.pair.counts.copy(), time.perf_counter()
+        train_epoch(run, 1)
+        waiter(device)()
+        seconds = time.perf_counter() - began
+        done = run.pair.counts - before
+    parts = {
+        "switches": switching.seconds, "logs and progress bar": logging.seconds, "condition": deciding.seconds,
+    }  # fmt: skip
+    return Account(seconds, done.total, done.switches, done.share, parts)
 
 
 def _timed(call: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from motivation.builders.learners import channels, meta_model
 from motivation.checks import one_line
 from motivation.conditions import needs_of
 from motivation.data import class_count, create_dataset
+from motivation.random_states import forked_random_states
 from motivation.records import Role
 from motivation.subsets import Part, fold_indices, held_out_indices, labels_of, listed_labels, refuse_iterable
 
@@ -105,6 +106,8 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
         splits[args.val_split] = validation
     found = [fault for name, split in splits.items() for fault in folder_faults(split, name, bool(args.class_map))]
     faults += found or _class_faults(splits, classes)
+    if args.dataset.lower().startswith("torch/") and (fault := _channel_fault(train, args.dataset, size[0])):
+        faults.append(fault)
     images = 0 if isinstance(train, IterableDataset) else len(train)
     if args.aug_repeats and images >= REPEATS_ROUND:
         images = images // REPEATS_ROUND * REPEATS_ROUND
@@ -115,6 +118,18 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
             "there would be no whole batch"
         )
     return datasets
+
+
+def _channel_fault(dataset: Any, name: str, wanted: int) -> str | None:
+    """That images have other channels than the model takes; timm leaves those of torchvision's sets as they are."""
+    try:
+        with forked_random_states():
+            found = len(dataset[0][0].getbands())
+    except Exception:  # noqa: BLE001  (what cannot be read is said when it is trained on)
+        return None
+    if found == wanted:
+        return None
+    return f"--in-chans: the images of {name} have {found} channel{'s' * (found > 1)}, but the model takes {wanted}"
 
 
 def _class_faults(splits: dict[str, Any], classes: int | None) -> list[str]:

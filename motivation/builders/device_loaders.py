@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from motivation.builders.runtime import Runtime
+from motivation.checks import blaming
 from motivation.data import resize_to
 from motivation.device_data import DeviceLoader, Erasing, Mixing, Recipe, read_all
 from motivation.loaders import CheckedLoader
@@ -38,7 +39,9 @@ class DeviceLoaders:
         from torchvision import transforms
 
         args = self.args
-        images, targets = self._read(dataset, transforms.Compose([self._resize, MaybePILToTensor()]), args.train_split)
+        transform = transforms.Compose([self._resize, MaybePILToTensor()])
+        shape = self.config["input_size"]
+        images, targets = self._read(dataset, transform, args.train_split, shape, args.train_pad)
         recipe = dataclasses.replace(
             self._plain,
             pad=args.train_pad,
@@ -62,18 +65,22 @@ class DeviceLoaders:
             size, is_training=False, use_prefetcher=True, interpolation=self.config["interpolation"],
             crop_pct=self.config["crop_pct"],
         )  # fmt: skip
-        images, targets = self._read(dataset, transform, self.args.val_split)
+        images, targets = self._read(dataset, transform, self.args.val_split, size)
         return DeviceLoader(images, targets, self._plain, batch_size, shuffle=False, **self._ranks())
 
     def _ranks(self) -> dict[str, Any]:
         return {"rank": self.runtime.rank, "world_size": self.runtime.world_size}
 
-    def _read(self, dataset: Any, transform: Any, split: str) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, dataset: Any, transform: Any, split: str, shape: tuple[int, int, int], pad: int = 0
+    ) -> tuple[Tensor, Tensor]:
         refuse_iterable(dataset, "--data-on-device")
         dataset = copy.copy(dataset)
         dataset.transform = transform
         loader = DataLoader(dataset, batch_size=min(256, len(dataset)), num_workers=self.args.workers)
-        return read_all(CheckedLoader(loader, split, self.args.num_classes), self.runtime.device)
+        checked = CheckedLoader(loader, split, self.args.num_classes)
+        with blaming("--data-on-device"):
+            return read_all(checked, len(dataset), shape, self.runtime.device, pad)
 
 
 def _mixing(args: Namespace) -> Mixing | None:

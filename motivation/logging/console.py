@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -85,7 +85,14 @@ def _save_images(images: Any, path: Path) -> None:
 
 
 class ProgressBar(Hook):
-    """One bar per epoch on the standard error stream; made only where that is a terminal."""
+    """One bar per epoch; made only where the standard error stream is a terminal.
+
+    Args:
+        file: where to draw it; default that stream.
+    """
+
+    def __init__(self, file: TextIO | None = None):
+        self._file = file
 
     def run_start(self, run: RunView) -> None:
         self._run = run
@@ -94,7 +101,8 @@ class ProgressBar(Hook):
     def epoch_start(self, epoch: int) -> None:
         self._close()
         title = f"epoch {epoch + 1}/{self._run.epochs}"
-        self._bar = tqdm(total=self._run.updates_per_epoch, desc=title, unit="update", leave=False)
+        total = self._run.updates_per_epoch
+        self._bar = tqdm(total=total, desc=title, unit="update", leave=False, file=self._file)
 
     def update_end(self, record: UpdateReport) -> None:
         self._bar.update()
