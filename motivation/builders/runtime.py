@@ -18,6 +18,7 @@ from timm.layers import set_fast_norm
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
+from motivation.allocator import keep_freed_memory
 from motivation.checks import blaming
 
 _logger = logging.getLogger("train")
@@ -62,6 +63,8 @@ def start_runtime(args: Namespace) -> Runtime:
     args.grad_accum_steps = max(1, args.grad_accum_steps)
 
     device = _join(args)
+    if device.type == "cpu":
+        keep_freed_memory()
     with blaming("--model-dtype"):
         dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     autocast: Callable[[], AbstractContextManager] = nullcontext

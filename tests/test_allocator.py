@@ -1,0 +1,49 @@
+"""On a CPU freed memory is kept, unless the user has chosen otherwise."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from motivation.allocator import USERS_OWN, keep_freed_memory
+
+FAULTS = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from motivation.allocator import keep_freed_memory
+if {keeps}:
+    assert keep_freed_memory({{}})
+
+def work():
+    for _ in range(10):
+        blocks = [b"x" * 2**22 for _ in range(12)]  # 48 MB, freed each time
+
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(keeps):
+    program = FAULTS.format(root=str(Path(__file__).parents[1]), keeps=keeps)
+    environment = {"PATH": "/usr/bin"}
+    return int(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+    )
+
+
+@pytest.mark.skipif(not keep_freed_memory({}), reason="needs glibc")
+def test_memory_that_was_freed_is_not_fetched_from_the_system_again():
+    pages = 10 * 48 * 2**20 // resource.getpagesize()
+    assert faults(keeps=False) > pages / 2
+    assert faults(keeps=True) < pages / 50
+
+
+@pytest.mark.parametrize("name", USERS_OWN)
+def test_a_choice_of_the_users_own_stands(name):
+    assert not keep_freed_memory({name: "1"})
