@@ -12,6 +12,7 @@ import pytest
 import motivation
 import weight_maps
 from motivation import experiments, export, finetune, map_coverage, plot
+from motivation.benchmark.__main__ import make_parser as benchmark_parser
 from motivation.cost.__main__ import make_parser as cost_parser
 from motivation.cross_validate.__main__ import make_parser as cross_validate_parser
 from motivation.options import make_parser, parse
@@ -39,6 +40,7 @@ def test_named_flags_exist(path):
     commands = (weight_maps_command, map_coverage, plot, experiments, export, finetune)
     parsers = [command.make_parser() for command in commands]
     parsers += [make_parser(), cost_parser(), cross_validate_parser(), report_parser()]
+    parsers += benchmark_parser()._subparsers._group_actions[0].choices.values()
     known = {
         flag for parser in parsers for action in parser._actions for flag in action.option_strings
     } | OTHER_PROGRAMS

@@ -65,8 +65,15 @@ def _rules(model: nn.Module) -> dict[type, Any]:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """A copy to profile: on the CPU, in float32, in evaluation mode, without gradients."""
-    return copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    """A copy to profile: on the CPU, in float32, in evaluation mode, without gradients.
+
+    Parameters that are there and of that kind already are shared: nothing writes to them.
+    """
+    shared: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach().to(device="cpu", dtype=torch.float32), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, memo=shared).to(device="cpu", dtype=torch.float32).eval()
 
 
 def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
