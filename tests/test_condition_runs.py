@@ -11,6 +11,7 @@ from test_resume import assert_same_run, part_and_whole, rows
 from torch import nn
 from toys import Toy, batch, learner
 
+from motivation import condition_registry
 from motivation.builders import build_run
 from motivation.conditions import Never
 from motivation.evaluate import HeldOut
@@ -151,7 +152,7 @@ def witnessed(run):
 
 
 def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("motivation.conditions").conditions._conditions, "watching", Watching)
+    monkeypatch.setitem(condition_registry._conditions, "watching", Watching)
     flags = (*MOTIVATED, "--motivation-condition", "watching", "--drop", "0.3", "--reprob", "0.3", "--mixup", "0.2")
     with_it, without = built(tmp_path, *flags), None
     seen = witnessed(with_it)

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from motivation.condition_registry import _conditions as registry
 from motivation.conditions import (
     Condition,
     condition_names,
@@ -14,7 +15,6 @@ from motivation.conditions import (
     next_streak,
     register_condition,
 )
-from motivation.conditions import _conditions as registry
 from motivation.records import DeferredScalar, Role, UpdateRecord
 
 SIGNAL_OF = {"loss": "loss", "ema": "loss", "valloss": "validation_loss", "slope": "gradient_norm"}

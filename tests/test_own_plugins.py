@@ -8,7 +8,7 @@ import pytest
 from conftest import DIGITS, MOTIVATED, load
 from test_resume import assert_same_run, part_and_whole, rows
 
-from motivation import conditions, hooks
+from motivation import condition_registry, conditions, hooks
 from motivation.main import main
 from motivation.plugin_errors import PluginError
 
@@ -18,9 +18,9 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "conditions.md"
 @pytest.fixture(autouse=True)
 def _forgotten():
     """What plugins register is forgotten after each test."""
-    before = dict(conditions._conditions), dict(hooks._hooks)
+    before = dict(condition_registry._conditions), dict(hooks._hooks)
     yield
-    for registry, kept in zip((conditions._conditions, hooks._hooks), before):
+    for registry, kept in zip((condition_registry._conditions, hooks._hooks), before):
         registry.clear()
         registry.update(kept)
 
