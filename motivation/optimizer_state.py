@@ -220,18 +220,27 @@ class _Plan:
 
     def __init__(self, copies: Copies, scalars: list[tuple[dict, dict, str]], *states: Any):
         self.copies, self.scalars = copies, scalars
-        self._entries = [entry for state in states for entry in state.values()]
+        self._entries = _entries(states)
+        self._keys = list(chain.from_iterable(self._entries))
         values = _values(self._entries)
         self._tensors = [isinstance(value, Tensor) for value in values]
         self._planned = list(compress(values, self._tensors))
 
     def holds(self, *states: Any) -> bool:
         """Whether both optimizers have the same tensors still (some microseconds: this is asked at every switch)."""
-        entries = [entry for state in states for entry in state.values()]
+        entries = _entries(states)
         if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
             return False
-        values = _values(entries)
-        return len(values) == len(self._tensors) and all(map(is_, compress(values, self._tensors), self._planned))
+        if list(chain.from_iterable(entries)) != self._keys:
+            return False
+        if any(isinstance(source[key], Tensor) for source, _, key in self.scalars):
+            return False  # it would be shared, not copied
+        return all(map(is_, compress(_values(entries), self._tensors), self._planned))
+
+
+def _entries(states: Iterable[Any]) -> list[dict[str, Any]]:
+    """The states of all parameters; some optimizers keep values of their own beside them."""
+    return [entry for state in states for entry in state.values() if isinstance(entry, dict)]
 
 
 def _values(entries: list[dict[str, Any]]) -> list[Any]:

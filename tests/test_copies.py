@@ -86,6 +86,48 @@ def test_a_scalar_that_is_no_tensor_is_carried_by_a_plan_that_holds(plans):
     assert plans == [True, False]
 
 
+def test_a_value_that_becomes_a_tensor_is_copied_not_shared(plans):
+    switcher = pair("momentum", wide=False, lr=1e-2)
+    for side in switcher.sides:
+        update(side)
+        for values in side.optimizer.state.values():
+            values["late"] = None
+    switched(switcher, 2)
+    for parameter, values in switcher.base.optimizer.state.items():
+        values["late"] = torch.ones_like(parameter)
+    switcher.switch()
+    for tied in tied_of(switcher):
+        sent, got = (switcher.base.optimizer.state[tied.base], switcher.motivated.optimizer.state[tied.motivated])
+        assert torch.equal(got["late"], sent["late"])
+        assert got["late"] is not sent["late"]
+    assert plans == [True, False, True]
+
+
+def test_a_value_under_another_name_is_carried_under_it(plans):
+    switcher = pair("momentum", lr=1e-2)
+    for side in switcher.sides:
+        update(side)
+        for values in side.optimizer.state.values():
+            values["old"] = 1
+    switched(switcher, 2)
+    for values in switcher.base.optimizer.state.values():
+        del values["old"]
+        values["new"] = 2
+    switcher.switch()
+    carried = [switcher.motivated.optimizer.state[tied.motivated] for tied in tied_of(switcher)]
+    assert {values["new"] for values in carried} == {2}
+    assert plans == [True, False, True]
+
+
+def test_what_an_optimizer_keeps_beside_its_parameters_is_left_alone(plans):
+    switcher = pair("momentum", lr=1e-2)
+    for side in switcher.sides:
+        update(side)
+        side.optimizer.state["rounds"] = 3
+    switched(switcher, 4)
+    assert plans == [True, False]
+
+
 def tied_of(switcher):
     return switcher._carrier.tied
 
