@@ -128,6 +128,19 @@ def test_convolutions_without_norms_cost_the_same_in_both_conventions():
     assert torch_flops(model, (4, 8, 8)) == forward_flops(model, (4, 8, 8)) == expected
 
 
+def test_a_parameter_of_whole_numbers_stays_one():
+    class Choosing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Parameter(torch.tensor([2, 0]), requires_grad=False)
+            self.linear = nn.Linear(2, 5)
+
+        def forward(self, images):
+            return self.linear(images.flatten(1)[:, self.places])
+
+    assert forward_flops(Choosing(), (3, 1, 1)) == torch_flops(Choosing(), (3, 1, 1)) == 2 * 2 * 5
+
+
 @pytest.mark.parametrize("count", [forward_flops, torch_flops])
 def test_profiling_leaves_everything_as_it_was(count):
     class Noisy(nn.Module):

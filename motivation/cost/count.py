@@ -67,12 +67,13 @@ def _rules(model: nn.Module) -> dict[type, Any]:
 def _twin(model: nn.Module) -> nn.Module:
     """A copy to profile: on the CPU, in float32, in evaluation mode, without gradients.
 
-    Parameters that are there and of that kind already are shared: nothing writes to them.
+    Parameters that are there and of that kind already are shared: nothing writes to them. Whole numbers stay what they
+    are.
     """
-    shared: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach().to(device="cpu", dtype=torch.float32), requires_grad=False)
-        for parameter in model.parameters()
-    }
+    shared: dict[int, Any] = {}
+    for parameter in model.parameters():
+        dtype = torch.float32 if parameter.is_floating_point() else parameter.dtype
+        shared[id(parameter)] = nn.Parameter(parameter.detach().to(device="cpu", dtype=dtype), requires_grad=False)
     return copy.deepcopy(model, memo=shared).to(device="cpu", dtype=torch.float32).eval()
 
 
