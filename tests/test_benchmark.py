@@ -1,11 +1,28 @@
 """The benchmark: what it computes of its measurements, and that each of its parts runs."""
 
+import json
+import os
+import signal
+
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from torch.autograd import DeviceType
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from motivation.benchmark.__main__ import main
-from motivation.benchmark.race import Program, RaceError, Result, Turn, expected_ratios, middle, race, ratios
+from motivation.benchmark.probe import Probe
+from motivation.benchmark.race import (
+    Program,
+    RaceError,
+    Result,
+    Turn,
+    _unwound_by_signals,
+    expected_ratios,
+    middle,
+    race,
+    ratios,
+)  # fmt: skip
 from motivation.benchmark.recipes import RECIPES, arguments, make_images
 from motivation.benchmark.scale import Throughput, rows
 from motivation.benchmark.switching import Pair, measure
@@ -91,6 +108,41 @@ def test_a_program_that_ends_is_said_with_its_last_words(tmp_path):
     script.write_text(SCRIPT)
     with pytest.raises(RaceError, match=r"(?s)one ended before its last turn.*that is all"):
         race({"one": Program(script, ("1", "8"))}, turns=3, updates=4, warmup=1, folder=tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_programs_are_ended_when_the_race_is_told_to_end(number):
+    """Not only by Ctrl-C: those that stand still would do so for ever."""
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as told, _unwound_by_signals():
+        signal.raise_signal(number)
+    assert told.value.code == 128 + number
+    assert signal.getsignal(number) == before
+
+
+@pytest.fixture
+def probed():
+    """A probe of one model with turns of two updates after one to warm up, and what it reports."""
+    (reports, theirs), (turns, mine) = os.pipe(), os.pipe()
+    os.write(mine, b"\n" * 9)
+    probe = Probe(updates=2, warmup=1, models=1, since=0.0, reports=theirs, turns=turns)
+    hooks = register_optimizer_step_pre_hook(probe.begin), register_optimizer_step_post_hook(probe.end)
+    with os.fdopen(reports) as told:
+        yield lambda: json.loads(told.readline())["updates"]
+    for hook in hooks:
+        hook.remove()
+    os.close(mine)
+
+
+def test_a_step_inside_a_step_is_one_update(probed):
+    """torch looks at Lookahead's own steps from its first ``zero_grad`` on."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = create_optimizer_v2(model, "lookahead_momentum", lr=0.1)
+    for _ in range(5):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert [probed() for _ in range(3)] == [[1], [2], [2]]
 
 
 def test_the_parts_around_an_update_are_accounted_for(capsys):

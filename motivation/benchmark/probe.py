@@ -2,8 +2,9 @@
 
     python -m motivation.benchmark.probe OPTIONS SCRIPT ARGUMENTS ...
 
-An update is a step of an optimizer, seen by torch's hook for steps of all optimizers, so it is the same thing in every
-script. The process reports on one pipe and waits for its turns on another.
+An update is a step of an optimizer, seen by torch's hooks for steps of all optimizers, so it is the same thing in every
+script; a step inside a step (Lookahead's optimizer) is a part of it. The process reports on one pipe and waits for its
+turns on another.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import motivation.models  # noqa: F401  (timm's script knows the CIFAR ResNets too)
 from motivation.benchmark.timing import waiter
+from motivation.optimizer_probe import inner_optimizer
 
 
 class Probe:
@@ -42,17 +45,24 @@ class Probe:
         self._start_up_s = 0.0
         self._warm = False
         self._began = 0.0
-        self._graphs = 0
+        self._depth = 0
 
-    def __call__(self, optimizer: Optimizer, *_: Any) -> None:
-        """An update was done."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    def begin(self, optimizer: Optimizer, *_: Any) -> None:
+        """A step begins, perhaps inside another."""
+        self._depth += len(_parameters(optimizer)) > 1
+
+    def end(self, optimizer: Optimizer, *_: Any) -> None:
+        """A step was done; with the outermost one an update."""
+        parameters = _parameters(optimizer)
         if len(parameters) < 2:
             return  # a scratch step of ours, with one parameter
+        self._depth -= 1
+        if self._depth:
+            return
         if not self._seen:
             waiter(parameters[0].device)()
             self._start_up_s = time.time() - self._since
-        model = self._seen.setdefault(id(optimizer), len(self._seen))
+        model = self._seen.setdefault(id(inner_optimizer(optimizer)), len(self._seen))
         self._counts += [0] * (len(self._seen) - len(self._counts))
         self._counts[model] += 1
         if not self._warm:
@@ -75,6 +85,10 @@ class Probe:
         self._began = time.perf_counter()
 
 
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _graphs() -> int:
     """Graphs that torch.compile has made so far."""
     counters = sys.modules.get("torch._dynamo.utils")
@@ -91,7 +105,8 @@ def main() -> None:
     parser.add_argument("arguments", nargs=REMAINDER)
     args = parser.parse_args()
     probe = Probe(args.updates, args.warmup, args.models, args.since, args.reports, args.turns)
-    register_optimizer_step_post_hook(probe)
+    register_optimizer_step_pre_hook(probe.begin)
+    register_optimizer_step_post_hook(probe.end)
     sys.argv = [args.script, *args.arguments]
     sys.path.insert(0, str(Path(args.script).resolve().parent))
     runpy.run_path(args.script, run_name="__main__")

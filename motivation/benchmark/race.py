@@ -8,12 +8,15 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from motivation.interrupt import exit_code
 
 
 class RaceError(RuntimeError):
@@ -99,7 +102,8 @@ class _Runner:
     def go_on(self) -> None:
         """Begin its next turn."""
         os.killpg(self._process.pid, signal.SIGCONT)
-        os.write(self._turns, b"\n")
+        with suppress(BrokenPipeError):  # something killed it meanwhile; its next report says so
+            os.write(self._turns, b"\n")
 
     def end(self) -> None:
         """Kill it, with its data workers."""
@@ -128,26 +132,44 @@ def race(
     runners: list[_Runner] = []
     results: dict[str, Result] = {}
     graphs: dict[str, int] = {}
-    try:
+    with _unwound_by_signals(), ExitStack() as all_ends:  # all of them, also when one fails
         for start in range(starts):
             for name, program in programs.items():
-                runner = _Runner(name, program, updates, warmup, folder / f"{name}.log")
-                runners.append(runner)
-                first = runner.report()
-                best = min(first["start_up_s"], results[name].start_up_s if name in results else float("inf"))
-                results[name], graphs[name] = Result(best), first["graphs"]
-                if start + 1 < starts:
-                    runners.pop().end()
+                with ExitStack() as ends:
+                    runner = _Runner(name, program, updates, warmup, folder / f"{name}.log")
+                    ends.callback(runner.end)
+                    first = runner.report()
+                    best = min(first["start_up_s"], results[name].start_up_s if name in results else float("inf"))
+                    results[name], graphs[name] = Result(best), first["graphs"]
+                    if start + 1 == starts:
+                        runners.append(runner)
+                        all_ends.push(ends.pop_all())
         for number in range(turns):
             for runner in runners if number % 2 == 0 else reversed(runners):
                 runner.go_on()
                 turn = runner.report()
                 results[runner.name].turns.append(Turn(turn["seconds"], tuple(turn["updates"])))
                 results[runner.name].new_graphs = turn["graphs"] - graphs[runner.name]
-    finally:
-        for runner in runners:
-            runner.end()
     return results
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """What asks this process to end takes the way of Ctrl-C: programs that stand still would do so for ever."""
+
+    def unwind(number: int, _: Any) -> None:
+        raise SystemExit(exit_code(number))
+
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                previous[number] = signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def ratios(results: Mapping[str, Result], one: str, other: str) -> list[float]:
