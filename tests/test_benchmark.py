@@ -9,6 +9,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch.autograd import DeviceType
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from motivation.benchmark.__main__ import main
 from motivation.benchmark.probe import Probe
@@ -26,8 +27,8 @@ from motivation.benchmark.race import (
 from motivation.benchmark.recipes import RECIPES, arguments, make_images
 from motivation.benchmark.scale import Throughput, rows
 from motivation.benchmark.switching import Pair, measure
-from motivation.benchmark.timeline import Timeline, timeline
-from motivation.benchmark.timing import Timing, in_turns, table
+from motivation.benchmark.timeline import Timeline, spans_of, timeline
+from motivation.benchmark.timing import Timing, in_turns, table, waiter
 
 RESULTS = {
     "base": Result(3.0, [Turn(2.0, (10,)), Turn(4.0, (10,))]),
@@ -53,6 +54,14 @@ def test_calls_are_timed_in_turns():
     assert order == ["a", "b"] * 4
     assert [len(one.seconds) for one in times.values()] == [3, 3]
     assert Timing((0.001, 0.004, 0.002)).median_ms == 2.0
+
+
+def test_the_device_that_is_measured_is_the_one_that_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    waiter(torch.device("cuda:1"))()
+    waiter(torch.device("cpu"))()
+    assert waited == [torch.device("cuda:1")]
 
 
 def test_tables_are_markdown():
@@ -180,6 +189,14 @@ def test_gaps_are_where_nothing_at_all_was_done():
     assert found.gaps == [5.0]
     assert found.idle_percent == 25.0
     assert Timeline(0, ()).idle_percent == 0.0
+
+
+def test_a_range_with_a_name_is_no_work():
+    with profile(activities=[ProfilerActivity.CPU]) as profiler, record_function("a step"):
+        torch.ones(2).add(1)
+    names = [event.name for event in profiler.events()]
+    assert "a step" in names
+    assert len(spans_of(profiler.events(), DeviceType.CPU)) == len(names) - 1
 
 
 def test_a_timeline_is_of_the_updates_that_were_asked_for(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -72,5 +73,17 @@ def timeline(argv: Sequence[str], updates: int, kind: DeviceType = DeviceType.CU
     with opened_run([*argv, "--log-interval=1000"]) as run:
         run.hooks.hooks.append(_Window(profiler, WARMUP_UPDATES, updates, run.device))
         train_epoch(run, 0)
-    spans = ((event.time_range.start, event.time_range.end) for event in profiler.events() if event.device_type == kind)
-    return Timeline(updates, tuple(spans))
+    return Timeline(updates, spans_of(profiler.events(), kind))
+
+
+def spans_of(events: Iterable[Any], kind: DeviceType) -> tuple[tuple[float, float], ...]:
+    """When a device did something.
+
+    A range with a name, such as torch's of each optimizer step, lies on its timeline too, from the first kernel inside
+    to the last; the gaps between those are gaps.
+    """
+    return tuple(
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == kind and not event.is_user_annotation
+    )

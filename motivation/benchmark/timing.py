@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -28,6 +29,8 @@ class Timing:
 
 def waiter(device: torch.device) -> Callable[[], None]:
     """What waits until a device has done all its work."""
+    if device.type == "cuda":
+        return partial(torch.cuda.synchronize, device)  # else it is the current one that is waited for
     module = getattr(torch, device.type, None)
     return getattr(module, "synchronize", lambda: None) if device.type != "cpu" else lambda: None
 
