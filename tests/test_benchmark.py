@@ -12,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from motivation.benchmark.__main__ import main
+from motivation.benchmark.around import _arrived
 from motivation.benchmark.probe import Probe
 from motivation.benchmark.race import (
     Program,
@@ -29,6 +30,7 @@ from motivation.benchmark.scale import Throughput, rows
 from motivation.benchmark.switching import Pair, measure
 from motivation.benchmark.timeline import Timeline, spans_of, timeline
 from motivation.benchmark.timing import Timing, in_turns, table, waiter
+from motivation.records import DeferredScalar
 
 RESULTS = {
     "base": Result(3.0, [Turn(2.0, (10,)), Turn(4.0, (10,))]),
@@ -152,6 +154,13 @@ def test_a_step_inside_a_step_is_one_update(probed):
         optimizer.step()
         optimizer.zero_grad()
     assert [probed() for _ in range(3)] == [[1], [2], [2]]
+
+
+def test_a_loss_has_arrived_before_the_condition_is_timed():
+    loss = DeferredScalar(torch.tensor(0.5))
+    shown = _arrived(lambda *signals: signals)(loss, None)
+    assert loss._value == 0.5
+    assert (shown[0].value, shown[1]) == (0.5, None)
 
 
 def test_the_parts_around_an_update_are_accounted_for(capsys):

@@ -18,6 +18,7 @@ from motivation.loaders import end_workers
 from motivation.logging.console import ProgressBar
 from motivation.loop import train_epoch
 from motivation.options import parse
+from motivation.records import DeferredScalar
 from motivation.run import Run
 
 
@@ -75,14 +76,15 @@ class Account:
 
 @contextmanager
 def opened_run(argv: Sequence[str]) -> Iterator[Run]:
-    """A run that is about to train its first epoch, with a progress bar that nobody sees; ended afterwards.
+    """A run that is about to train its first epoch, with one progress bar, that nobody sees; ended afterwards.
 
     Raises:
         StartupError: something is wrong with its options.
     """
     args, text = parse(argv)
     run = build_run(args, text)
-    run.hooks.hooks.append(ProgressBar(io.StringIO()))
+    others = [hook for hook in run.hooks.hooks if not isinstance(hook, ProgressBar)]  # there is one on a terminal
+    run.hooks.hooks = [*others, ProgressBar(io.StringIO())]
     try:
         view = RunView(run.epochs, 0, run.feed.updates_per_epoch, run.switcher.motivated is not None, 0)
         run.hooks.run_start(view)
@@ -102,7 +104,7 @@ def account(argv: Sequence[str]) -> Account:
         train_epoch(run, 0)
         run.switcher.switch = _timed(run.switcher.switch, switching)  # type: ignore[method-assign]
         run.hooks.update_end = _timed(run.hooks.update_end, logging)  # type: ignore[method-assign]
-        run.pair.observe = _timed(run.pair.observe, deciding)  # type: ignore[method-assign]
+        run.pair.observe = _arrived(_timed(run.pair.observe, deciding))  # type: ignore[method-assign]
         waiter(device)()
         before, began = run.pair.counts.copy(), time.perf_counter()
         train_epoch(run, 1)
@@ -121,3 +123,12 @@ def _timed(call: Callable[..., Any], watch: Stopwatch) -> Callable[..., Any]:
             return call(*args, **kwargs)
 
     return timed
+
+
+def _arrived(observe: Callable[..., Any]) -> Callable[..., Any]:
+    """The same once the loss is there: a GPU that is still at work on it is training."""
+
+    def arrived(loss: DeferredScalar, *others: Any) -> Any:
+        return observe(DeferredScalar(loss.value), *others)
+
+    return arrived
