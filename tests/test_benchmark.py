@@ -186,6 +186,12 @@ def test_timms_script_is_asked_for_by_its_flag(capsys):
     assert "error: --timm-script:" in capsys.readouterr().err
 
 
+def test_what_the_benchmark_decides_is_not_told_to_programs_past_it(capsys):
+    assert main(["around", "resnet20", "--device", "cpu", "--", "--batch-size=4", "--grad-accum-steps", "2"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == ["--batch-size", "--grad-accum-steps"]
+
+
 def test_made_images_are_read_by_both_kinds_of_data_sets(tmp_path):
     make_images(RECIPES["resnet50-a3"], tmp_path / "files", 70)
     assert len(list((tmp_path / "files" / "train").glob("*/*.jpg"))) == 70

@@ -15,7 +15,7 @@ import shlex
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -98,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.kind == "timeline" and device.type != "cuda":
         print("error: timeline: there is a timeline of a GPU only; give --device cuda", file=sys.stderr)
         return EXIT_BAD_INPUT
+    if faults := list(_misplaced(extra)):
+        print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+        return EXIT_BAD_INPUT
     recipe = RECIPES[args.recipe]
     args.batch_size = args.batch_size or recipe.batch_size[device.type == "cpu"]
     try:
@@ -111,6 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0
+
+
+def _misplaced(extra: Sequence[str]) -> Iterator[str]:
+    """What the programs must not be told past the benchmark, which makes as many images as they train on."""
+    for word in extra:
+        name = word.split("=")[0]
+        if name in ("-b", "-j", "--batch-size", "--workers", "--device"):
+            yield f"{name}: give it before the --"
+        if name == "--grad-accum-steps":
+            yield f"{name}: an update has one batch here; give a larger --batch-size"
 
 
 def _race(args: Namespace, recipe: Recipe, extra: Sequence[str], scratch: Path) -> str:
