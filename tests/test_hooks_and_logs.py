@@ -151,3 +151,12 @@ def test_appending_to_a_long_file_reads_no_more_than_its_header(tmp_path):
     path.write_bytes(b"epoch,loss\n" + b"0,1.0\n" * 50_000 + b"\xff")  # whoever reads on meets what is no text
     append_rows(path, [{"epoch": 1, "loss": 2.0}])
     assert path.read_bytes().endswith(b"\xff1,2.0\r\n")
+
+
+def test_a_file_with_more_columns_is_rewritten_once_at_most(tmp_path, monkeypatch):
+    path = tmp_path / "updates.csv"
+    append_rows(path, [{"epoch": 0, "of an older version": "a", "loss": 1.0}])
+    append_rows(path, [{"epoch": 1, "loss": 2.0}])
+    monkeypatch.setattr("motivation.logging.csv_files._rewrite", None)
+    append_rows(path, [{"epoch": 2, "loss": 3.0}])
+    assert path.read_text().splitlines() == ["epoch,loss,of an older version", "0,1.0,a", "1,2.0,", "2,3.0,"]

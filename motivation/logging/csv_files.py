@@ -58,8 +58,8 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     if path.exists():
         with open(path, newline="") as file:
             header = next(csv.reader(file), [])
+    columns += [name for name in header if name not in columns]
     if header and header != columns:
-        columns = [*columns, *(name for name in header if name not in columns)]
         _rewrite(path, columns)
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
