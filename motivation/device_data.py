@@ -336,7 +336,7 @@ def read_all(
         Images ``[N, C, H + 2 pad, W + 2 pad]`` in uint8 and targets ``[N]`` in int64.
 
     Raises:
-        ValueError: there is no room for them; nothing has been read.
+        ValueError: there is no room for them, and nothing has been read; or images are of another shape.
     """
     channels, height, width = shape
     whole = (count, channels, height + 2 * pad, width + 2 * pad)
@@ -351,6 +351,9 @@ def read_all(
     inside, first = images[:, :, pad : pad + height, pad : pad + width], 0
     with forked_random_states():
         for batch, classes in loader:
+            if tuple(batch.shape[1:]) != tuple(shape):  # one channel would be copied into all
+                found, wanted = (" x ".join(map(str, one)) for one in (batch.shape[1:], shape))
+                raise ValueError(f"images are {found}, but the model takes {wanted}")
             part = slice(first, first + len(batch))
             inside[part] = torch.as_tensor(batch).to(device)
             targets[part] = torch.as_tensor(classes).to(device)

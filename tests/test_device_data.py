@@ -18,6 +18,7 @@ from motivation.device_data import (
     erased_boxes,
     free_bytes,
     mixed_parts,
+    read_all,
 )  # fmt: skip
 from motivation.main import main
 from motivation.options import parse
@@ -178,6 +179,12 @@ def test_data_that_have_no_room_are_refused_before_they_are_read(tmp_path, capsy
         "error: --data-on-device: 1437 images of 1 x 10 x 10 need 0.00 GB, but cpu has 0.00 GB left; leave the option"
     )
     assert line in capsys.readouterr().err
+
+
+def test_images_of_one_channel_are_not_copied_into_three():
+    batches = [(IMAGES[:2, :1], TARGETS[:2])]
+    with pytest.raises(ValueError, match="images are 1 x 6 x 5, but the model takes 3 x 6 x 5"):
+        read_all(batches, 2, (3, 6, 5), torch.device("cpu"))
 
 
 def test_memory_that_is_left_is_known_here():
