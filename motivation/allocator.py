@@ -14,8 +14,9 @@ from collections.abc import Mapping
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of ``malloc.h``."""
 NEVER = -1
-LARGEST_KEPT = 2**30
-"""Bytes of the largest blocks that are kept; larger ones go back to the system as before."""
+LARGEST_KEPT = (2**30, 2**25)
+"""Bytes of the largest blocks that are kept; larger ones go back to the system as before. Older versions of glibc take
+the second only."""
 
 USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Environment variables by which a user has chosen already."""
@@ -32,4 +33,5 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, NEVER))
+    kept = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
+    return kept and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
