@@ -192,9 +192,7 @@ def _make_motivated(
         make.add_ema(task, args)
     weights_map = task_map(args, base.task, task)
     eval_model = make.finish_task(task, args, runtime)
-    if (
-        args.torchcompile
-    ):  # torch counts graphs by the code they are made of, and that is often the same for both models
+    if args.torchcompile:  # torch counts graphs by the code they are made of; that is often the same for both models
         torch._dynamo.config.recompile_limit = max(LEAST_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
     groups = base.optimizer.param_groups
     for index, group in enumerate(optimizer.param_groups):
