@@ -227,3 +227,17 @@ def test_a_timeline_is_of_the_updates_that_were_asked_for(tmp_path):
 def test_a_timeline_wants_a_gpu(capsys):
     assert main(["timeline", "resnet20", "--device", "cpu"]) == 2
     assert "error: timeline: there is a timeline of a GPU only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["race", "resnet20", "--turns", "0"], "--turns: a whole number from 1 on, not '0'"),
+        (["scale", "--base", "-1", "--larger", "2"], "--base: a number above 0, not '-1'"),
+        (["memory", "--models", "resnet51"], "--models: timm has no model 'resnet51'"),
+    ],
+)
+def test_numbers_and_names_are_looked_at(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert said in capsys.readouterr().err

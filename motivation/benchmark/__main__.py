@@ -14,11 +14,13 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from timm.models import is_model
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.benchmark.around import account
@@ -45,35 +47,56 @@ def make_parser() -> ArgumentParser:
     )
     kinds = parser.add_subparsers(dest="kind", required=True, parser_class=OptionParser)
     switch = kinds.add_parser("switch", help="a switch beside a flat copy of as many bytes")
-    switch.add_argument("--rounds", type=int, default=50, help="times each is done")
+    switch.add_argument("--rounds", type=_positive, default=50, help="times each is done")
     racing = kinds.add_parser("race", help="training scripts in turns: images/s, start-up, cost of motivation")
     racing.add_argument("--programs", nargs="+", choices=PROGRAMS, default=["plain", "larger", "motivated"])
     racing.add_argument("--timm-script", type=Path, help="timm's train.py, for the program 'timm'")
-    racing.add_argument("--turns", type=int, default=12, help="of each program")
-    racing.add_argument("--updates", type=int, default=24, help="of a turn")
-    racing.add_argument("--warmup", type=int, default=5, help="updates of each model before the first turn")
-    racing.add_argument("--starts", type=int, default=1, help="how often each is started; the shortest start-up counts")
+    racing.add_argument("--turns", type=_positive, default=12, help="of each program")
+    racing.add_argument("--updates", type=_positive, default=24, help="of a turn")
+    racing.add_argument("--warmup", type=_positive, default=5, help="updates of each model before the first turn")
+    racing.add_argument(
+        "--starts", type=_positive, default=1, help="how often each is started; the shortest start-up counts"
+    )
     around = kinds.add_parser("around", help="switches, logs, progress bar and condition as parts of a run's time")
-    around.add_argument("--updates", type=int, default=200, help="of the epoch that counts")
+    around.add_argument("--updates", type=_positive, default=200, help="of the epoch that counts")
     timeline = kinds.add_parser("timeline", help="how long a GPU stands still, by torch's profiler")
-    timeline.add_argument("--updates", type=int, default=50, help="that are profiled")
+    timeline.add_argument("--updates", type=_positive, default=50, help="that are profiled")
     for kind in (racing, around, timeline):
         kind.add_argument("recipe", choices=sorted(RECIPES))
-        kind.add_argument("--k", type=int, default=2, help="--motivation-k of the motivated run")
-        kind.add_argument("--batch-size", type=int, help="default: the recipe's, smaller on a CPU")
+        kind.add_argument("--k", type=_positive, default=2, help="--motivation-k of the motivated run")
+        kind.add_argument("--batch-size", type=_positive, help="default: the recipe's, smaller on a CPU")
         kind.add_argument("--workers", type=int, default=2, help="data workers of each program")
     memory = kinds.add_parser("memory", help="what DistributedDataParallel adds for a model")
-    memory.add_argument("--models", nargs="+", default=list(MODELS), help="timm names")
+    memory.add_argument("--models", nargs="+", type=_model, default=list(MODELS), help="timm names")
     scale = kinds.add_parser("scale", help="hours and cost of the A3 run on ImageNet, computed from two throughputs")
-    scale.add_argument("--base", type=float, required=True, help="training images/s of the base on one GPU")
-    scale.add_argument("--larger", type=float, required=True, help="the same of the larger model")
-    scale.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 16])
-    scale.add_argument("--ks", type=int, nargs="+", default=[2, 3, 4, 5])
+    scale.add_argument("--base", type=_rate, required=True, help="training images/s of the base on one GPU")
+    scale.add_argument("--larger", type=_rate, required=True, help="the same of the larger model")
+    scale.add_argument("--gpus", type=_positive, nargs="+", default=[1, 8, 16])
+    scale.add_argument("--ks", type=_positive, nargs="+", default=[2, 3, 4, 5])
     scale.add_argument("--price", type=float, default=2.0, help="of a GPU for an hour")
-    scale.add_argument("--efficiency", type=float, default=1.0, help="speed of n GPUs over n times that of one")
+    scale.add_argument("--efficiency", type=_rate, default=1.0, help="speed of n GPUs over n times that of one")
     for kind in (switch, racing, around, timeline, memory):
         kind.add_argument("--device", default=device)
     return parser
+
+
+def _positive(word: str) -> int:
+    if not word.isdigit() or not int(word):
+        raise ArgumentTypeError(f"a whole number from 1 on, not {word!r}")
+    return int(word)
+
+
+def _rate(word: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(word) < float("inf"):
+            return float(word)
+    raise ArgumentTypeError(f"a number above 0, not {word!r}")
+
+
+def _model(word: str) -> str:
+    if not is_model(word):
+        raise ArgumentTypeError(f"timm has no model {word!r}")
+    return word
 
 
 def main(argv: Sequence[str] | None = None) -> int:

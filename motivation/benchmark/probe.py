@@ -4,17 +4,20 @@
 
 An update is a step of an optimizer, seen by torch's hooks for steps of all optimizers, so it is the same thing in every
 script; a step inside a step (Lookahead's optimizer) is a part of it. The process reports on one pipe and waits for its
-turns on another.
+turns on another, its data workers stopped meanwhile; when the other end of the pipes is gone, it ends with them.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from argparse import REMAINDER, ArgumentParser
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +81,21 @@ class Probe:
         if not self._warm:
             turn["start_up_s"] = self._start_up_s
         self._warm = True
-        print(json.dumps(turn), file=self._reports, flush=True)
-        if not self._turns.readline():
-            os._exit(0)
+        workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+        _signal_all(workers, signal.SIGSTOP)
+        with suppress(BrokenPipeError):
+            print(json.dumps(turn), file=self._reports, flush=True)
+        if not self._turns.readline():  # whoever gives the turns is gone
+            os.killpg(0, signal.SIGKILL)
+        _signal_all(workers, signal.SIGCONT)
         self._counts = [0] * len(self._counts)
         self._began = time.perf_counter()
+
+
+def _signal_all(processes: list[int], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

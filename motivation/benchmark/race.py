@@ -87,7 +87,7 @@ class _Runner:
         self._reports = os.fdopen(reports)
 
     def report(self) -> dict[str, Any]:
-        """Wait for the end of its turn, then let it stand still.
+        """Wait for the end of its turn; it stands still then.
 
         Raises:
             RaceError: it has ended instead.
@@ -96,12 +96,10 @@ class _Runner:
         if not line:
             said = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
             raise RaceError(f"{self.name} ended before its last turn, with\n{said}")
-        os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 
     def go_on(self) -> None:
         """Begin its next turn."""
-        os.killpg(self._process.pid, signal.SIGCONT)
         with suppress(BrokenPipeError):  # something killed it meanwhile; its next report says so
             os.write(self._turns, b"\n")
 
