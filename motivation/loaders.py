@@ -14,10 +14,12 @@ Where random numbers are drawn decides what a resumed run must put back:
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import signal
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from typing import Any
 
@@ -52,6 +54,8 @@ class CheckedLoader:
         self._batches = _Batches(loader.batch_sampler, 4 + (loader.prefetch_factor or 0) * loader.num_workers)
         self._collate = _Collate(loader.collate_fn, classes)
         loader.collate_fn = self._collate
+        self._worker_start = _WorkerStart(loader.worker_init_fn)
+        loader.worker_init_fn = self._worker_start
         object.__setattr__(loader, "batch_sampler", self._batches)  # torch lets nobody set it later
 
     def __getattr__(self, name: str) -> Any:
@@ -126,8 +130,6 @@ class ResumableLoader(CheckedLoader):
         super().__init__(loader, split, classes)
         self._draws_here = draws_here
         self._collate.brings_states = True
-        self._worker_start = _WorkerStart(loader.worker_init_fn)
-        loader.worker_init_fn = self._worker_start
         self._epoch_start: Snapshot | None = None
         self._workers_ran_before = False
         self._workers_mix = self._mixes
@@ -310,7 +312,7 @@ class _Collate:
 
 
 class _WorkerStart:
-    """A worker's start that puts its random states back, if there are any.
+    """A worker's start that puts its random states back, if there are any, and lets it end with its parent.
 
     Args:
         then: what the worker does at its start besides; called first, with the worker's number.
@@ -321,10 +323,25 @@ class _WorkerStart:
         self.states: list[Snapshot | None] = []
 
     def __call__(self, worker: int) -> None:
+        end_with_parent()
         if self._then is not None:
             self._then(worker)
         if worker < len(self.states) and (states := self.states[worker]) is not None:
             go_back_to(states)
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when its parent is gone, where the system can (Linux).
+
+    A worker looks for its parent every five seconds only. Until then it holds the sockets that it has inherited, and
+    other ranks do not see that theirs is gone.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux' ``prctl.h``."""
 
 
 def _is_foreign(label: Any, classes: int | None) -> bool:

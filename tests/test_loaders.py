@@ -1,6 +1,11 @@
 """A loader that is left inside an epoch goes on bit for bit; what cannot be read is named."""
 
+import os
 import random
+import select
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +34,8 @@ CASES = {
     "repeated": ["-j", "1", "--aug-repeats", "3"],
 }
 EPOCHS = 3
+
+ROOT = Path(__file__).parents[1]
 
 
 def feed_of(flags):
@@ -108,3 +115,22 @@ def test_ranks_stop_at_the_update_that_the_votes_were_cast_in_or_the_next(device
     monkeypatch.setattr(Run, "_agree_on_signal", lambda self: setattr(self, "interrupted_by", 15))
     stopped = [run.interrupted_in(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
     assert stopped == [False] * (3 + delay) + [True]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for it")
+def test_a_worker_is_gone_when_its_parent_was_killed():
+    """The pipe is closed when all that hold it are gone; the worker would hold it for a minute."""
+    program = (
+        "import os, time\n"
+        "from motivation.loaders import end_with_parent\n"
+        "if not os.fork():\n"
+        "    end_with_parent()\n"
+        "    os.write(1, b'ready')\n"
+        "    time.sleep(60)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert os.read(parent.stdout.fileno(), 5) == b"ready"
+        parent.kill()
+        assert select.select([parent.stdout], [], [], 30)[0]
+        assert os.read(parent.stdout.fileno(), 5) == b""
