@@ -6,7 +6,8 @@ Where random numbers are drawn decides what a resumed run must put back:
 - torch's loader draws a seed for its workers when they start. Workers stay over the epochs, so later epochs draw none,
   and a resumed run, whose workers are new, must not draw one either;
 - the sampler draws its seed at the epoch's first batch; so the place in an epoch is the random state at its start and a
-  number of batches to pass over (indices only: no image is read again);
+  number of batches to pass over (indices only: no image is read again). In an epoch that is longer than the data set
+  it begins anew, in the middle of an update's random numbers, so the states at those points are kept too;
 - a worker's own states move with every batch it makes. Each batch brings them along; those after its last batch that
   was *consumed* are put back in the new worker of the same number;
 - timm's prefetcher holds one batch that is not consumed yet, and has drawn for it in the main process.
@@ -130,6 +131,7 @@ class ResumableLoader(CheckedLoader):
         super().__init__(loader, split, classes)
         self._draws_here = draws_here
         self._collate.brings_states = True
+        self._passes = _Passes(self._batches.batches)
         self._epoch_start: Snapshot | None = None
         self._workers_ran_before = False
         self._workers_mix = self._mixes
@@ -160,6 +162,7 @@ class ResumableLoader(CheckedLoader):
                 "consumed": consumed,
                 "epoch_start": to_plain(self._epoch_start),
                 "workers_ran_before": self._workers_ran_before,
+                "begun_anew": [to_plain(states) for states in self._passes.begun_anew],
                 "before": None if before is None else to_plain(before),
             }
         return state
@@ -184,7 +187,9 @@ class ResumableLoader(CheckedLoader):
             self._epoch_start = from_plain(resumed["epoch_start"])
             self._workers_ran_before = resumed["workers_ran_before"]
             go_back_to(self._epoch_start)
-        batches = self._open(first)
+        begun_anew = () if resumed is None else resumed.get("begun_anew", ())  # not in older checkpoints
+        with self._passes.again([from_plain(states) for states in begun_anew]):
+            batches = self._open(first)
         if resumed is not None:
             go_back_to(from_plain(resumed["before"]) if resumed["before"] else now)
         self._before = {}
@@ -217,7 +222,7 @@ class ResumableLoader(CheckedLoader):
         with self._mixing_of_workers():
             iterator = self._iterator(self._workers_ran_before)
         if first and not workers:
-            self._batches.draw()  # the sampler's seed, from the states of the epoch's start
+            self._batches.pass_over()  # now, for the sampler's seed is of the states of the epoch's start
         for _ in range(blanks):
             next(iterator)
         return iterator
@@ -250,8 +255,7 @@ class _Batches:
         self.batches, self._memory = batches, memory
         self.recent: dict[int, list[int]] = {}
         self._first = self._blanks = 0
-        self._drawn: list[Any] = []
-        self._pass: Iterator[Any] = iter(())
+        self._numbered: Iterator[tuple[int, Any]] = iter(())
 
     def __getattr__(self, name: str) -> Any:
         if name == "batches":
@@ -265,34 +269,79 @@ class _Batches:
         """Let the next pass begin with batch ``first``, after so many empty ones."""
         self._first, self._blanks = first, blanks
 
-    def draw(self) -> None:
-        """Draw the first batch of the present pass now."""
-        self._drawn.append(next(self._pass, None))
+    def pass_over(self) -> None:
+        """Pass over the batches before the first one now, not when it is asked for."""
+        first, self._first = self._first, 0
+        for _ in itertools.islice(self._numbered, first):
+            pass
 
     def __iter__(self) -> Iterator[Any]:
-        self._pass, self._drawn = self._one_pass(), []
-        return self._with_drawn()
-
-    def _with_drawn(self) -> Iterator[Any]:
-        while True:
-            batch = self._drawn.pop() if self._drawn else next(self._pass, None)
-            if batch is None:
-                return
-            yield batch
-
-    def _one_pass(self) -> Iterator[Any]:
-        first, blanks = self._first, self._blanks
-        self._first = self._blanks = 0
         self.recent = {}
-        for index, batch in enumerate(self.batches):
-            if index < first:
-                continue
-            while blanks:
-                blanks -= 1
-                yield []
+        self._numbered = enumerate(self.batches)
+        return self._one_pass(self._numbered)
+
+    def _one_pass(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+        self.pass_over()
+        while self._blanks:
+            self._blanks -= 1
+            yield []
+        for index, batch in numbered:
             self.recent[index] = batch
             self.recent.pop(index - self._memory, None)
             yield batch
+
+
+class _Passes:
+    """Put in the place of a batch sampler's sampler of images, keeps the random states at which it began anew.
+
+    Args:
+        batches: the batch sampler; of some other kind, it is left alone.
+
+    Attributes:
+        begun_anew: the states, of this epoch; none in an epoch that passes once over the images.
+    """
+
+    def __init__(self, batches: Any):
+        self.sampler: Any = getattr(batches, "sampler", None)
+        self.begun_anew: list[Snapshot] = []
+        self._known: Iterator[Snapshot] = iter(())
+        self._begun = 0
+        if self.sampler is not None:
+            batches.sampler = self
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "sampler":
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    @contextmanager
+    def again(self, begun_anew: list[Snapshot]) -> Iterator[None]:
+        """An epoch begins; what begins anew inside does so as it did then."""
+        self.begun_anew, self._begun, self._known = [], 0, iter(begun_anew)
+        try:
+            yield
+        finally:
+            self._known = iter(())
+
+    def __iter__(self) -> Iterator[Any]:
+        self._begun += 1
+        if self._begun == 1:
+            yield from self.sampler
+            return
+        now = snapshot()
+        known = next(self._known, None)
+        self.begun_anew.append(known or now)
+        if known is None:
+            yield from self.sampler
+            return
+        go_back_to(known)
+        indices = iter(self.sampler)
+        first = list(itertools.islice(indices, 1))  # its seed is drawn with it
+        go_back_to(now)
+        yield from itertools.chain(first, indices)
 
 
 class _Collate:

@@ -25,12 +25,17 @@ from motivation.records import DeferredScalar, Role, UpdateRecord
 from motivation.run import Run
 
 MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
+CYCLED = ["--train-img-sizes", "8", "16", "--train-pad", "0", "--train-batches-per-epoch", "7"]
+CYCLED += ["--train-batch-sizes", "400", "400"]
 CASES = {
     "erasing": ["-j", "0", "--reprob", "0.5"],
     "no_prefetcher": ["--no-prefetcher", "--reprob", "0.4", *MIXED],
     "workers": ["-j", "2", "--reprob", "0.5", "--aa", "rand-m9", *MIXED],
     "accumulation": ["-j", "2", "-b", "120", "--grad-accum-steps", "3"],
     "sizes": ["-j", "0", "--train-img-sizes", "8", "16", "--train-pad", "0"],
+    "images_over_again": ["-j", "0", "--reprob", "0.5", "--no-prefetcher", *CYCLED],
+    "images_over_again_prefetched": ["-j", "0", "--reprob", "0.5", *CYCLED],
+    "images_over_again_workers": ["-j", "1", "--reprob", "0.5", *CYCLED],
     "repeated": ["-j", "1", "--aug-repeats", "3"],
 }
 EPOCHS = 3
