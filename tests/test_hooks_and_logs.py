@@ -69,6 +69,17 @@ def test_rows_behind_the_place_of_a_resume_are_dropped(tmp_path):
     assert path.read_text().splitlines() == text.splitlines()[:-1]
 
 
+@pytest.mark.parametrize("start_update", [0, 1])
+@pytest.mark.parametrize("cut", [b"", b"epo", b"epoch,x", b"epoch,x\r"])
+def test_a_header_that_a_crash_has_cut_short_is_no_header(cut, start_update, tmp_path):
+    path = tmp_path / "summary.csv"
+    path.write_bytes(cut)
+    keep_rows_before(path, RunView(4, 0, 5, True, start_update=start_update))
+    append_rows(path, [{"epoch": 0, "x": "a"}])
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.csv"]
+    assert path.read_text().split() == ["epoch,x", "0,a"]
+
+
 def test_a_resumed_run_with_other_columns_keeps_those_of_both(tmp_path):
     path = tmp_path / "summary.csv"
     append_rows(path, [{"epoch": 0, "x": "a"}])

@@ -19,13 +19,16 @@ UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
 def keep_rows_before(path: Path, run: RunView) -> None:
     """Drop the rows of updates and epochs that a resumed run is about to do, so that it writes them once.
 
-    A line that a crash has cut short is dropped too; it is behind the place that is resumed. Where no row is left at an
+    A line that a crash has cut short is dropped too, be it the header; it is behind the place that is resumed. Where no row is left at an
     epoch's start, the file is that of another run in the same folder: it is put aside as ``<name>.previous``.
     """
     if not path.exists():
         return
     with open(path, newline="") as file:
         header, *lines = file.read().splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):
+        path.unlink()  # a crash has cut short what was written first
+        return
     columns = next(csv.reader([header]), [])
     place = (run.start_epoch, run.start_update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, place)]
