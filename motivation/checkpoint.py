@@ -211,6 +211,7 @@ class Saver:
             for old in self._dropped:
                 (self.folder / old).unlink(missing_ok=True)
             self._dropped = []
+            self._drop_old_recoveries()  # a crash may have left one too many
             _sync_folder(self.folder)
         listing = ", ".join(
             file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
@@ -222,6 +223,9 @@ class Saver:
         path = self.folder / f"recovery-{epoch}-{update}{_EXTENSION}"
         write_whole(self._contents(epoch, None, update), path)
         self._recoveries = [*(p for p in self._recoveries if p != path), path]
+        self._drop_old_recoveries()
+
+    def _drop_old_recoveries(self) -> None:
         while len(self._recoveries) > 2:
             self._recoveries.pop(0).unlink(missing_ok=True)
 
@@ -263,9 +267,9 @@ class Saver:
         """
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
         self._kept = [(name, metric) for name, metric in state["kept"]]
+        there = self.folder.glob(f"recovery-*{_EXTENSION}")
+        self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)
         if epoch is not None and self._last_is_of(epoch):
             self._dropped = list(state["dropped"])
             self.follow_last(epoch)
         self._kept = [entry for entry in self._kept if (self.folder / entry[0]).exists()]
-        there = self.folder.glob(f"recovery-*{_EXTENSION}")
-        self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)

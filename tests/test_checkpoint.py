@@ -84,6 +84,22 @@ def test_two_recovery_files_are_kept(tmp_path):
     assert read_checkpoint(tmp_path / "recovery-0-14.pth.tar")["update"] == 14
 
 
+def test_a_recovery_file_that_a_crash_has_left_goes_with_the_next_checkpoint(tmp_path):
+    one = saver(tmp_path)
+    for update in (4, 9):
+        one.save_recovery(0, update)
+    left = (tmp_path / "recovery-0-4.pth.tar").read_bytes()
+    state = one.state_dict()
+    one.save_recovery(0, 14)
+    (tmp_path / "recovery-0-4.pth.tar").write_bytes(left)
+    os.utime(tmp_path / "recovery-0-4.pth.tar", (0, 0))
+    resumed = saver(tmp_path)
+    resumed.load_state_dict(state)
+    assert len(names(tmp_path)) == 3  # it goes on with one of them, and the newer ones might be damaged
+    resumed.save(0, 50.0)
+    assert [name for name in names(tmp_path) if "recovery" in name] == ["recovery-0-14.pth.tar", "recovery-0-9.pth.tar"]
+
+
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "last.pth.tar"
     write_whole({"epoch": 1}, path)

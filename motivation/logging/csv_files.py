@@ -19,8 +19,9 @@ UPDATE_COLUMNS = ("epoch", "update", "active", "loss", "streak", "lr")
 def keep_rows_before(path: Path, run: RunView) -> None:
     """Drop the rows of updates and epochs that a resumed run is about to do, so that it writes them once.
 
-    A line that a crash has cut short is dropped too, be it the header; it is behind the place that is resumed. Where no row is left at an
-    epoch's start, the file is that of another run in the same folder: it is put aside as ``<name>.previous``.
+    A line that a crash has cut short is dropped too, be it the header; it is behind the place that is resumed. Where no
+    row is left at an epoch's start, the file is that of another run in the same folder: it is put aside as
+    ``<name>.previous``.
     """
     if not path.exists():
         return
