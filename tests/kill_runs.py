@@ -37,21 +37,8 @@ import motivation.switcher
 from motivation.data import SklearnDigits
 from motivation.main import main
 
-COMMON = [
-    *DIGITS,
-    "-b",
-    "80",
-    "-vb",
-    "60",
-    "--epochs",
-    "3",
-    "--recovery-interval",
-    "2",
-    "--drop",
-    "0.1",
-    "--checkpoint-hist",
-    "2",
-]
+COMMON = [*DIGITS, "-b", "80", "-vb", "60", "--epochs", "3", "--recovery-interval", "2", "--drop", "0.1",
+          "--checkpoint-hist", "2"]  # fmt: skip
 SCENARIOS = {
     "plain": [],
     "loss": [*MOTIVATED, "--opt", "lamb", "--model-ema", "--model-ema-decay", "0.9", "--reprob", "0.3"],

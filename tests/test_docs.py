@@ -27,7 +27,7 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 OTHER_PROGRAMS = {"--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--master_port"}
-OTHER_PROGRAMS |= {"--standalone", "--max-restarts", "--kills"}
+OTHER_PROGRAMS |= {"--standalone", "--max-restarts", "--kills", "--all"}
 
 
 @pytest.mark.parametrize("name", MODULES)
