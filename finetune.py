@@ -12,8 +12,7 @@ require_versions()
 
 import sys  # noqa: E402
 
-from motivation.finetune import parse  # noqa: E402
-from motivation.main import main  # noqa: E402
+from motivation.tools.finetune import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(parse=parse))
+    sys.exit(main())

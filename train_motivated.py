@@ -11,7 +11,7 @@ require_versions()
 
 import sys  # noqa: E402
 
-from motivation.main import main  # noqa: E402
+from motivation.tools.train import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

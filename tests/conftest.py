@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from motivation.main import main
-from motivation.random_states import random_states, set_random_states
+from motivation.method.random_states import random_states, set_random_states
+from motivation.tools.train import main
 
 DIGITS = [
     "--dataset", "sklearn/digits", "--input-size", "1", "8", "8", "--num-classes", "10", "--mean", "0.3",
@@ -44,7 +44,7 @@ def train(tmp_path):
 
 def load(path):
     """A checkpoint's contents."""
-    from motivation.checkpoint import read_checkpoint
+    from motivation.training.checkpoint import read_checkpoint
 
     return read_checkpoint(path)
 

@@ -12,11 +12,11 @@ import torch
 from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401
-from motivation.builders import build_run
-from motivation.hooks import Hook, HookList
-from motivation.loop import train
-from motivation.main import report
-from motivation.options import parse
+from motivation.build.run import build_run
+from motivation.options.parse import parse
+from motivation.tools.train import report
+from motivation.training.hooks import Hook, HookList
+from motivation.training.loop import train
 
 
 class Witness(Hook):

@@ -32,7 +32,7 @@ def losses(folder):
 def write():
     from conftest import DIGITS
 
-    from motivation.main import main
+    from motivation.tools.train import main
 
     found = {}
     for name, flags in CASES.items():

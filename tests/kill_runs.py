@@ -28,14 +28,14 @@ import sklearn.model_selection  # noqa: F401
 import torch
 from conftest import DIGITS, MOTIVATED, assert_equal, load
 
-import motivation.checkpoint
-import motivation.data
-import motivation.evaluate
-import motivation.learner
-import motivation.logging.csv_files
-import motivation.switcher
-from motivation.data import SklearnDigits
-from motivation.main import main
+import motivation.data.datasets
+import motivation.method.switcher
+import motivation.training.checkpoint
+import motivation.training.evaluate
+import motivation.training.learner
+import motivation.training.logs.csv_files
+from motivation.data.datasets import SklearnDigits
+from motivation.tools.train import main
 
 COMMON = [*DIGITS, "-b", "80", "-vb", "60", "--epochs", "3", "--recovery-interval", "2", "--drop", "0.1",
           "--checkpoint-hist", "2"]  # fmt: skip
@@ -129,7 +129,7 @@ def arrange(fatal, number, counter):
         file.truncate()
         real(contents, file)
 
-    def append_rows(path, rows, real=motivation.logging.csv_files.append_rows):
+    def append_rows(path, rows, real=motivation.training.logs.csv_files.append_rows):
         with open(path, "ab") as file:
             size = file.tell()
             file.write(b"0,1,ba")
@@ -140,13 +140,13 @@ def arrange(fatal, number, counter):
         real(path, rows)
         point("whole lines")
 
-    motivation.data.SklearnDigits = FewDigits
-    motivation.checkpoint.torch = type("torch", (), {"save": save, "load": torch.load, **_modules(torch)})
-    motivation.logging.csv_files.append_rows = append_rows
-    before(motivation.learner.Learner, "_forward", "micro-batch")
-    before(motivation.learner.Learner, "_step", "step")
-    before(motivation.switcher, "execute", "switch")
-    before(motivation.evaluate.Evaluator, "_forward", "evaluation")
+    motivation.data.datasets.SklearnDigits = FewDigits
+    motivation.training.checkpoint.torch = type("torch", (), {"save": save, "load": torch.load, **_modules(torch)})
+    motivation.training.logs.csv_files.append_rows = append_rows
+    before(motivation.training.learner.Learner, "_forward", "micro-batch")
+    before(motivation.training.learner.Learner, "_step", "step")
+    before(motivation.method.switcher, "execute", "switch")
+    before(motivation.training.evaluate.Evaluator, "_forward", "evaluation")
     for name in ("replace", "link", "fsync"):
         before(os, name, name)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from motivation.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, USERS_OWN, keep_freed_memory
+from motivation.training.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, USERS_OWN, keep_freed_memory
 
 FAULTS = """
 import ctypes, resource, sys
 ctypes.CDLL(None).prctl(41, *map(ctypes.c_ulong, (1, 0, 0, 0)))  # no huge pages, of which there are few
 sys.path.insert(0, {root!r})
-from motivation.allocator import keep_freed_memory
+from motivation.training.allocator import keep_freed_memory
 if {keeps}:
     assert keep_freed_memory({{}})
 

@@ -9,10 +9,10 @@ from conftest import DIGITS, MOTIVATED
 from PIL import Image
 from test_finetune import HERE
 
-from motivation import finetune
-from motivation.main import main
-from motivation.options import parse
-from motivation.subsets import listed_labels
+from motivation.data.subsets import listed_labels
+from motivation.options.parse import parse
+from motivation.tools import finetune
+from motivation.tools.train import main
 
 HALF = "is damaged or no checkpoint"
 CODE = "is no checkpoint, or one that carries code, which is never run"

@@ -6,15 +6,16 @@ import signal
 
 import pytest
 import torch
+from motivation.method.records import DeferredScalar
 from timm.optim import create_optimizer_v2
 from torch.autograd import DeviceType
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from motivation.benchmark.__main__ import main
-from motivation.benchmark.around import _arrived
-from motivation.benchmark.probe import Probe
-from motivation.benchmark.race import (
+from motivation.tools.benchmark.around import _arrived
+from motivation.tools.benchmark.command import main
+from motivation.tools.benchmark.probe import Probe
+from motivation.tools.benchmark.race import (
     Program,
     RaceError,
     Result,
@@ -25,12 +26,11 @@ from motivation.benchmark.race import (
     race,
     ratios,
 )  # fmt: skip
-from motivation.benchmark.recipes import RECIPES, arguments, make_images
-from motivation.benchmark.scale import Throughput, rows
-from motivation.benchmark.switching import Pair, measure
-from motivation.benchmark.timeline import Timeline, spans_of, timeline
-from motivation.benchmark.timing import Timing, in_turns, table, waiter
-from motivation.records import DeferredScalar
+from motivation.tools.benchmark.recipes import RECIPES, arguments, make_images
+from motivation.tools.benchmark.scale import Throughput, rows
+from motivation.tools.benchmark.switching import Pair, measure
+from motivation.tools.benchmark.timeline import Timeline, spans_of, timeline
+from motivation.tools.benchmark.timing import Timing, in_turns, table, waiter
 
 RESULTS = {
     "base": Result(3.0, [Turn(2.0, (10,)), Turn(4.0, (10,))]),

@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from motivation import checkpoint
-from motivation.checkpoint import CheckpointError, Saver, link_or_copy, read_checkpoint, write_whole
+from motivation.training import checkpoint
+from motivation.training.checkpoint import CheckpointError, Saver, link_or_copy, read_checkpoint, write_whole
 
 
 def saver(folder, **options):

@@ -11,15 +11,15 @@ from test_resume import assert_same_run, part_and_whole, rows
 from torch import nn
 from toys import Toy, batch, learner
 
-from motivation import condition_registry
-from motivation.builders import build_run
-from motivation.conditions import Never
-from motivation.evaluate import HeldOut
-from motivation.hooks import Hook, HookList
-from motivation.learner import UpdateRule, gradient_norm
-from motivation.loop import train as train_run
-from motivation.options import parse
-from motivation.records import Role
+from motivation.build.run import build_run
+from motivation.method import condition
+from motivation.method.conditions import Never
+from motivation.method.records import Role
+from motivation.options.parse import parse
+from motivation.training.evaluate import HeldOut
+from motivation.training.hooks import Hook, HookList
+from motivation.training.learner import UpdateRule, gradient_norm
+from motivation.training.loop import train as train_run
 
 NAMES = ("loss", "ema", "valloss", "slope", "random", "scheduled", "never", "always")
 HARD = ("-b", "60", "--grad-accum-steps", "2", "--amp", "--amp-dtype", "bfloat16", "--clip-grad", "0.5")
@@ -152,7 +152,7 @@ def witnessed(run):
 
 
 def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(condition_registry._conditions, "watching", Watching)
+    monkeypatch.setitem(condition._conditions, "watching", Watching)
     flags = (*MOTIVATED, "--motivation-condition", "watching", "--drop", "0.3", "--reprob", "0.3", "--mixup", "0.2")
     with_it, without = built(tmp_path, *flags), None
     seen = witnessed(with_it)
@@ -280,7 +280,7 @@ def test_split_batchnorm_sees_whole_batches_where_statistics_are_measured(flags,
 def test_a_split_layer_is_measured_by_its_first_part_and_put_back():
     from timm.layers import SplitBatchNorm2d
 
-    from motivation.batchnorm import on_batch_statistics
+    from motivation.method.batchnorm import on_batch_statistics
 
     layer = SplitBatchNorm2d(3, num_splits=2)
     with torch.no_grad():
@@ -321,7 +321,7 @@ WRONG_RUNS = {
 
 @pytest.mark.parametrize("message", WRONG_RUNS)
 def test_scheduled_refuses_runs_that_it_cannot_follow(message, earlier, tmp_path, capsys):
-    from motivation.main import main
+    from motivation.tools.train import main
 
     run = broken(earlier, tmp_path, WRONG_RUNS[message])
     flags = [*MOTIVATED, "--motivation-condition", "scheduled", "--motivation-scheduled-runs", str(run)]

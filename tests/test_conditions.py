@@ -5,9 +5,10 @@ import random
 
 import numpy as np
 import pytest
+from motivation.method.records import DeferredScalar, Role, UpdateRecord
 
-from motivation.condition_registry import _conditions as registry
-from motivation.conditions import (
+from motivation.method.condition import _conditions as registry
+from motivation.method.conditions import (
     Condition,
     condition_names,
     expected_share,
@@ -15,7 +16,6 @@ from motivation.conditions import (
     next_streak,
     register_condition,
 )
-from motivation.records import DeferredScalar, Role, UpdateRecord
 
 SIGNAL_OF = {"loss": "loss", "ema": "loss", "valloss": "validation_loss", "slope": "gradient_norm"}
 MILLION = 1_000_000

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import timm
 import yaml
+from motivation.method.records import Role
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 import motivation.models  # noqa: F401
-from motivation import finetune
-from motivation.builders.learners import meta_model
-from motivation.checks import option_faults
-from motivation.options import make_parser, parse
-from motivation.records import Role
-from motivation.report.paper import TABLES
+from motivation.build.learners import meta_model
+from motivation.options.checks import option_faults
+from motivation.options.parse import make_parser, parse
+from motivation.tools import finetune
+from motivation.tools.report.paper import TABLES
 from weight_maps import find_map
 
 ROOT = Path(__file__).parent.parent / "configs"

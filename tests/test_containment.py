@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from motivation.map_coverage import try_pair
+from motivation.tools.map_coverage import try_pair
 from weight_maps import Link, WeightMap, find_map
 from weight_maps.containment import compare
 

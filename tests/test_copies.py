@@ -5,9 +5,9 @@ import torch
 from test_optimizer_state import assert_carried
 from toys import pair, update
 
-from motivation.copies import execute, grouped
-from motivation.optimizer_probe import load_optimizer
-from motivation.optimizer_state import StateCarrier
+from motivation.method.copies import execute, grouped
+from motivation.method.optimizer_probe import load_optimizer
+from motivation.method.optimizer_state import StateCarrier
 
 
 @pytest.fixture

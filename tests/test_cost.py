@@ -14,17 +14,17 @@ from conftest import assert_equal
 from timm.layers import use_fused_attn
 from torch import nn
 
-from motivation.cost import __main__ as command
-from motivation.cost import average_flops, forward_flops, torch_flops
-from motivation.cost.predict import (
+from motivation.method.random_states import random_states
+from motivation.method.records import Counts, Role
+from motivation.tools.cost import command
+from motivation.tools.cost.predict import (
     Length,
     expected_average,
     expected_motivated_updates,
     prediction,
     updates_per_epoch,
 )
-from motivation.random_states import random_states
-from motivation.records import Counts, Role
+from motivation.training.flops import average_flops, forward_flops, torch_flops
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = [
@@ -362,7 +362,7 @@ def test_the_prediction_draws_no_random_number_that_stays(cost):
 
 
 def test_the_module_is_a_command_and_a_closed_pipe_is_no_error():
-    words = [sys.executable, "-m", "motivation.cost", *PAIR]
+    words = [sys.executable, "-m", "motivation", "cost", *PAIR]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         errors = process.stderr.read()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from motivation.map_coverage import main, table
+from motivation.tools.map_coverage import main, table
 from weight_maps.coverage import cover, modules_of_timm, size_free
 
 

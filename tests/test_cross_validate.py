@@ -1,4 +1,4 @@
-"""``python -m motivation.cross_validate``: its plan, its processes (a fake program stands in), and what it chooses."""
+"""``python -m motivation cross-validate``: its plan, its processes (a fake program stands in), and what it chooses."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import DIGITS
 
-from motivation.cross_validate import __main__ as command
-from motivation.cross_validate.plan import (
+from motivation.tools.cross_validate import command
+from motivation.tools.cross_validate.plan import (
     Plan,
     PlanError,
     RunSpec,
@@ -25,9 +25,9 @@ from motivation.cross_validate.plan import (
     run_state,
     training_options,
 )
-from motivation.cross_validate.plot import draw
-from motivation.cross_validate.report import Figures, choose, csv_text, markdown, rows_of
-from motivation.cross_validate.runner import Resources, Runner, last_lines, runs_now, threads_per_run, try_lock
+from motivation.tools.cross_validate.plot import draw
+from motivation.tools.cross_validate.report import Figures, choose, csv_text, markdown, rows_of
+from motivation.tools.cross_validate.runner import Resources, Runner, last_lines, runs_now, threads_per_run, try_lock
 
 OPTIONS = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "lr": 0.1}
 
@@ -263,8 +263,8 @@ PARENT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from motivation.cross_validate.plan import Plan, remember
-from motivation.cross_validate.runner import Resources, Runner
+from motivation.tools.cross_validate.plan import Plan, remember
+from motivation.tools.cross_validate.runner import Resources, Runner
 root = Path(sys.argv[1])
 plan = Plan(root / "runs", ("--lr", "0.1"), {options}, (1, 2), 2, (42,))
 remember(plan)

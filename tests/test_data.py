@@ -7,12 +7,12 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from motivation.builders import build_run
-from motivation.data import SklearnDigits, create_dataset, customise_transform
-from motivation.feed import TrainFeed
-from motivation.loaders import end_workers
-from motivation.options import parse
-from motivation.subsets import labels_of
+from motivation.build.run import build_run
+from motivation.data.datasets import SklearnDigits, create_dataset, customise_transform
+from motivation.data.loaders import end_workers
+from motivation.data.subsets import labels_of
+from motivation.data.update_loader import TrainFeed
+from motivation.options.parse import parse
 
 
 def test_digits_are_split_stratified_and_always_alike():

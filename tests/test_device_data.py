@@ -8,8 +8,8 @@ import torch
 from conftest import DIGITS, MOTIVATED
 from test_resume import assert_same_run
 
-from motivation.builders import build_run
-from motivation.device_data import (
+from motivation.build.run import build_run
+from motivation.data.device_data import (
     DeviceLoader,
     EpochPlan,
     Erasing,
@@ -20,8 +20,8 @@ from motivation.device_data import (
     mixed_parts,
     read_all,
 )  # fmt: skip
-from motivation.main import main
-from motivation.options import parse
+from motivation.options.parse import parse
+from motivation.tools.train import main
 
 PLAIN = Recipe((0.4, 0.5), (0.2, 0.3))
 IMAGES = torch.randint(0, 256, (23, 2, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -173,7 +173,7 @@ def test_what_needs_single_images_is_refused_by_name(flags, named, tmp_path, cap
 
 
 def test_data_that_have_no_room_are_refused_before_they_are_read(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("motivation.device_data.free_bytes", lambda device: 100_000)
+    monkeypatch.setattr("motivation.data.device_data.free_bytes", lambda device: 100_000)
     assert main([*DIGITS, "--data-on-device", "--output", str(tmp_path)]) == 2
     line = (
         "error: --data-on-device: 1437 images of 1 x 10 x 10 need 0.00 GB, but cpu has 0.00 GB left; leave the option"

@@ -47,7 +47,7 @@ ALL_TOGETHER = [
     "--grad-accum-steps", "2", "--opt", "lamb", "-b", "30",
 ]  # fmt: skip
 STOP_HOOK = """
-from motivation.hooks import Hook, register_hook
+from motivation.training.hooks import Hook, register_hook
 
 @register_hook("stop_at_once")
 class StopAtOnce(Hook):

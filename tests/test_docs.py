@@ -11,12 +11,13 @@ import pytest
 
 import motivation
 import weight_maps
-from motivation import experiments, export, finetune, map_coverage, plot
-from motivation.benchmark.__main__ import make_parser as benchmark_parser
-from motivation.cost.__main__ import make_parser as cost_parser
-from motivation.cross_validate.__main__ import make_parser as cross_validate_parser
-from motivation.options import make_parser, parse
-from motivation.report.__main__ import make_parser as report_parser
+from motivation.options.parse import make_parser, parse
+from motivation.tools import experiments, export, finetune, map_coverage
+from motivation.tools.benchmark.command import make_parser as benchmark_parser
+from motivation.tools.cost.command import make_parser as cost_parser
+from motivation.tools.cross_validate.command import make_parser as cross_validate_parser
+from motivation.tools.plot import command as plot
+from motivation.tools.report.command import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toys import Toy
 
-from motivation.evaluate import Evaluator, Recalibration
+from motivation.training.evaluate import Evaluator, Recalibration
 
 
 def evaluator(loader, **options):

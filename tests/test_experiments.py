@@ -6,9 +6,9 @@ import pytest
 from conftest import load
 
 from motivation import experiments, finetune
-from motivation.experiments import ROOT, TABLES, Experiment, main, plan
-from motivation.options import make_parser, parse
-from motivation.report.paper import TABLES as PRINTED
+from motivation.options.parse import make_parser, parse
+from motivation.tools.experiments import ROOT, TABLES, Experiment, main, plan
+from motivation.tools.report.paper import TABLES as PRINTED
 
 
 def planned(table, tmp_path, *flags, further=()):
@@ -89,7 +89,7 @@ def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
 
 
 def test_a_run_that_fails_ends_the_table(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("motivation.experiments._finished", lambda command: 2)
+    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 2)
     assert main(["table2", "--output", str(tmp_path)]) == 1
     assert "error: imagenet-resnet50_a3-seed0 ended with exit code 2" in capfd.readouterr().err
 
@@ -106,7 +106,7 @@ def test_every_config_of_a_table_exists():
 
 
 def test_an_interrupted_run_interrupts_the_table(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("motivation.experiments._finished", lambda command: 130)
+    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 130)
     assert main(["table2", "--output", str(tmp_path)]) == 130
     assert "the same command goes on" in capfd.readouterr().err
 
@@ -122,7 +122,7 @@ def test_a_run_is_waited_for_when_ctrl_c_comes(monkeypatch):
                 raise KeyboardInterrupt
             return 130
 
-    monkeypatch.setattr("motivation.experiments.subprocess.Popen", lambda command: Process())
+    monkeypatch.setattr("motivation.tools.experiments.subprocess.Popen", lambda command: Process())
     assert experiments._finished(["x"]) == 130
     assert waits == [0, 1]
 

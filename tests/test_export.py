@@ -8,9 +8,9 @@ import torch
 from conftest import DIGITS, MOTIVATED
 from test_resume import rows
 
-from motivation.data import SklearnDigits
-from motivation.export import main
-from motivation.main import main as train_main
+from motivation.data.datasets import SklearnDigits
+from motivation.tools.export import main
+from motivation.tools.train import main as train_main
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_onnx_computes_the_same(runs, tmp_path, capsys):
 
 def test_pushing_is_timms_own(runs, tmp_path, monkeypatch):
     pushed = []
-    monkeypatch.setattr("motivation.export.push_to_hf_hub", lambda model, repo, **options: pushed.append(repo))
+    monkeypatch.setattr("motivation.tools.export.push_to_hf_hub", lambda model, repo, **options: pushed.append(repo))
     assert main([str(runs / "recalibrated"), str(tmp_path), "--push-to-hub", "me/digits"]) == 0
     assert pushed == ["me/digits-base", "me/digits-motivated"]
 

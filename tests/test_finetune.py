@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from test_resume import rows
 
 import motivation.models  # noqa: F401
-from motivation.finetune import RECIPE, make_parser, parse
-from motivation.main import main
-from motivation.transfer import transfer_weights
+from motivation.build.transfer import transfer_weights
+from motivation.tools.finetune import RECIPE, make_parser, parse
+from motivation.tools.train import main
 
 HERE = [
     "--dataset", "sklearn/digits", "--device", "cpu", "-b", "240", "-vb", "180", "-j", "0", "--epochs", "1",

@@ -7,9 +7,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from motivation import finetune
-from motivation.checks import option_faults
-from motivation.options import make_parser, parse, read_config
+from motivation.options.checks import option_faults
+from motivation.options.parse import make_parser, parse, read_config
+from motivation.tools import finetune
 
 ACTIONS = [action for action in make_parser()._actions if action.dest not in ("help", "config")]
 FLAGS = [flag for action in ACTIONS for flag in action.option_strings]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz import fuzz, one_line_or
 
-from motivation.checkpoint import read_checkpoint
+from motivation.training.checkpoint import read_checkpoint
 
 
 class MakesAFolder:

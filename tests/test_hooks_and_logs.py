@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import DIGITS, MOTIVATED, load
+from motivation.method.records import Counts, Role
+from motivation.training.records import EpochRecord, Mean
 
-from motivation.hooks import EVENTS, Hook, HookList, RunView
-from motivation.logging.closing import closing_table
-from motivation.logging.csv_files import append_rows, keep_rows_before
-from motivation.records import Counts, EpochRecord, Mean, Role
+from motivation.training.hooks import EVENTS, Hook, HookList, RunView
+from motivation.training.logs.closing import closing_table
+from motivation.training.logs.csv_files import append_rows, keep_rows_before
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,7 +129,7 @@ def test_no_progress_bar_where_nobody_watches(train, capfd):
 
 
 def test_a_progress_bar_on_a_terminal(train, monkeypatch, capsys):
-    monkeypatch.setattr("motivation.builders.outputs.on_terminal", lambda: True)
+    monkeypatch.setattr("motivation.build.outputs.on_terminal", lambda: True)
     train(*MOTIVATED)
     assert "epoch 2/2" in capsys.readouterr().err
 
@@ -168,6 +169,6 @@ def test_a_file_with_more_columns_is_rewritten_once_at_most(tmp_path, monkeypatc
     path = tmp_path / "updates.csv"
     append_rows(path, [{"epoch": 0, "of an older version": "a", "loss": 1.0}])
     append_rows(path, [{"epoch": 1, "loss": 2.0}])
-    monkeypatch.setattr("motivation.logging.csv_files._rewrite", None)
+    monkeypatch.setattr("motivation.training.logs.csv_files._rewrite", None)
     append_rows(path, [{"epoch": 2, "loss": 3.0}])
     assert path.read_text().splitlines() == ["epoch,loss,of an older version", "0,1.0,a", "1,2.0,", "2,3.0,"]

@@ -15,8 +15,8 @@ from test_distributed import ROOT, environment
 from test_resume import assert_same_run, rows
 from timm.data import ImageDataset
 
-from motivation.interrupt import Interrupt
-from motivation.main import main
+from motivation.tools.train import main
+from motivation.training.signals import Interrupt
 
 
 def test_a_run_killed_anywhere_and_resumed_is_the_run_that_nobody_killed():
@@ -30,7 +30,7 @@ def test_a_run_killed_anywhere_and_resumed_is_the_run_that_nobody_killed():
 
 STOPS = """
 import os, signal
-from motivation.hooks import Hook, register_hook
+from motivation.training.hooks import Hook, register_hook
 
 @register_hook("stops_{name}")
 class StopsItself(Hook):
@@ -84,7 +84,7 @@ def test_a_signal_that_comes_while_a_stream_is_written_is_kept():
 
 def test_under_torchrun_a_second_sigterm_is_the_first_passed_on(monkeypatch):
     ended = []
-    monkeypatch.setattr("motivation.interrupt.os._exit", ended.append)
+    monkeypatch.setattr("motivation.training.signals.os._exit", ended.append)
     with Interrupt() as interrupt:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
         for _ in range(2):
@@ -97,7 +97,7 @@ def test_under_torchrun_a_second_sigterm_is_the_first_passed_on(monkeypatch):
 @pytest.mark.parametrize("event", ["update_end", "epoch_end"])
 def test_a_run_that_a_hook_has_stopped_stays_so_when_it_is_resumed(event, train, tmp_path):
     (tmp_path / "stop.py").write_text(
-        "from motivation.hooks import Hook, register_hook\n"
+        "from motivation.training.hooks import Hook, register_hook\n"
         f"@register_hook('stop_in_{event}')\n"
         "class Stop(Hook):\n"
         f"    def {event}(self, record):\n"
@@ -181,7 +181,7 @@ def test_a_disk_that_is_full_for_a_log_is_one_line(name, train, monkeypatch, cap
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_that_is_gone_in_mid_run_is_one_line(train, tmp_path, monkeypatch, capsys):
-    from motivation.judge import Judge
+    from motivation.training.judge import Judge
 
     monkeypatch.setattr(Judge, "share_statistics", lambda self: shutil.rmtree(tmp_path / "run"))
     train("--epochs", "1", code=1)
@@ -210,8 +210,8 @@ def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(train, capsys):
 @pytest.mark.parametrize("raises", ["condition", "hook"])
 def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
-        "from motivation.hooks import Hook, register_hook\n"
-        "from motivation.conditions import FallingLoss as Base, register_condition\n"
+        "from motivation.training.hooks import Hook, register_hook\n"
+        "from motivation.method.conditions import FallingLoss as Base, register_condition\n"
         f"@register_condition('{raises}s')\n"
         "class Mine(Base):\n"
         "    def observe(self, record):\n"
@@ -234,7 +234,7 @@ def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, ca
 
 def test_a_plain_class_as_a_condition_that_raises_is_one_line(train, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
-        "from motivation.conditions import register_condition\n"
+        "from motivation.method.conditions import register_condition\n"
         "@register_condition('plain_class')\n"
         "class Mine:\n"
         "    motivated = False\n"
@@ -250,8 +250,8 @@ def test_a_plain_class_as_a_condition_that_raises_is_one_line(train, tmp_path, c
 def test_a_plugins_state_that_no_resume_could_read_ends_the_run_before_it_is_written(of, train, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "import numpy\n"
-        "from motivation.hooks import Hook, register_hook\n"
-        "from motivation.conditions import FallingLoss as Base, register_condition\n"
+        "from motivation.training.hooks import Hook, register_hook\n"
+        "from motivation.method.conditions import FallingLoss as Base, register_condition\n"
         f"@register_condition('{of}_of_numpy')\n"
         "class Mine(Base):\n"
         "    def state_dict(self):\n"
@@ -270,7 +270,7 @@ def test_a_plugins_state_that_no_resume_could_read_ends_the_run_before_it_is_wri
 
 
 def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint(train, tmp_path, monkeypatch):
-    from motivation.judge import Judge
+    from motivation.training.judge import Judge
 
     flags = [*MOTIVATED, "--epochs", "3", "--val-interval", "3"]
     whole = train(*flags, name="whole")
@@ -290,7 +290,7 @@ def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint
 
 
 def test_two_runs_of_one_name_are_one_too_many(train, tmp_path, capsys):
-    from motivation.folder_lock import FolderLock
+    from motivation.training.folder_lock import FolderLock
 
     run = train("--epochs", "1")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -303,7 +303,7 @@ def test_two_runs_of_one_name_are_one_too_many(train, tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(train, monkeypatch, capsys):
-    from motivation import checkpoint
+    from motivation.training import checkpoint
 
     written = []
 
@@ -364,7 +364,7 @@ def test_an_image_that_cannot_be_read_is_named(split, workers, train, tmp_path, 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
-    from motivation.data import SklearnDigits
+    from motivation.data.datasets import SklearnDigits
 
     def labelled(self, index, real=SklearnDigits.__getitem__):
         image, label = real(self, index)
@@ -378,7 +378,7 @@ def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
 
 FAILURES = """
 import os, pathlib, signal
-from motivation.conditions import FallingLoss, register_condition
+from motivation.method.conditions import FallingLoss, register_condition
 
 def first_time(name):
     marker = pathlib.Path(__file__).with_name(name)

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
+from motivation.method.records import DeferredScalar
 from toys import Toy, batch, learner, pair
 
-from motivation.learner import UpdateRule
-from motivation.records import DeferredScalar
+from motivation.training.learner import UpdateRule
 
 
 def weights(one):

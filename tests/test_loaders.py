@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import DIGITS
+from motivation.method.records import DeferredScalar, Role, UpdateRecord
 from timm.data import resolve_data_config
 
-from motivation.builders.datasets import open_datasets
-from motivation.builders.loaders import make_loaders
-from motivation.builders.runtime import start_runtime
-from motivation.finite import FiniteGuard, NotFiniteError
-from motivation.loaders import end_workers
-from motivation.options import parse
-from motivation.random_states import random_states, set_random_states
-from motivation.records import DeferredScalar, Role, UpdateRecord
-from motivation.run import Run
+from motivation.build.datasets import open_datasets
+from motivation.build.loaders import make_loaders
+from motivation.build.runtime import start_runtime
+from motivation.data.loaders import end_workers
+from motivation.method.random_states import random_states, set_random_states
+from motivation.options.parse import parse
+from motivation.training.finite import FiniteGuard, NotFiniteError
+from motivation.training.run import Run
 
 MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
 CYCLED = ["--train-img-sizes", "8", "16", "--train-pad", "0", "--train-batches-per-epoch", "7"]
@@ -127,7 +127,7 @@ def test_a_worker_is_gone_when_its_parent_was_killed():
     """The pipe is closed when all that hold it are gone; the worker would hold it for a minute."""
     program = (
         "import os, time\n"
-        "from motivation.loaders import end_with_parent\n"
+        "from motivation.data.loaders import end_with_parent\n"
         "if not os.fork():\n"
         "    end_with_parent()\n"
         "    os.write(1, b'ready')\n"

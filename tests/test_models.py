@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
+from motivation.method.records import Counts, Role
 
 import motivation.models
-from motivation.cost import average_flops, forward_flops, readable
-from motivation.records import Counts, Role
+from motivation.training.flops import average_flops, forward_flops, readable
 
 PARAMETERS = {
     20: (269_722, 272_474), 32: (464_154, 466_906), 44: (658_586, 661_338), 56: (853_018, 855_770),

@@ -6,14 +6,14 @@ On a CPU the order of things shows it; the last tests need a GPU.
 import pytest
 import torch
 from conftest import DIGITS, MOTIVATED
+from motivation.method.records import DeferredScalar
 
-from motivation.builders import build_run
-from motivation.finite import FiniteGuard
-from motivation.hooks import Hook
-from motivation.learner import Learner
-from motivation.loop import train
-from motivation.options import parse
-from motivation.records import DeferredScalar
+from motivation.build.run import build_run
+from motivation.options.parse import parse
+from motivation.training.finite import FiniteGuard
+from motivation.training.hooks import Hook
+from motivation.training.learner import Learner
+from motivation.training.loop import train
 
 
 @pytest.fixture

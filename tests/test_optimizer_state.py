@@ -10,7 +10,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 from toys import Toy, pair, snapshot, update
 
-from motivation.optimizer_probe import first_step, inner_optimizer, kept_axes, load_optimizer
+from motivation.method.optimizer_probe import first_step, inner_optimizer, kept_axes, load_optimizer
 from weight_maps import leading
 
 NAMES = list_optimizers()
@@ -224,7 +224,7 @@ def test_adafactor_that_factors_one_side_only_is_refused():
     from timm.optim import Adafactor
     from toys import Role, learner, toy_map
 
-    from motivation.switcher import Switcher
+    from motivation.method.switcher import Switcher
 
     base, motivated = Toy(4, 1), Toy(6, 1)
     one, other = learner(base), learner(motivated, Role.MOTIVATED)

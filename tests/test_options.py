@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from motivation.options import make_parser, parse
+from motivation.options.parse import make_parser, parse
 
 TIMM = json.loads((Path(__file__).parent / "data" / "timm_train_args.json").read_text())
 OURS = {

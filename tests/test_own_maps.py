@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import DIGITS, MOTIVATED
 
-from motivation.main import main as train_main
+from motivation.tools.train import main as train_main
 from weight_maps import WeightMap, WeightMapError, find_map, map_named, register_map, registered_maps
 from weight_maps import registry as registry_module
 from weight_maps.plugins import PluginError, load_plugin

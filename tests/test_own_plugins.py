@@ -9,8 +9,8 @@ from conftest import DIGITS, MOTIVATED, load
 from test_resume import assert_same_run, part_and_whole, rows
 
 from motivation import condition_registry, conditions, hooks
-from motivation.main import main
-from motivation.plugin_errors import PluginError
+from motivation.method.plugin_errors import PluginError
+from motivation.tools.train import main
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "conditions.md"
 
@@ -88,7 +88,7 @@ def test_the_hook_of_the_document_ends_a_run_early_and_remembers_over_a_resume(e
 
 
 STOP_INSIDE = """
-from motivation.hooks import Hook, register_hook
+from motivation.training.hooks import Hook, register_hook
 
 @register_hook("stop_inside")
 class StopInside(Hook):
@@ -116,8 +116,8 @@ def test_hooks_of_an_earlier_runs_plugin_are_not_in_the_next(train, tmp_path):
 
 
 HEAD = (
-    "from motivation.hooks import Hook, register_hook\n"
-    "from motivation.conditions import Condition, register_condition\n"
+    "from motivation.training.hooks import Hook, register_hook\n"
+    "from motivation.method.conditions import Condition, register_condition\n"
 )
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_equal
+from motivation.method.records import Role, UpdateRecord
 from torch import nn
 from torch.nn import functional as F
 from toys import Toy, batch, toy_map
 
-from motivation.conditions import make_condition
-from motivation.pair import MotivatedPair
-from motivation.records import Role, UpdateRecord
+from motivation.method.conditions import make_condition
+from motivation.method.pair import MotivatedPair
 from weight_maps import WeightMapError
 
 ROOT = Path(__file__).parent.parent

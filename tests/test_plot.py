@@ -1,4 +1,4 @@
-"""`motivation.plot`: the numbers behind the pictures, the figures, and the command. Figures are asked, not pixels."""
+"""`motivation.tools.plot`: numbers behind the pictures, figures, command. Figures are asked, not pixels."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motivation.plot import main
-from motivation.plot.epochs import epochs_figure
-from motivation.plot.losses import MOST_EXACT, Panel, loss_figure
-from motivation.plot.series import (
+from motivation.tools.plot.command import main
+from motivation.tools.plot.epochs import epochs_figure
+from motivation.tools.plot.losses import MOST_EXACT, Panel, loss_figure
+from motivation.tools.plot.series import (
     axis_limits,
     columns,
     running_mean,
@@ -24,8 +24,8 @@ from motivation.plot.series import (
     suits_log_scale,
     trajectory,
 )
-from motivation.plot.words import law, percent, title, titles
-from motivation.runs import RunError, read_run
+from motivation.tools.plot.words import law, percent, title, titles
+from motivation.training.run_folder import RunError, read_run
 
 PAIR = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "motivation_k": 2, "seed": 7}
 PLAIN = {"model": "small", "motivated_model": None, "seed": 7}

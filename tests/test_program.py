@@ -12,11 +12,11 @@ import torch
 import yaml
 from conftest import DIGITS, MOTIVATED, assert_equal, load
 
-from motivation.builders import build_run
-from motivation.conditions import next_streak
-from motivation.loop import train as train_loop
-from motivation.options import parse
-from motivation.random_states import random_states, set_random_states
+from motivation.build.run import build_run
+from motivation.method.conditions import next_streak
+from motivation.method.random_states import random_states, set_random_states
+from motivation.options.parse import parse
+from motivation.training.loop import train as train_loop
 
 
 def rows(path):
@@ -123,7 +123,7 @@ def test_what_a_motivated_run_leaves_behind(train, capsys):
 @pytest.mark.parametrize("bn", [(), ("--motivation-bn-recalibrate", "2"), ("--motivation-bn", "separate")])
 def test_the_files_hold_the_models_that_were_evaluated(train, bn):
     folder = train(*MOTIVATED, *bn)
-    from motivation.data import SklearnDigits
+    from motivation.data.datasets import SklearnDigits
 
     data = SklearnDigits("validation")
     images = torch.stack([torch.from_numpy(np.array(image)).float()[None] / 255 for image, _ in data])

@@ -8,7 +8,7 @@ from conftest import load
 from PIL import Image
 from test_resume import rows
 
-from motivation.main import main
+from motivation.tools.train import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = {

@@ -6,17 +6,17 @@ import json
 
 import pytest
 import yaml
+from motivation.method.records import Counts, Role
+from motivation.training.records import EpochRecord
 
-from motivation.logging.closing import run_result
-from motivation.logging.csv_files import append_rows, summary_row
-from motivation.options import make_parser
-from motivation.records import Counts, EpochRecord, Role
-from motivation.report import paper
-from motivation.report.__main__ import main
-from motivation.report.derived import Origin, derive
-from motivation.report.grouping import NOT_MEASURED, group_runs
-from motivation.report.metrics import acc_f_ratio, acc_per_flops, sample_sd, unit_for
-from motivation.runs import find_runs
+from motivation.options.parse import make_parser
+from motivation.tools.report.command import main
+from motivation.tools.report.derived import Origin, derive
+from motivation.tools.report.grouping import NOT_MEASURED, group_runs
+from motivation.tools.report.metrics import acc_f_ratio, acc_per_flops, paper, sample_sd, unit_for
+from motivation.training.logs.closing import run_result
+from motivation.training.logs.csv_files import append_rows, summary_row
+from motivation.training.run_folder import find_runs
 
 SMALL, LARGE = "resnet20_cifar", "resnet32_cifar"
 FLOPS = {Role.BASE: 82.82e6, Role.MOTIVATED: 140.13e6}

@@ -127,7 +127,7 @@ def test_going_back_to_an_older_file_is_not_undone_by_resume_auto(train, monkeyp
     whole = train(*MOTIVATED, "--epochs", "3", name="whole")
     run = train(*MOTIVATED, "--epochs", "3")
     with monkeypatch.context() as patched:
-        patched.setattr("motivation.loop.evaluate_and_save", interrupted)
+        patched.setattr("motivation.training.loop.evaluate_and_save", interrupted)
         train(*MOTIVATED, "--epochs", "3", "--resume", run / "checkpoint-0.pth.tar", code=130)
     assert len(rows(run / "updates.csv")) < 15
     assert_same_run(whole, train(*MOTIVATED, "--epochs", "3", "--resume", "auto"))

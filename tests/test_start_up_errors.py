@@ -4,11 +4,11 @@ import pytest
 import torch
 from conftest import DIGITS, MOTIVATED
 
-from motivation.benchmark.recipes import RECIPES, make_images
-from motivation.builders.feasible import model_faults
-from motivation.checks import StartupError, option_faults
-from motivation.main import main
-from motivation.options import parse
+from motivation.build.feasible import model_faults
+from motivation.options.checks import StartupError, option_faults
+from motivation.options.parse import parse
+from motivation.tools.benchmark.recipes import RECIPES, make_images
+from motivation.tools.train import main
 
 VIT_OF_16_PX = ["--model", "vit_tiny_patch16_224", "--input-size", "1", "16", "16"]
 VIT_OF_16_PX += ["--model-kwargs", "img_size=16", "depth=1"]

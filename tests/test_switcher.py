@@ -5,10 +5,11 @@ import copy
 import pytest
 import timm
 import torch
+from motivation.method.records import Role
 from toys import Toy, batch, learner, pair, snapshot, toy_map, update
 
-from motivation.records import MicroBatch, Role
-from motivation.switcher import Switcher
+from motivation.data.update_loader import MicroBatch
+from motivation.method.switcher import Switcher
 from weight_maps import find_map
 
 

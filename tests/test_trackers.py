@@ -5,11 +5,12 @@ import time
 
 import pytest
 from conftest import DIGITS, MOTIVATED
+from motivation.method.records import Counts, Role
+from motivation.training.records import EpochRecord
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from motivation.logging.trackers import WandbLog, epoch_scalars
-from motivation.main import main
-from motivation.records import Counts, EpochRecord, Role
+from motivation.tools.train import main
+from motivation.training.logs.trackers import WandbLog, epoch_scalars
 
 
 def scalars(folder):

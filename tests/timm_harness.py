@@ -49,7 +49,7 @@ def run_in_child(program, argv, log) -> int:
 def serve() -> None:
     import comparison_models  # noqa: F401  (teachers with local weights)
 
-    from motivation.main import main as our_main
+    from motivation.tools.train import main as our_main
 
     programs = {"ours": our_main, "timm": timm_main(sys.argv[1])}
     answers = os.fdopen(os.dup(1), "w")

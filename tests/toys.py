@@ -1,13 +1,14 @@
 """Two nested toy nets and learners around them."""
 
 import torch
+from motivation.method.records import Role
 from timm.optim import create_optimizer_v2
 from timm.task import ClassificationTask
 from torch import nn
 
-from motivation.learner import Learner, UpdateRule
-from motivation.records import MicroBatch, Role
-from motivation.switcher import Switcher
+from motivation.data.update_loader import MicroBatch
+from motivation.method.switcher import Switcher
+from motivation.training.learner import Learner, UpdateRule
 from weight_maps import Link, WeightMap, leading
 
 
@@ -72,7 +73,7 @@ def update(one, seed=0):
 def snapshot(one):
     """A deep copy of weights, buffers and optimizer state, by name."""
     names = {parameter: name for name, parameter in one.model.named_parameters()}
-    from motivation.optimizer_probe import inner_optimizer
+    from motivation.method.optimizer_probe import inner_optimizer
 
     state = {
         names[p]: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}

@@ -1,6 +1,6 @@
 """How much of timm can be mapped: every pair of size siblings of a timm module, mapped or refused with its reasons.
 
-Models are built on the meta device. `motivation.map_coverage` makes the table in the documentation of it.
+Models are built on the meta device. `motivation.tools.map_coverage` makes the table in the documentation of it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,90 @@
+"""Loaders over one tensor on the training device (``--data-on-device``)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from argparse import Namespace
+from typing import Any
+
+import torch
+from timm.data import create_transform
+from timm.data.transforms import MaybePILToTensor
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from motivation.build.runtime import Runtime
+from motivation.data.datasets import resize_to
+from motivation.data.device_data import DeviceLoader, Erasing, Mixing, Recipe, read_all
+from motivation.data.loaders import CheckedLoader
+from motivation.data.subsets import refuse_iterable
+from motivation.options.checks import blaming
+
+
+class DeviceLoaders:
+    """Makes the loaders of a run; the images are decoded and resized once, by ``--workers`` processes.
+
+    Args:
+        config: timm's data configuration of the base model.
+        interpolation: of the training images.
+    """
+
+    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], interpolation: str):
+        self.args, self.runtime, self.config = args, runtime, config
+        self._resize = resize_to(tuple(config["input_size"][-2:]), interpolation)
+        self._plain = Recipe(config["mean"], config["std"], dtype=runtime.dtype or torch.float32)
+
+    def training(self, dataset: Any) -> DeviceLoader:
+        """With everything that the recipe asks for."""
+        from torchvision import transforms
+
+        args = self.args
+        transform = transforms.Compose([self._resize, MaybePILToTensor()])
+        shape = self.config["input_size"]
+        images, targets = self._read(dataset, transform, args.train_split, shape, args.train_pad)
+        recipe = dataclasses.replace(
+            self._plain,
+            pad=args.train_pad,
+            hflip=args.hflip,
+            vflip=args.vflip,
+            erasing=Erasing(args.reprob, args.remode or "const", args.recount),
+            mixing=_mixing(args),
+            classes=args.num_classes,
+            smoothing=args.smoothing,
+        )
+        return DeviceLoader(images, targets, recipe, args.batch_size, seed=args.seed, **self._ranks())
+
+    def recalibration(self, training: DeviceLoader) -> DeviceLoader:
+        """The training images without mixing and erasing."""
+        recipe = dataclasses.replace(training.recipe, erasing=Erasing(), mixing=None)
+        return training.with_recipe(recipe)
+
+    def validation(self, dataset: Any, size: tuple[int, int, int], batch_size: int) -> DeviceLoader:
+        """Every image once, as timm's validation transform makes it."""
+        transform = create_transform(
+            size, is_training=False, use_prefetcher=True, interpolation=self.config["interpolation"],
+            crop_pct=self.config["crop_pct"],
+        )  # fmt: skip
+        images, targets = self._read(dataset, transform, self.args.val_split, size)
+        return DeviceLoader(images, targets, self._plain, batch_size, shuffle=False, **self._ranks())
+
+    def _ranks(self) -> dict[str, Any]:
+        return {"rank": self.runtime.rank, "world_size": self.runtime.world_size}
+
+    def _read(
+        self, dataset: Any, transform: Any, split: str, shape: tuple[int, int, int], pad: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        refuse_iterable(dataset, "--data-on-device")
+        dataset = copy.copy(dataset)
+        dataset.transform = transform
+        loader = DataLoader(dataset, batch_size=min(256, len(dataset)), num_workers=self.args.workers)
+        checked = CheckedLoader(loader, split, self.args.num_classes)
+        with blaming("--data-on-device"):
+            return read_all(checked, len(dataset), shape, self.runtime.device, pad)
+
+
+def _mixing(args: Namespace) -> Mixing | None:
+    if not (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None):
+        return None
+    minmax = tuple(args.cutmix_minmax) if args.cutmix_minmax else None
+    return Mixing(args.mixup, args.cutmix, minmax, args.mixup_prob, args.mixup_switch_prob, args.mixup_mode)

@@ -1,0 +1,112 @@
+"""Device, ranks, precision and seeds."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from timm import utils
+from timm.layers import set_fast_norm
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
+
+from motivation.options.checks import blaming
+from motivation.training.allocator import keep_freed_memory
+
+_logger = logging.getLogger("train")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and in what precision a run computes.
+
+    Attributes:
+        dtype: of the weights; None for float32.
+        autocast: makes the context of a forward pass.
+        scaler: of gradients in float16 AMP, else None.
+    """
+
+    device: torch.device
+    rank: int
+    world_size: int
+    dtype: torch.dtype | None
+    autocast: Callable[[], AbstractContextManager]
+    scaler: torch.amp.GradScaler | None
+
+    @property
+    def primary(self) -> bool:
+        """Whether this rank logs and writes files."""
+        return self.rank == 0
+
+    @property
+    def distributed(self) -> bool:
+        """Whether there are other ranks."""
+        return self.world_size > 1
+
+
+def start_runtime(args: Namespace) -> Runtime:
+    """Join the other ranks, choose the device, seed everything."""
+    for module in args.device_modules or ():
+        importlib.import_module(module)
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    args.prefetcher = not args.no_prefetcher
+    args.grad_accum_steps = max(1, args.grad_accum_steps)
+
+    device = _join(args)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with blaming("--model-dtype"):
+        dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    scaler = None
+    if args.amp:
+        amp_dtype = torch.bfloat16 if args.amp_dtype == "bfloat16" else torch.float16
+        autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
+        if device.type == "cuda" and amp_dtype == torch.float16:
+            scaler = torch.amp.GradScaler(device=device.type)
+    utils.random_seed(seed=args.seed, rank=args.rank)
+    if args.fuser:
+        with blaming("--fuser"):
+            utils.set_jit_fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+
+    runtime = Runtime(device, args.rank, args.world_size, dtype, autocast, scaler)
+    if runtime.primary:
+        precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
+        _logger.info(f"Training on {device} in {precision}, {args.world_size} process(es).")
+    return runtime
+
+
+def _join(args: Namespace) -> torch.device:
+    """Meet the other ranks, if there are any; sets ``rank``, ``world_size``, ``local_rank``, ``distributed``.
+
+    torchrun's store outlives a restart on one machine, and with it the addresses of processes that are gone; so each
+    attempt keeps its own part of it.
+    """
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        with suppress(RuntimeError):  # registered already
+            register_rendezvous_handler(_ATTEMPT, _meet_in_attempt)
+        args.dist_url = f"{_ATTEMPT}://"
+    try:
+        return utils.init_distributed_device(args)
+    finally:
+        vars(args).pop("dist_url", None)
+
+
+_ATTEMPT = "torchrunattempt"
+
+
+def _meet_in_attempt(url: str, **options: Any) -> Iterator[tuple[Any, int, int]]:
+    for store, rank, world_size in rendezvous("env://", **options):
+        yield PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store), rank, world_size

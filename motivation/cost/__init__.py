@@ -1,8 +1,0 @@
-"""What a forward pass costs, what a run has cost, and what it will cost (paper, supplementary section 6).
-
-``python -m motivation.cost`` is the command that predicts.
-"""
-
-from motivation.cost.count import CONVENTION, average_flops, forward_flops, readable, torch_flops
-
-__all__ = ["CONVENTION", "average_flops", "forward_flops", "readable", "torch_flops"]

@@ -1,0 +1,1 @@
+"""Data sets, loaders that can go on inside an epoch, and data sets that lie on the training device."""

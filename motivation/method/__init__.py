@@ -1,0 +1,1 @@
+"""The paper's method without any training program around it: pair, conditions, switch, optimizer state."""

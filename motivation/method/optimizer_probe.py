@@ -1,0 +1,193 @@
+"""What an optimizer keeps for a parameter, found out by one step on scratch tensors.
+
+No optimizer is known by name. A probe shows what there is: tensors shaped like the parameter, factored ones, scalars,
+counters of the parameter group; and what each of them is before a first step.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from motivation.method.random_states import forked_random_states
+from weight_maps import Link
+
+SLOW_WEIGHTS = "lookahead_slow_buff"
+"""The one state that timm's wrapper makes only at its k-th step: Lookahead's slow copy of the parameter."""
+
+
+class _FirstValues(dict):
+    """A parameter's state that remembers the first value assigned to each key, before any step changed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, Any] = {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in self.first:
+            self.first[key] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict bit for bit.
+
+    torch gives all floating state the dtype of its parameter; scalars that an optimizer keeps in float32 for parameters
+    in half precision (NAdam's product of momenta) would be rounded.
+    """
+    optimizer.load_state_dict(state)
+    keep_scalars(optimizer, state)
+
+
+def keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """The second half of `load_optimizer`, for a state that was loaded already."""
+    present = inner_optimizer(optimizer).state
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], saved["params"], strict=True):
+            for name, value in state["state"].get(number, {}).items():
+                now = present[parameter].get(name)
+                if isinstance(value, Tensor) and value.dim() == 0 and isinstance(now, Tensor):
+                    present[parameter][name] = value.to(device=now.device, copy=True)
+
+
+def inner_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that owns the state: the wrapped one under Lookahead."""
+    return getattr(optimizer, "_base_optimizer", optimizer)
+
+
+def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Everything but state, groups and hooks; generators are copied, so that a probe draws nothing from them.
+
+    A method that was replaced on the object (torch's schedulers wrap ``step`` so) would go on stepping that object.
+    """
+    attributes: dict[str, Any] = {}
+    for name, value in vars(optimizer).items():
+        if name in ("state", "param_groups", "_base_optimizer") or callable(getattr(type(optimizer), name, None)):
+            continue
+        if name.endswith("_hooks"):
+            attributes[name] = OrderedDict()
+        elif isinstance(value, torch.Generator):
+            attributes[name] = torch.Generator(device=value.device)
+            attributes[name].set_state(value.get_state())
+        else:
+            attributes[name] = copy.deepcopy(value)
+    return attributes
+
+
+def _twin(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimizer:
+    """An optimizer of the same kind and options that holds one scratch parameter and the state of a new one."""
+    inner = inner_optimizer(optimizer)
+    options = {k: copy.deepcopy(v) for k, v in inner.param_groups[group_index].items() if k != "params"}
+    if "weight_decay" in options:
+        options["weight_decay"] = 0.0  # a buffer must not start with the decay of its own parameter in it
+    state = _FirstValues()
+    state.update(_state_of_a_new_one(type(inner), {**options, "params": [parameter]}))
+    twin = object.__new__(type(inner))
+    vars(twin).update(_copied_attributes(inner))
+    twin.param_groups = [{**options, "params": [parameter]}]
+    twin.state = defaultdict(dict, {parameter: state})
+    if inner is optimizer:
+        return twin
+    wrapper = object.__new__(type(optimizer))
+    vars(wrapper).update(_copied_attributes(optimizer), _base_optimizer=twin, param_groups=twin.param_groups)
+    wrapper.state = defaultdict(dict)
+    return wrapper
+
+
+def _state_of_a_new_one(kind: Any, group: dict[str, Any]) -> dict[str, Any]:
+    """The state that the constructor makes; most make none before their first step."""
+    try:
+        (state,) = kind([group]).state.values()
+    except Exception:  # noqa: BLE001  (no state, or a constructor that wants more than a group)
+        return {}
+    return state
+
+
+def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What one step with a zero gradient makes: the parameter's state as it was before that step, and the group.
+
+    Args:
+        optimizer: any; it is not touched.
+        group_index: the parameter group whose options count.
+        parameter: a tensor of the parameter's shape, dtype and values.
+
+    Returns:
+        ``(initial state by key, the group's entries that the step changed or added)``
+
+    Raises:
+        Exception: whatever the optimizer raises for a parameter like this one.
+    """
+    scratch = torch.nn.Parameter(parameter.detach().clone())
+    with forked_random_states(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
+        twin = _twin(optimizer, group_index, scratch)
+        inner = inner_optimizer(twin)
+        before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}
+        ((scratch * 0) ** 2).sum().backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))
+        twin.step()
+    changed = {k: v for k, v in inner.param_groups[0].items() if k != "params" and (k not in before or before[k] != v)}
+    state = inner.state[scratch]
+    initial = dict(state.first) if isinstance(state, _FirstValues) else dict(state)
+    if twin is not inner:
+        initial[SLOW_WEIGHTS] = parameter.detach().clone()
+    return initial, changed
+
+
+def kept_axes(shape: Sequence[int], parameter_shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """All readings of a state tensor's shape as the parameter's shape with axes dropped, or kept as size one.
+
+    Each reading names, for every axis of the state tensor, the parameter's axis, or -1 for one that was reduced to 1.
+
+    >>> kept_axes((64, 3), (64, 32, 3))
+    [(0, 2)]
+    >>> kept_axes((64, 1), (64, 32))
+    [(0, -1)]
+    >>> kept_axes((8,), (8, 8))
+    [(0,), (1,)]
+    """
+    if tuple(shape) == tuple(parameter_shape):
+        return [tuple(range(len(shape)))]
+    if len(shape) == len(parameter_shape):
+        if all(a in (1, b) for a, b in zip(shape, parameter_shape, strict=True)):
+            return [tuple(i if a == b else -1 for i, (a, b) in enumerate(zip(shape, parameter_shape, strict=True)))]
+        return []
+    return [
+        axes
+        for axes in itertools.combinations(range(len(parameter_shape)), len(shape))
+        if all(parameter_shape[axis] == size for axis, size in zip(axes, shape, strict=True))
+    ]
+
+
+def axes_of_state(
+    link: Link,
+    base: Sequence[int],
+    base_parameter: Sequence[int],
+    motivated: Sequence[int],
+    motivated_parameter: Sequence[int],
+) -> tuple[int, ...] | None:
+    """The parameter axes that a state tensor keeps, agreed by both models; None where the shapes do not tell."""
+    readings = [axes for axes in kept_axes(base, base_parameter) if axes in kept_axes(motivated, motivated_parameter)]
+    indices = {tuple(((0, 1),) if axis < 0 else link.index[axis] for axis in axes) for axes in readings}
+    return readings[0] if len(indices) == 1 else None
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a switch carries the value whole."""
+    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, Tensor) and value.dim() == 0)

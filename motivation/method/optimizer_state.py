@@ -1,0 +1,247 @@
+"""What a switch does with the optimizers' states (paper, section 3.5: "specific functions ... copying buffers")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, compress
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from motivation.method.copies import Copies, TensorPair, grouped
+from motivation.method.optimizer_probe import axes_of_state, first_step, inner_optimizer, is_scalar
+from weight_maps import Link
+
+MOST_OUTDATED = 3
+"""So many switches in a row with other tensors than planned, and nothing is kept of the plans any more."""
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A base parameter, its motivated counterpart, and where both stand in their optimizers."""
+
+    link: Link
+    base: Tensor
+    motivated: Tensor
+    base_group: int
+    motivated_group: int
+
+
+def tie(
+    links: Iterable[Link],
+    base_parameters: dict[str, Tensor],
+    motivated_parameters: dict[str, Tensor],
+    base_optimizer: Optimizer,
+    motivated_optimizer: Optimizer,
+) -> list[Tied]:
+    """All linked parameters that both optimizers train."""
+    base_groups, motivated_groups = _group_indices(base_optimizer), _group_indices(motivated_optimizer)
+    tied: dict[tuple[int, int], Tied] = {}  # a tensor with two names is carried once
+    for link in links:
+        small, large = base_parameters.get(link.base), motivated_parameters.get(link.motivated)
+        if small is not None and large is not None and small in base_groups and large in motivated_groups:
+            pair = Tied(link, small, large, base_groups[small], motivated_groups[large])
+            tied.setdefault((id(small), id(large)), pair)
+    return list(tied.values())
+
+
+def _group_indices(optimizer: Optimizer) -> dict[Tensor, int]:
+    return {p: i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+
+
+def uncarriable(tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
+    """Why the state of these optimizers cannot follow a switch: the reasons for one parameter, none if it can.
+
+    Probes one parameter of each distinct pair of shapes and groups until one is found that does not work.
+    """
+    seen = set()
+    for pair in tied:
+        shapes = (tuple(pair.base.shape), tuple(pair.motivated.shape))
+        kind = (*shapes, pair.link.index, pair.base_group, pair.motivated_group)
+        if kind not in seen:
+            seen.add(kind)
+            if reasons := _uncarriable_pair(pair, base_optimizer, motivated_optimizer):
+                return reasons
+    return []
+
+
+def _uncarriable_pair(pair: Tied, base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
+    name = type(inner_optimizer(base_optimizer)).__name__
+    try:
+        small, small_group = first_step(base_optimizer, pair.base_group, pair.base)
+        large, large_group = first_step(motivated_optimizer, pair.motivated_group, pair.motivated)
+    except Exception as error:  # noqa: BLE001  (an optimizer may raise anything for a parameter it does not take)
+        return [f"{name} cannot be probed with a parameter of shape {list(pair.base.shape)}: {error}"]
+    reasons = [
+        f"{name} keeps {type(value).__name__} {key!r} in its parameter groups"
+        for key, value in {**small_group, **large_group}.items()
+        if not is_scalar(value)
+    ]
+    if small.keys() != large.keys():
+        return [
+            *reasons,
+            f"{name} keeps {', '.join(sorted(small)) or 'nothing'} for a parameter of shape {list(pair.base.shape)}, "
+            f"but {', '.join(sorted(large)) or 'nothing'} for shape {list(pair.motivated.shape)}",
+        ]
+    values = (_uncarriable_value(key, value, large[key], pair) for key, value in small.items())
+    return reasons + [f"{name} {reason}" for reason in values if reason]
+
+
+def _uncarriable_value(key: str, small: Any, large: Any, pair: Tied) -> str | None:
+    if is_scalar(small) and is_scalar(large):
+        return None
+    if not (isinstance(small, Tensor) and isinstance(large, Tensor)):
+        return f"keeps {type(small).__name__} {key!r}, which has no place in the motivated model's state"
+    if axes_of_state(pair.link, small.shape, pair.base.shape, large.shape, pair.motivated.shape) is None:
+        return (
+            f"keeps {key!r} of shape {list(small.shape)} for a parameter of shape {list(pair.base.shape)}: "
+            "its axes cannot be told apart"
+        )
+    return None
+
+
+class StateCarrier:
+    """Carries optimizer state along a weights map, in both directions.
+
+    What is to be copied is planned once for each direction, and anew when an optimizer has other tensors than it was
+    planned with: its first steps make them, loading replaces them, and some optimizers rebind them at every step. A
+    state that the receiving side does not have yet is made by the optimizer's own rule for a first step (see
+    `first_step`); only where the base is a slice of a larger tensor does that rule show, in the rest of the tensor.
+    """
+
+    def __init__(self, tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
+        self.tied = list(tied)
+        self.base_optimizer, self.motivated_optimizer = base_optimizer, motivated_optimizer
+        counters: dict[str, None] = {}
+        groups = sorted({(pair.base_group, pair.motivated_group) for pair in self.tied})
+        for base_group, _ in groups:
+            pair = next(pair for pair in self.tied if pair.base_group == base_group)
+            counters.update(dict.fromkeys(first_step(base_optimizer, base_group, pair.base)[1]))
+        self._counters = list(counters)
+        self._groups = groups
+        self._plans: dict[bool, _Plan] = {}
+        self._outdated = {True: 0, False: 0}
+
+    def copies(self, to_motivated: bool) -> Copies:
+        """All state tensors to copy, in groups; scalars and counters are carried at once."""
+        plan = self._plans.get(to_motivated)
+        if plan is not None and plan.holds(*self._states()):
+            self._outdated[to_motivated] = 0
+            for source, target, key in plan.scalars:
+                target[key] = source[key]
+        else:
+            self._outdated[to_motivated] += 1
+            plan = self._plan(to_motivated)
+            self._plans[to_motivated] = plan
+            if self._outdated[to_motivated] > MOST_OUTDATED:
+                self._plans.clear()  # of an optimizer that rebinds its tensors: the old ones would be kept alive
+        self._carry_counters(to_motivated)
+        return plan.copies
+
+    def _states(self) -> tuple[Any, Any]:
+        return inner_optimizer(self.base_optimizer).state, inner_optimizer(self.motivated_optimizer).state
+
+    def _plan(self, to_motivated: bool) -> _Plan:
+        base_state, motivated_state = self._states()
+        copies: list[tuple[Tensor, Tensor]] = []
+        scalars: list[tuple[dict, dict, str]] = []
+        for pair in self.tied:
+            small, large = base_state.get(pair.base), motivated_state.get(pair.motivated)
+            source, target = (small, large) if to_motivated else (large, small)
+            if not source:
+                continue
+            if not target:
+                target = (motivated_state if to_motivated else base_state)[
+                    pair.motivated if to_motivated else pair.base
+                ]
+            for key in source:
+                if isinstance(source[key], Tensor):
+                    copies += self._views(key, source, target, pair, to_motivated)
+                else:
+                    target[key] = source[key]
+                    scalars.append((source, target, key))
+        return _Plan(grouped(copies), scalars, base_state, motivated_state)
+
+    def _views(self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool) -> list[TensorPair]:
+        value, present = source[key], target.get(key)
+        if value.dim() == 0:
+            if not isinstance(present, Tensor):
+                present = target[key] = value.clone()
+            return [(value, present)]
+        if not isinstance(present, Tensor):
+            present = target[key] = self._made(key, value, pair, to_motivated)
+        small, large = (value, present) if to_motivated else (present, value)
+        axes = None
+        if small.shape != pair.base.shape or large.shape != pair.motivated.shape:
+            axes = axes_of_state(pair.link, small.shape, pair.base.shape, large.shape, pair.motivated.shape)
+            assert axes is not None, f"{key} was probed at the start and is now of shape {list(small.shape)}"
+        views = pair.link.views(small, large, axes)
+        return views if to_motivated else [(b, a) for a, b in views]
+
+    def _made(self, key: str, value: Tensor, pair: Tied, to_motivated: bool) -> Tensor:
+        """A new state tensor for the receiving side, as its optimizer makes it for a first step."""
+        whole = pair.link.covers(pair.motivated.shape)
+        if whole:
+            return torch.empty_like(value)
+        if to_motivated:
+            optimizer, group, parameter = self.motivated_optimizer, pair.motivated_group, pair.motivated
+        else:
+            optimizer, group, parameter = self.base_optimizer, pair.base_group, pair.base
+        initial = first_step(optimizer, group, parameter)[0]
+        if key not in initial:
+            raise RuntimeError(
+                f"{type(inner_optimizer(optimizer)).__name__} keeps {key!r}, which its first step does not make"
+            )
+        return initial[key].to(device=value.device, dtype=value.dtype)
+
+    def _carry_counters(self, to_motivated: bool) -> None:
+        base, motivated = self.base_optimizer.param_groups, self.motivated_optimizer.param_groups
+        for base_group, motivated_group in self._groups:
+            source, target = base[base_group], motivated[motivated_group]
+            if not to_motivated:
+                source, target = target, source
+            for key in self._counters:
+                if key in source:
+                    value = source[key]
+                    target[key] = value.clone() if isinstance(value, Tensor) else value
+
+
+class _Plan:
+    """Copies between two optimizers' states, and what the states were made of when they were planned.
+
+    Args:
+        scalars: ``(source, target, key)`` of values that are no tensors.
+        states: of both optimizers, with everything that the copies write to.
+    """
+
+    def __init__(self, copies: Copies, scalars: list[tuple[dict, dict, str]], *states: Any):
+        self.copies, self.scalars = copies, scalars
+        self._entries = _entries(states)
+        self._keys = list(chain.from_iterable(self._entries))
+        values = _values(self._entries)
+        self._tensors = [isinstance(value, Tensor) for value in values]
+        self._planned = list(compress(values, self._tensors))
+
+    def holds(self, *states: Any) -> bool:
+        """Whether both optimizers have the same tensors still (some microseconds: this is asked at every switch)."""
+        entries = _entries(states)
+        if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
+            return False
+        if list(chain.from_iterable(entries)) != self._keys:
+            return False
+        if any(isinstance(source[key], Tensor) for source, _, key in self.scalars):
+            return False  # it would be shared, not copied
+        return all(map(is_, compress(_values(entries), self._tensors), self._planned))
+
+
+def _entries(states: Iterable[Any]) -> list[dict[str, Any]]:
+    """The states of all parameters; some optimizers keep values of their own beside them."""
+    return [entry for state in states for entry in state.values() if isinstance(entry, dict)]
+
+
+def _values(entries: list[dict[str, Any]]) -> list[Any]:
+    return list(chain.from_iterable(entry.values() for entry in entries))

@@ -1,0 +1,1 @@
+"""Flags, YAML files and the checks of options before a run."""

@@ -1,0 +1,115 @@
+"""``python -m motivation plot RUN [--epoch E] [--beside RUN2]``: draws loss.png and epochs.png of a run.
+
+The run may be in progress. One of timm's own has no ``updates.csv`` and gets epochs.png only.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from motivation.options.parse import OptionParser
+from motivation.tools.plot.epochs import epochs_figure
+from motivation.tools.plot.losses import Panel, loss_figure
+from motivation.tools.plot.series import Trajectory, epoch_rows, trajectory
+from motivation.tools.plot.words import loss_name, titles
+from motivation.training.run_folder import RunError, read_run
+
+DPI = 150
+
+
+def make_parser() -> ArgumentParser:
+    """The options of the command."""
+    parser = OptionParser(
+        prog="python -m motivation plot",
+        description="Draw loss.png, the loss of each update with the motivated stretches shaded, and epochs.png, "
+        "accuracy, share and cost of each epoch.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, finished or in progress")
+    parser.add_argument(
+        "--epoch", type=int, metavar="E", help="that epoch alone, as loss_epochE.png, counted from 0; -1 is the last"
+    )
+    parser.add_argument("--beside", metavar="RUN2", help="a second run on identical axes, such as the base alone")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default the folder of RUN")
+    parser.add_argument(
+        "--smooth", type=int, metavar="N", help="updates in the running mean of the loss; 1 for none; default by length"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        if args.smooth is not None and args.smooth < 1:
+            raise RunError(f"--smooth: at least 1, not {args.smooth}")
+        figures = dict(_figures(args))
+        for path in _save(figures, args.output or Path(args.run)):
+            print(path)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
+    """The pictures that can be drawn, by the names of their files; what cannot be is said on stderr."""
+    runs = [read_run(path) for path in (args.run, args.beside) if path is not None]
+    run, beside = runs[0], runs[1] if len(runs) > 1 else None
+    has_updates = [one for one in runs if (one.path / "updates.csv").is_file()]
+    if run not in has_updates and (args.epoch is not None or not epoch_rows(run)):
+        trajectory(run)  # says what is missing
+    paths = {one.path: trajectory(one) for one in has_updates}
+    if run in has_updates:
+        epoch = None if args.epoch is None else chosen_epoch(args.epoch, paths)
+        names = dict(zip([one.path for one in runs], titles(runs), strict=True))
+        panels = [Panel(names[one.path], loss_name(one), paths[one.path], bool(one.motivated)) for one in has_updates]
+        yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(panels, epoch, args.smooth)
+    for one in runs:
+        if one not in has_updates:
+            print(f"note: {one.path} has no updates.csv, so {_without(one is run, 'loss.png')}", file=sys.stderr)
+        if not epoch_rows(one):
+            text = f"note: {one.path} has no epoch in summary.csv yet, so {_without(one is run, 'epochs.png')}"
+            print(text, file=sys.stderr)
+    if epoch_rows(run):
+        yield "epochs.png", epochs_figure(run, beside if beside and epoch_rows(beside) else None, paths.get(run.path))
+
+
+def _without(first: bool, file: str) -> str:
+    return f"there is no {file}" if first else f"{file} is without it"
+
+
+def chosen_epoch(asked: int, paths: Mapping[Path, Trajectory]) -> int:
+    """The number of the epoch that ``--epoch`` asks for; below 0 it is counted from the end of the first run.
+
+    Args:
+        asked: as given.
+        paths: the updates of each run, by its folder.
+
+    Raises:
+        RunError: a run has no such epoch.
+    """
+    epoch = asked
+    if asked < 0:
+        epoch += int(next(iter(paths.values())).epochs[-1]) + 1
+    for folder, path in paths.items():
+        if epoch not in path.epochs:
+            first, last = int(path.epochs[0]), int(path.epochs[-1])
+            wanted = f"--epoch {asked}" + (f" is epoch {epoch}, but" if asked < 0 <= epoch else ":")
+            raise RunError(f"{wanted} {folder} has epochs {first} to {last}; give one of these, or -1 for the last")
+    return epoch
+
+
+def _save(figures: dict[str, Figure], folder: Path) -> list[Path]:
+    files = [folder / name for name in figures]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, figure in zip(files, figures.values(), strict=True):
+            figure.savefig(file, dpi=DPI)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror or error}; choose a folder with --output") from error
+    return files

@@ -1,0 +1,4 @@
+"""Results of runs in the paper's terms: means over seeds, accuracy per FLOPs, beside the paper's own figures.
+
+``python -m motivation report RUN ...``
+"""

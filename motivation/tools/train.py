@@ -1,0 +1,119 @@
+"""Parse, check, build, train, report: the program behind `train_motivated.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+
+import torch.distributed as dist
+from timm.utils import setup_default_logging
+
+import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+from motivation.build.run import build_run
+from motivation.data.loaders import DataError
+from motivation.method.plugin_errors import PluginError
+from motivation.method.records import Role
+from motivation.options.checks import StartupError
+from motivation.options.parse import parse
+from motivation.training.checkpoint import CheckpointError, blaming_file, newest_whole
+from motivation.training.finite import NotFiniteError
+from motivation.training.logs.closing import best_record, closing_table, result_json, run_result
+from motivation.training.logs.console import tidy_terminal
+from motivation.training.loop import train
+from motivation.training.run import Run
+from motivation.training.run_folder import RESULT_FILE
+from motivation.training.signals import exit_code
+
+_logger = logging.getLogger("train")
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NOT_FINITE = 1, 2, 3
+"""Exit codes, beside 0 and those of signals (`motivation.training.signals.exit_code`): the run could not go on, the
+options cannot be run, the losses are not finite."""
+
+
+def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
+    """Run the program; returns its exit code: 0, or one of those above.
+
+    Args:
+        argv: the words; default those of the command line.
+        parse: makes options of them; `motivation.tools.finetune.parse` for fine-tuning.
+    """
+    setup_default_logging()
+    args, args_text = parse(argv)
+    run: Run | None = None
+    try:
+        run = build_run(args, args_text)
+        with tidy_terminal():
+            train(run)
+        if args.rank == 0:
+            report(run, args)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if run.completed:
+            return 0
+        if run.folder is not None:
+            _logger.warning(f"Stopped by {signal.Signals(run.interrupted_by).name}{_kept(run)} (--resume auto).")
+        return exit_code(run.interrupted_by)
+    except StartupError as error:
+        _say(*error.faults)
+        return EXIT_BAD_INPUT
+    except NotFiniteError as error:
+        _say(f"{error}{_kept(run)}")
+        return EXIT_NOT_FINITE
+    except (DataError, CheckpointError, PluginError) as error:
+        _say(f"{error}{_kept(run)}", every_rank=True)
+        return EXIT_FAILED
+    except RuntimeError as error:
+        if not (dist.is_initialized() and _lost_a_rank(error)):
+            raise
+        _logger.warning(f"Rank {dist.get_rank()} ends: another rank is gone{_kept(run)}.")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        _say("interrupted before the training began")
+        return exit_code(signal.SIGINT)
+    finally:
+        if run is not None and run.lock is not None:
+            run.lock.release()
+
+
+def _say(*faults: str, every_rank: bool = False) -> None:
+    if every_rank or os.environ.get("RANK", "0") == "0":
+        print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+
+
+def _kept(run: Run | None) -> str:
+    """Where a run that failed can be taken up."""
+    newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
+    return f"; the last good checkpoint is {newest}" if newest else ""
+
+
+def _lost_a_rank(error: RuntimeError) -> bool:
+    """Whether the ranks' messages have failed: the cause is on another rank, which says it."""
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
+    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+
+
+def report(run: Run, args: Namespace) -> None:
+    """Say how the run went, and leave it in ``result.json``."""
+    decreasing = run.ranking == "loss"
+    names = {Role.BASE: args.model, Role.MOTIVATED: args.motivated_model}
+    share = run.condition.expected_share
+    if run.records:
+        best = best_record(run.records, run.ranking, decreasing)
+        _logger.info(f"*** Best metric: {best.metric(run.ranking)} (epoch {best.epoch})")
+        print(f"--result\n{result_json(run.records, run.ranking, decreasing)}")
+    if run.records and run.flops is not None:
+        print("\n" + closing_table(run.records, names, run.flops, share))
+    if run.folder is not None:
+        ended = run.completed, run.stopped_by, run.guard.count
+        result = run_result(run.records, names, run.ranking, run.flops, share, *ended)
+        scratch = run.folder / f".{RESULT_FILE}.tmp"
+        with blaming_file(run.folder / RESULT_FILE):
+            scratch.write_text(json.dumps(result, indent=2) + "\n")
+            scratch.replace(run.folder / RESULT_FILE)
+        print(f"\nFiles of this run: {run.folder}")

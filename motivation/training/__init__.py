@@ -1,0 +1,1 @@
+"""One training run: the loop, learners, evaluation, checkpoints, hooks and logs."""

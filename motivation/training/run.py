@@ -1,0 +1,178 @@
+"""A run: everything the loop needs, and what its ranks agree on."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from motivation.data.update_loader import TrainFeed
+from motivation.method.conditions import Condition
+from motivation.method.pair import MotivatedPair
+from motivation.method.records import Counts, DeferredScalar, Role
+from motivation.method.switcher import Switcher
+from motivation.training.checkpoint import Saver
+from motivation.training.evaluate import HeldOut
+from motivation.training.finite import FiniteGuard
+from motivation.training.folder_lock import FolderLock
+from motivation.training.hooks import HookList
+from motivation.training.judge import Judge
+from motivation.training.learner import Learner
+from motivation.training.losses import LossMeter
+from motivation.training.records import EpochRecord
+from motivation.training.signals import Interrupt
+
+PLATEAU_POSITION = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+"""What torch's plateau scheduler remembers of a run; the rest of its state are options, which a resume may change."""
+
+
+@dataclass
+class Clock:
+    """Moves the schedules of both learners together."""
+
+    schedules: list[Any]
+    updates_per_epoch: int
+
+    def plateau_state(self) -> list[dict[str, Any]]:
+        """Of schedules that follow the metric; all others are functions of the epoch or the update."""
+        return [
+            {
+                "scheduler": schedule.lr_scheduler.state_dict(),
+                "restore_lr": schedule.restore_lr,
+                "lrs": [group["lr"] for group in schedule.optimizer.param_groups],
+            }
+            for schedule in self.schedules
+            if hasattr(schedule, "lr_scheduler")
+        ]
+
+    def load_plateau_state(self, states: list[dict[str, Any]]) -> None:
+        """The inverse of `plateau_state`."""
+        for schedule, state in zip(self.schedules, states, strict=False):
+            present, saved = schedule.lr_scheduler, state["scheduler"]
+            position = {name: saved[name] for name in PLATEAU_POSITION if name in saved}
+            if saved["mode"] != present.mode:
+                position.pop("best", None)  # of another metric
+            present.load_state_dict({**present.state_dict(), **position})
+            schedule.restore_lr = state["restore_lr"]
+            for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
+                group["lr"] = lr
+
+    def tick(self, step: int) -> None:
+        """Update number ``step`` was done: schedules in updates take their next value."""
+        for schedule in self.schedules:
+            schedule.step_update(num_updates=step)
+
+    def end_epoch(self, epoch: int, metric: float | None) -> None:
+        """Epoch ``epoch`` is over: schedules in epochs take the next one's value."""
+        for schedule in self.schedules:
+            schedule.step(epoch + 1, metric)
+
+
+@dataclass
+class Run:
+    """Everything the loop needs; made by `motivation.build`.
+
+    Attributes:
+        held_out: measures the loss on held-out images after an update, for a condition that wants it.
+        recovery_interval: updates between recovery checkpoints; 0 for none.
+        world_size: number of ranks.
+        ranking: the metric by which checkpoints of the base are ranked.
+        guard: watches for losses that are not finite.
+        losses: of the present epoch.
+        epoch_counts: the counts at the present epoch's start.
+        goes_on_inside: whether the first epoch was begun by the run that is resumed.
+        completed: whether all epochs were trained.
+        flops: forward FLOPs of both models; None in a plain run.
+        folder, lock: of the run's files, on the primary rank.
+        can_be_stopped: whether there are hooks of the user's own; the same on all ranks.
+        stopped_by: what a hook said when it stopped the run before its last epoch; already at the start where the run
+            that is resumed was stopped.
+        interrupted_by: the signal that ended it, 0 for none.
+        rank_states: what a checkpoint must hold of each rank, on the primary one; made for each checkpoint anew.
+    """
+
+    pair: MotivatedPair[Learner]
+    feed: TrainFeed
+    clock: Clock
+    hooks: HookList
+    judge: Judge
+    savers: dict[Role, Saver]
+    start_epoch: int
+    epochs: int
+    held_out: HeldOut | None = None
+    val_interval: int = 1
+    recovery_interval: int = 0
+    world_size: int = 1
+    ranking: str = "top1"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    guard: FiniteGuard = field(default_factory=FiniteGuard)
+    losses: LossMeter = field(default_factory=LossMeter)
+    records: list[EpochRecord] = field(default_factory=list)
+    epoch_counts: Counts = field(default_factory=Counts)
+    goes_on_inside: bool = False
+    completed: bool = False
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    flops: dict[Role, float] | None = None
+    folder: Path | None = None
+    lock: FolderLock | None = None
+    can_be_stopped: bool = False
+    stopped_by: str | None = None
+    interrupted_by: int = 0
+    rank_states: list[dict[str, Any]] = field(default_factory=list)
+    _votes: deque[DeferredScalar] = field(default_factory=deque)
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether a hook wants the run to end after this update; several ranks agree on it at the epoch's end only."""
+        return self.world_size == 1 and self.hooks.stop_reason is not None
+
+    def agreed_stop(self) -> str | None:
+        """Why the run is to end with this epoch: on all ranks what the primary rank's hooks say; None to go on."""
+        reasons = [self.hooks.stop_reason]
+        if self.world_size > 1 and self.can_be_stopped:
+            dist.broadcast_object_list(reasons, src=0, device=self.device)
+        return reasons[0]
+
+    def interrupted_in(self, votes: DeferredScalar | None) -> bool:
+        """Whether a signal has reached some rank, as all ranks see it after this update.
+
+        Args:
+            votes: how many ranks had been asked to stop when the update's loss was averaged. A plain run on a GPU
+                reads it an update later, when it has arrived: it waits for nothing else either.
+        """
+        if self.world_size == 1:
+            self.interrupted_by = self.interrupt.requested
+        elif votes is not None:
+            self._votes.append(votes)
+            late = self.device.type == "cuda" and self.switcher.motivated is None
+            if len(self._votes) > late and self._votes.popleft().value:
+                self._agree_on_signal()
+        return bool(self.interrupted_by)
+
+    def interrupted_after_epoch(self) -> bool:
+        """The same, asked of all ranks at once."""
+        self._votes.clear()
+        if self.world_size == 1:
+            self.interrupted_by = self.interrupt.requested
+        else:
+            self._agree_on_signal()
+        return bool(self.interrupted_by)
+
+    def _agree_on_signal(self) -> None:
+        number = torch.tensor(self.interrupt.requested, device=self.device)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        self.interrupted_by = int(number.item())
+
+    @property
+    def switcher(self) -> Switcher[Learner]:
+        """Both learners."""
+        return self.pair.switcher
+
+    @property
+    def condition(self) -> Condition:
+        """When the motivated model is trained."""
+        return self.pair.condition
