@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+
+from motivation.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, print_errors
 
 COMMANDS = {
     "train": ("motivation.tools.train", "train a base model, and a motivated one around it"),
@@ -25,11 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
-        return import_module(COMMANDS[words[0]][0]).main(words[1:]) or 0
+        return run_command(import_module(COMMANDS[words[0]][0]).main, words[1:])
     print("usage: python -m motivation COMMAND [--help]\n")
     for name, (_, line) in COMMANDS.items():
         print(f"  {name:<16}{line}")
-    return 0 if words in (["-h"], ["--help"]) else 2
+    return 0 if words in (["-h"], ["--help"]) else EXIT_BAD_INPUT
+
+
+def run_command(command: Callable[[Sequence[str]], int | None], words: Sequence[str]) -> int:
+    """Run a command's ``main`` and return its exit code.
+
+    Input that cannot be used ends in one line per fault and exit code 2. All other errors fly with their traceback.
+    """
+    try:
+        return command(words) or 0
+    except InputError as error:
+        print_errors(*error.faults)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has enough; Python would flush again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from timm.optim import list_optimizers
 
 from motivation.data.datasets import CIFAR_POLICY
 from motivation.data.device_data import unsupported
+from motivation.errors import InputError
 from motivation.method.conditions import condition_names
 from motivation.options.file_checks import file_faults
 from motivation.options.parse import nearest
@@ -30,12 +31,11 @@ LONGEST_REASON = 600
 """Characters of what a library says; it may list every tensor of a model."""
 
 
-class StartupError(ValueError):
+class StartupError(InputError):
     """Options that cannot be run. ``faults`` has a line for each."""
 
     def __init__(self, faults: Sequence[str]):
-        self.faults = list(faults)
-        super().__init__("; ".join(faults))
+        super().__init__(*faults)
 
 
 def one_line(error: object) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from motivation.errors import InputError
 from motivation.options.yaml_file import read_yaml
 
 RESULT_FILE = "result.json"
@@ -29,7 +30,7 @@ NOT_MEASURED = frozenset({
 """Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
 
 
-class RunError(ValueError):
+class RunError(InputError):
     """A folder that is no run, or lacks what is asked of it."""
 
 

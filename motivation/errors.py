@@ -1,0 +1,25 @@
+"""The error that is the user's to mend, and the exit codes that all commands share."""
+
+from __future__ import annotations
+
+import sys
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+"""Something failed on the way; the input cannot be used; Ctrl-C (128 + signal number, as shells have it)."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used. Commands print its ``faults`` without a traceback; a bug of ours must not be one.
+
+    Args:
+        faults: one line each.
+    """
+
+    def __init__(self, *faults: str):
+        self.faults = list(faults)
+        super().__init__("; ".join(faults))
+
+
+def print_errors(*faults: str) -> None:
+    """Print a line ``error: ...`` for each fault on standard error."""
+    print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
