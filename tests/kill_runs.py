@@ -26,7 +26,7 @@ from pathlib import Path
 import sklearn.datasets
 import sklearn.model_selection  # noqa: F401
 import torch
-from conftest import DIGITS, MOTIVATED, assert_equal, load
+from support.program import DIGITS, MOTIVATED, assert_equal, load
 
 import motivation.data.datasets
 import motivation.method.switcher

@@ -2,42 +2,12 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIGITS, load
+from support.program import DIGITS, ROOT, finish, free_port, launch, load
 
-ROOT = Path(__file__).parent.parent
-WORKER = Path(__file__).parent / "distributed_worker.py"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def environment():
-    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-
-
-def launch(*arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(*processes):
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    for process, output in zip(processes, outputs):
-        assert process.returncode == 0, output[-4000:]
-    return outputs
+WORKER = ROOT / "tests" / "support" / "distributed_worker.py"
 
 
 FLAGS = [*DIGITS, "-b", "60", "--dist-bn", "reduce"]

@@ -5,9 +5,9 @@ import importlib
 import pkgutil
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from support.program import ROOT
 
 import motivation
 import weight_maps
@@ -20,7 +20,6 @@ from motivation.tools.plot import command as plot
 from motivation.tools.report.command import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
     name

@@ -2,8 +2,8 @@
 
 import json
 
-import golden
 import pytest
+from support import golden
 
 KEPT = json.loads(golden.FILE.read_text())
 

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DIGITS, MOTIVATED, load
-from test_distributed import ROOT, environment
-from test_resume import assert_same_run, rows
+from support.program import DIGITS, MOTIVATED, ROOT, assert_same_run, environment, load, rows
 from timm.data import ImageDataset
 
 from motivation.tools.train import main

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
-from conftest import DIGITS, MOTIVATED, assert_equal, load
+from support.program import DIGITS, MOTIVATED, assert_equal, load
 
 from motivation.build.run import build_run
 from motivation.method.conditions import next_streak
@@ -208,7 +208,7 @@ def test_a_motivated_run_works_compiled(train):
 
 @pytest.mark.parametrize("kind", ["logit", "feature", "token"])
 def test_a_motivated_run_distils(kind, train, monkeypatch):
-    import comparison_models  # noqa: F401  (the distilled transformers)
+    from support import comparison_models  # noqa: F401  (the distilled transformers)
 
     def teacher(**kwargs):
         torch.manual_seed(0)

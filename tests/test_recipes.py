@@ -1,16 +1,13 @@
 """The recipes of the paper run as they stand, on small models and made-up images."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from conftest import load
 from PIL import Image
-from test_resume import rows
+from support.program import ROOT, load, rows
 
 from motivation.tools.train import main
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 SMALL = {
     "imagenet/resnet50_resnet101_a3.yaml": ["resnet18", "resnet34", "3 32 32", "--val-input-size", "3", "48", "48"],
     "cifar100/vit_tiny_vit_small.yaml": [

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import assert_equal, load
 from PIL import Image
+from support.program import assert_equal, load
 
 SCRIPT = os.environ.get("TIMM_TRAIN_SCRIPT")
 pytestmark = pytest.mark.skipif(not SCRIPT, reason="TIMM_TRAIN_SCRIPT does not name timm's train.py")
 
-RESNET = "--model resnet14_cifar --device-modules comparison_models"
+RESNET = "--model resnet14_cifar --device-modules support.comparison_models"
 VIT = "--model test_vit --model-kwargs img_size=32"
-DEIT = "--model comparison_deit --device-modules comparison_models"
-TEACHER = "--kd-model-name comparison_teacher --device-modules comparison_models"
+DEIT = "--model comparison_deit --device-modules support.comparison_models"
+TEACHER = "--kd-model-name comparison_teacher --device-modules support.comparison_models"
 
 CASES = {
     # optimizers
@@ -155,7 +155,7 @@ def harness(weights):
     here = Path(__file__).parent
     environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), environment.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        [sys.executable, str(here / "timm_harness.py"), SCRIPT],
+        [sys.executable, str(here / "support" / "timm_harness.py"), SCRIPT],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     ) as server:  # fmt: skip
 

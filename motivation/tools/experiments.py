@@ -17,7 +17,7 @@ from pathlib import Path
 from motivation.options.parse import OptionParser
 from motivation.training.run_folder import RunError, read_run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 LEAST_OF_SIGNALS = 128
 """Exit codes of runs that a signal has stopped are above it."""

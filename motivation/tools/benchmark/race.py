@@ -75,7 +75,7 @@ class _Runner:
             f"--models={program.models}", f"--since={time.time()}", f"--reports={theirs}", f"--turns={turns}",
             str(program.script), *program.arguments,
         ]  # fmt: skip
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[3]
         path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
         with open(log, "w") as file:
             self._process = subprocess.Popen(

@@ -25,7 +25,7 @@ from motivation.tools.cross_validate.plan import LOG_FILE, Plan, PlanError, RunS
 from motivation.training.run_folder import read_run
 
 LOCK_FILE = ".lock"
-SCRIPT = Path(__file__).resolve().parents[2] / "train_motivated.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "train_motivated.py"
 _LOG_LINES = 8
 
 

@@ -1,0 +1,178 @@
+"""What cannot work is said before any training, all of it at once, in lines that name the option."""
+
+import pytest
+import torch
+from support.program import DIGITS, MOTIVATED
+
+from motivation.build.feasible import model_faults
+from motivation.options.checks import StartupError, option_faults
+from motivation.options.parse import parse
+from motivation.tools.benchmark.recipes import RECIPES, make_images
+from motivation.tools.train import main
+
+VIT_OF_16_PX = ["--model", "vit_tiny_patch16_224", "--input-size", "1", "16", "16"]
+VIT_OF_16_PX += ["--model-kwargs", "img_size=16", "depth=1"]
+
+
+def errors(capsys, tmp_path, *flags):
+    argv = [*DIGITS, "--output", str(tmp_path / "out"), *map(str, flags)]
+    assert main(argv) == 2
+    assert not list(tmp_path.glob("out/*/*.pth.tar"))
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "  "))]
+
+
+def test_all_faults_come_at_once(capsys, tmp_path):
+    wrong = [
+        "--model",
+        "resnet20_cifer",
+        "--motivated-model",
+        "resnet32_cifarr",
+        "--motivation-k",
+        "0",
+        "--opt",
+        "adamx",
+    ]
+    wrong += ["--motivation-condition", "los", "--dataset", "", "--data-dir", tmp_path / "nowhere"]
+    found = "\n".join(errors(capsys, tmp_path, *wrong))
+    for expected in (
+        "resnet20_cifar", "resnet32_cifar", "at least one update", "did you mean loss", "did you mean", "no folder",
+    ):  # fmt: skip
+        assert expected in found
+    assert found.count("error: ") == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--motivated-model", "resnet8_cifar", "--model", "resnet14_cifar"], "layer3: the base has 2 blocks"),
+        (["--motivated-model", "resnet18"], "does not contain"),
+        (["--motivated-model", "test_vit"], "not of one construction"),
+        ([*MOTIVATED, "--motivation-k", "-1"], "at least one update"),
+        ([*MOTIVATED, "--naflex-loader", "--train-pad", "0"], "--naflex-loader: not with --motivated-model"),
+        ([*MOTIVATED, "--torchscript"], "--torchscript: not with --motivated-model"),
+        ([*MOTIVATED, "--layer-decay", "0.7"], "--layer-decay: not with --motivated-model"),
+        ([*MOTIVATED, "--opt", "kron"], "Kron keeps list 'Q'"),
+        ([*MOTIVATED, "--motivated-model-kwargs", "num_classes=3"], "has 3 classes, resnet8_cifar has 10"),
+        ([*MOTIVATED, "--motivated-model-kwargs", "shortcut=C"], "shortcut is 'A' or 'B'"),
+        ([*MOTIVATED, "--motivated-initial-checkpoint", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--num-classes", "4"], "split 'train' has 10 classes, the model 4"),
+        (["--train-split", "tran"], "has no split 'tran'"),
+        (["--dataset", "sklearn/faces"], "unknown data set sklearn/faces"),
+        (["--dataset", "torch/nothing", "--data-dir", "."], "torch/nothing cannot be opened"),
+        (["--dataset", "", "--data-dir", ""], "say where the data are"),
+        (["--batch-size", "2000"], "has 1437 images"),
+        (["--batch-size", "0"], "--batch-size: at least 1"),
+        (["--sched", "cosin"], "--sched: 'cosin'"),
+        (["--eval-metric", "top2"], "--eval-metric"),
+        (["--resume", "nowhere.pth.tar"], "--resume: there is no file"),
+        (["--aug-repeats", "0.5"], "at least 1, not 0.5"),
+        (["--aug-repeats", "3", "--train-img-sizes", "8", "16"], "--aug-repeats: not with --train-img-sizes"),
+        (["--jsd-loss"], "--jsd-loss: needs --aug-splits"),
+        (["--train-pad", "1", "--no-aug"], "--train-pad"),
+        (["--opt-kwargs", "nonsense=1"], "--opt sgd: TypeError"),
+        (["--model-kwargs", "nonsense=1"], "unexpected keyword argument 'nonsense'"),
+        (["--amp", "--model-dtype", "bfloat16"], "--model-dtype: with --amp"),
+        (["--sched", "step", "--decay-epochs", "0"], "--decay-epochs: more than 0"),
+        (["--mixup", "0.2", "-b", "241"], "--batch-size: mixup and cutmix mix pairs"),
+        (["--val-input-size", "3", "8", "8"], "--val-input-size: 3 channels"),
+        (["--in-chans", "3"], "--in-chans: 3, but --input-size has 1"),
+        (["--mean", "0.5", "0.5"], "--mean: 2 numbers for 1 channels"),
+        (["--scale", "0.5"], "--scale: two numbers"),
+        (["--tta", "999"], "--tta: 999 views"),
+        (["--seed", "-1"], "--seed: from 0"),
+        (["--start-epoch", "-1"], "--start-epoch: at least 0"),
+        (["--remode", "foo"], "--remode: 'foo' is not one of"),
+        (["--opt", "adamw", "--opt-betas", "0.9"], "--opt adamw: IndexError"),
+        (["--device-modules", "nosuchmodule"], "No module named 'nosuchmodule'"),
+        (["--initial-checkpoint", __file__], "--initial-checkpoint"),
+        (["--model", "test_vit"], "--model: test_vit takes images of 160x160, not of 8x8"),
+        (
+            [*VIT_OF_16_PX, "--val-input-size", "1", "32", "32"],
+            "--model: vit_tiny_patch16_224 takes images of 16x16, not of 32x32",
+        ),
+    ],
+)
+def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
+    found = errors(capsys, tmp_path, *flags)
+    assert message in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "resnet18", "--val-input-size", "1", "48", "48"],
+        VIT_OF_16_PX,
+        ["--model", "test_vit", "--input-size", "1", "16", "32", "--model-kwargs", "dynamic_img_size=True"],
+    ],
+)
+def test_a_size_that_a_model_takes_is_no_fault(flags):
+    assert model_faults(parse([*DIGITS, *flags])[0]) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_device_is_named(capsys, tmp_path):
+    assert errors(capsys, tmp_path, "--device", "cuda") == ["error: --device: cuda is not available; use --device cpu"]
+
+
+def test_a_missing_split_is_named_where_the_other_is_a_folder(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    args, _ = parse(["--data-dir", str(tmp_path), "--device", "cpu"])
+    assert option_faults(args) == [f"--val-split: {tmp_path} has no split 'validation'; it has other, train"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in errors(capsys, tmp_path, "--output", tmp_path / "file")[0]
+
+
+def test_splits_with_other_classes_are_named(capsys, tmp_path):
+    from PIL import Image
+
+    for place in ("train/a", "train/b", "validation/b"):
+        (tmp_path / place).mkdir(parents=True)
+        for index in range(3):
+            Image.new("L", (8, 8)).save(tmp_path / place / f"{index}.png")
+    (line,) = errors(capsys, tmp_path, "--dataset", "", "--data-dir", tmp_path, "-b", "2")
+    assert "'validation' has 1 classes, 'train' has 2" in line
+
+
+def test_a_very_long_streak_is_no_error(train):
+    train(*MOTIVATED, "--motivation-k", "200", "--epochs", "1")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"x": StartupError}, tmp_path / "code.pth")
+    for name, message in (("notes.txt", "no checkpoint"), ("list.pth", "holds a list"), ("code.pth", "carries code")):
+        (line,) = errors(capsys, tmp_path, "--resume", tmp_path / name)
+        assert message in line
+
+
+def test_a_checkpoint_of_another_architecture_is_named(capsys, tmp_path, train):
+    folder = train("--epochs", "1")
+    (line,) = errors(capsys, tmp_path, "--model", "resnet14_cifar", "--resume", folder / "last.pth.tar")
+    assert "does not fit: it is of resnet8_cifar, --model is resnet14_cifar" in line
+
+
+def test_too_old_packages_are_named(monkeypatch):
+    from motivation import versions
+
+    assert versions.version_faults() == []
+    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.0.9", "torch": "2.4.0+cpu"}.get(name, "99"))
+    found = "\n".join(versions.version_faults())
+    assert "timm 1.0.29 or newer is needed, 1.0.9 is installed" in found
+    assert "torch 2.11 or newer is needed" in found
+    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.1.0"}.get(name, "99"))
+    assert versions.version_faults() == ["timm below 1.1 is needed, 1.1.0 is installed"]
+    with pytest.raises(SystemExit, match="pip install"):
+        versions.require_versions()
+
+
+def test_images_with_other_channels_than_the_model_takes_are_said(tmp_path, capsys):
+    make_images(RECIPES["resnet20"], tmp_path / "data", 64)
+    flags = ["--dataset", "torch/mnist", "--data-dir", str(tmp_path / "data"), "--train-split", "train"]
+    assert main([*flags, "--val-split", "test", "--device", "cpu", "--num-classes", "10", "-b", "8"]) == 2
+    line = "error: --in-chans: the images of torch/mnist have 1 channel, but the model takes 3"
+    assert line in capsys.readouterr().err.splitlines()

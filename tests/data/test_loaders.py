@@ -1,0 +1,141 @@
+"""A loader that is left inside an epoch goes on bit for bit; what cannot be read is named."""
+
+import os
+import random
+import select
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from support.program import DIGITS
+from timm.data import resolve_data_config
+
+from motivation.build.datasets import open_datasets
+from motivation.build.loaders import make_loaders
+from motivation.build.runtime import start_runtime
+from motivation.data.loaders import end_workers
+from motivation.method.random_states import random_states, set_random_states
+from motivation.method.records import DeferredScalar, Role, UpdateRecord
+from motivation.options.parse import parse
+from motivation.training.finite import FiniteGuard, NotFiniteError
+from motivation.training.run import Run
+
+MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
+CYCLED = ["--train-img-sizes", "8", "16", "--train-pad", "0", "--train-batches-per-epoch", "7"]
+CYCLED += ["--train-batch-sizes", "400", "400"]
+CASES = {
+    "erasing": ["-j", "0", "--reprob", "0.5"],
+    "no_prefetcher": ["--no-prefetcher", "--reprob", "0.4", *MIXED],
+    "workers": ["-j", "2", "--reprob", "0.5", "--aa", "rand-m9", *MIXED],
+    "accumulation": ["-j", "2", "-b", "120", "--grad-accum-steps", "3"],
+    "sizes": ["-j", "0", "--train-img-sizes", "8", "16", "--train-pad", "0"],
+    "images_over_again": ["-j", "0", "--reprob", "0.5", "--no-prefetcher", *CYCLED],
+    "images_over_again_prefetched": ["-j", "0", "--reprob", "0.5", *CYCLED],
+    "images_over_again_workers": ["-j", "1", "--reprob", "0.5", *CYCLED],
+    "repeated": ["-j", "1", "--aug-repeats", "3"],
+}
+EPOCHS = 3
+
+ROOT = Path(__file__).parents[2]
+
+
+def feed_of(flags):
+    args = parse([*DIGITS, *flags])[0]
+    runtime = start_runtime(args)
+    return make_loaders(args, runtime, resolve_data_config(vars(args)), None, open_datasets(args, [])).feed
+
+
+def go_on(flags, seen, place=(0, None), stop=None, states=None):
+    """Read up to ``stop``, in a process that begins at ``place``; returns what a checkpoint would hold there."""
+    feed = feed_of(flags)
+    epoch, updates = place
+    if states is not None:
+        random.seed(5)
+        torch.rand(7)
+        feed.load_state_dict(states["feed"], updates)
+        set_random_states(states["random"])
+    for number in range(epoch, EPOCHS):
+        done = updates or 0
+        updates = None
+        for micro_batches in feed.updates(number):
+            for batch in micro_batches:
+                drawn = float(torch.rand(1)), random.random(), float(np.random.rand())
+                seen.append((number, batch.index, batch.images.sum().item(), batch.targets.sum().item(), drawn))
+            done += 1
+            if (number, done) == stop:
+                break
+        if stop is not None and number == stop[0]:
+            at = None if stop[1] is None else done
+            states = {"feed": feed.state_dict(at), "random": random_states()}
+            end_workers(feed.loader)
+            return states
+    end_workers(feed.loader)
+    return random_states()
+
+
+@pytest.mark.parametrize("flags", CASES.values(), ids=CASES)
+def test_a_loader_goes_on_from_any_place_also_twice(flags):
+    whole: list = []
+    end = go_on(flags, whole)
+    last = max(index for _, index, *_ in whole)
+    for first, second in (((0, 1), (1, 2)), ((0, None), (2, 1)), ((1, 99), (2, 3))):
+        parts: list = []
+        states = go_on(flags, parts, stop=first)
+        place = (first[0] + 1, None) if first[1] is None else first
+        states = go_on(flags, parts, place, second, states)
+        after = go_on(flags, parts, second, states=states)
+        assert parts == whole, (first, second, last)
+        assert str(after) == str(end)
+
+
+def record(loss, update=0):
+    return UpdateRecord(0, update, update + 1, Role.BASE, {"loss": DeferredScalar(loss)})
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_losses_that_are_not_finite_are_counted_and_too_many_in_a_row_end_the_run(late, caplog):
+    guard = FiniteGuard(3, late)
+    for update, loss in enumerate([1.0, float("nan"), float("inf"), 2.0, float("nan"), float("nan")]):
+        guard.watch(record(loss, update))
+    guard.settle()
+    assert (guard.count, guard.in_a_row) == (4, 2)
+    assert caplog.text.count("in a row, at most 3") == 4
+    assert "epoch 0, update 5 (base model) is nan: 2 in a row" in caplog.text
+    with pytest.raises(NotFiniteError, match="the last 2 losses"):
+        guard.conclude()
+    last = FiniteGuard(1, late=1)
+    last.watch(record(float("nan"), 6))
+    with pytest.raises(NotFiniteError, match=r"1 losses in a row .*--max-nonfinite 1.* at epoch 0, update 6"):
+        last.settle()
+
+
+@pytest.mark.parametrize(("device", "motivated", "delay"), [("cpu", None, 0), ("cuda", object(), 0), ("cuda", None, 1)])
+def test_ranks_stop_at_the_update_that_the_votes_were_cast_in_or_the_next(device, motivated, delay, monkeypatch):
+    pair = SimpleNamespace(switcher=SimpleNamespace(motivated=motivated))
+    run = Run(pair, None, None, None, None, {}, 0, 1, world_size=2, device=torch.device(device))
+    monkeypatch.setattr(Run, "_agree_on_signal", lambda self: setattr(self, "interrupted_by", 15))
+    stopped = [run.interrupted_in(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
+    assert stopped == [False] * (3 + delay) + [True]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for it")
+def test_a_worker_is_gone_when_its_parent_was_killed():
+    """The pipe is closed when all that hold it are gone; the worker would hold it for a minute."""
+    program = (
+        "import os, time\n"
+        "from motivation.data.loaders import end_with_parent\n"
+        "if not os.fork():\n"
+        "    end_with_parent()\n"
+        "    os.write(1, b'ready')\n"
+        "    time.sleep(60)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert os.read(parent.stdout.fileno(), 5) == b"ready"
+        parent.kill()
+        assert select.select([parent.stdout], [], [], 30)[0]
+        assert os.read(parent.stdout.fileno(), 5) == b""

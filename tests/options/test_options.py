@@ -1,0 +1,132 @@
+"""Every flag of timm's train.py is here, with its name, default and meaning; YAML works as there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from motivation.options.parse import make_parser, parse
+
+TIMM = json.loads((Path(__file__).parents[1] / "files" / "timm_train_args.json").read_text())
+OURS = {
+    "motivated_model", "motivation_k", "motivation_condition", "motivation_bn", "motivation_bn_recalibrate",
+    "motivated_drop", "motivated_drop_path", "motivated_drop_block", "motivated_model_kwargs",
+    "motivated_initial_checkpoint", "motivated_pretrained", "motivated_eval", "val_input_size", "train_pad",
+    "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
+    "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold", "log_tensorboard",
+    "max_nonfinite", "data_on_device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expected", TIMM, ids=[argument["dest"] for argument in TIMM])
+def test_flag_of_timm_is_accepted_alike(expected):
+    (action,) = [a for a in make_parser()._actions if a.dest == expected["dest"]]
+    found = {
+        "flags": list(action.option_strings),
+        "dest": action.dest,
+        "default": action.default,
+        "type": action.type.__name__ if action.type else None,
+        "nargs": action.nargs,
+        "const": action.const,
+        "choices": list(action.choices) if action.choices else None,
+        "kind": type(action).__name__.lstrip("_"),
+    }
+    assert found == {key: value for key, value in expected.items() if key != "group"}
+
+
+def test_no_flag_is_there_that_is_neither_timms_nor_described():
+    known = {argument["dest"] for argument in TIMM} | OURS | {"help", "config"}
+    assert {action.dest for action in make_parser()._actions} == known
+
+
+def test_every_flag_has_a_help_text():
+    assert all(action.help for action in make_parser()._actions)
+    assert "--motivated-model" in make_parser().format_help()
+
+
+def write(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_command_line_goes_over_file_and_file_over_default(tmp_path):
+    config = write(tmp_path, "lr: 0.5\nbatch_size: 7\nmodel_kwargs: {depth: 3}\nmean: [0.1]\n")
+    args, text = parse(["-c", config, "--lr", "0.25"])
+    assert (args.lr, args.batch_size, args.epochs, args.model_kwargs, args.mean) == (0.25, 7, 300, {"depth": 3}, [0.1])
+    assert "batch_size: 7" in text
+    assert not hasattr(args, "config")
+
+
+def test_null_switches_off_what_timm_lets_be_switched_off(tmp_path):
+    args, _ = parse(["-c", write(tmp_path, "color_jitter: null\nval_split: null\naa: null\nexperiment: null\n")])
+    assert (args.color_jitter, args.aa, args.experiment) == (None, None, "")
+
+
+def test_the_args_yaml_of_a_run_is_a_config(tmp_path):
+    args, text = parse(["--lr", "0.1", "--model-kwargs", "depth=3", "--mean", "0.5"])
+    assert parse(["-c", write(tmp_path, text)])[0] == args
+
+
+def test_a_number_that_yaml_takes_for_a_string_is_still_a_number(tmp_path):
+    assert parse(["-c", write(tmp_path, "weight_decay: 1e-4\n")])[0].weight_decay == 1e-4
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    assert parse(["-c", write(tmp_path, "")])[0] == parse([])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 3\nepoch: 2\n", "'epoch' (did you mean epochs"),
+        ("motivated-model: x\n", "did you mean motivated_model"),
+        ("- 1\n- 2\n", "not a list"),
+        ("a: [1\n", "is not YAML"),
+        ('amp: "false"\n', "amp: is true or false"),
+        ("motivation_k: true\n", "motivation_k: is a whole number"),
+        ("motivation_k: 2.5\n", "motivation_k: is a whole number"),
+        ("epochs: null\nlr: fast\n", "epochs: needs a value, 300 by default; lr: is a number, not 'fast'"),
+        ("mean: 0.3\n", "mean: is a list"),
+        ("input_size: [1, 8]\n", "input_size: is a list of 3, not of 2"),
+        ("batch_size: [1, 2]\n", "batch_size: is a whole number"),
+        ("model: 5\n", "model: is a text"),
+        ("motivation_bn: mix\n", "motivation_bn: is one of copy, separate"),
+        ("model_kwargs: [a]\n", "model_kwargs: is a mapping"),
+    ],
+)
+def test_a_wrong_file_ends_in_one_line(tmp_path, capsys, text, message):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--config", write(tmp_path, text)])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_all_unknown_keys_are_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(["-c", write(tmp_path, "lrr: 1\nepocs: 2\n")])
+    error = capsys.readouterr().err
+    assert "lrr" in error
+    assert "epochs" in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--motivated-modle", "x"], "--motivated-modle (did you mean --motivated-model"),
+        (["--epochs", "many"], "--epochs"),
+        (["-c", "/no/such/file.yaml"], "cannot read /no/such/file.yaml"),
+        (["--motivation-bn", "mix"], "copy"),
+        (["--torchscript", "--torchcompile"], "not allowed with"),
+        (["--opt-kwargs", "foo"], "name=value"),
+    ],
+)
+def test_a_wrong_command_line_ends_in_one_line(capsys, argv, message):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

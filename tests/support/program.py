@@ -1,0 +1,109 @@
+"""Flags of small runs, readers of what runs write, and comparisons; one process or several."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+"""The repository."""
+FILES = ROOT / "tests" / "files"
+"""Data that tests compare with."""
+
+DIGITS = [
+    "--dataset", "sklearn/digits", "--input-size", "1", "8", "8", "--num-classes", "10", "--mean", "0.3",
+    "--std", "0.36",
+    "--device", "cpu", "-b", "240", "-vb", "180", "-j", "0", "--epochs", "2", "--lr", "0.05", "--warmup-epochs", "0",
+    "--model", "resnet8_cifar", "--train-pad", "1", "--hflip", "0", "--color-jitter", "0", "--smoothing", "0",
+]  # fmt: skip
+"""A run of 5 updates an epoch on scikit-learn's digits at 8 px."""
+
+MOTIVATED = ["--motivated-model", "resnet14_cifar", "--motivation-k", "1"]
+
+FINETUNE_DIGITS = [
+    "--dataset", "sklearn/digits", "--device", "cpu", "-b", "240", "-vb", "180", "-j", "0", "--epochs", "1",
+    "--aa", "", "--mixup", "0", "--cutmix", "0", "--aug-repeats", "0", "--train-pad", "1", "--hflip", "0",
+]  # fmt: skip
+"""The same for `finetune.py`, without the augmentation of its recipe."""
+
+
+def load(path):
+    """A checkpoint's contents."""
+    from motivation.training.checkpoint import read_checkpoint
+
+    return read_checkpoint(path)
+
+
+def assert_equal(ours, theirs, where=""):
+    """Same nested values, tensors bit for bit."""
+    if isinstance(theirs, torch.Tensor):
+        assert ours.dtype == theirs.dtype, where
+        assert torch.equal(ours, theirs), where
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in theirs:
+            assert_equal(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs), where
+        for index, (a, b) in enumerate(zip(ours, theirs)):
+            assert_equal(a, b, f"{where}/{index}")
+    else:
+        assert ours == theirs or (ours != ours and theirs != theirs), f"{where}: {ours} != {theirs}"
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def part_and_whole(train, *flags, epochs=4, half=2):
+    whole = train(*flags, "--epochs", epochs, name="whole")
+    train(*flags, "--epochs", half, name="part")
+    last = whole.parent / "part" / "last.pth.tar"
+    return whole, train(*flags, "--epochs", epochs, "--resume", last, name="part")
+
+
+def assert_same_run(whole, part):
+    assert rows(whole / "updates.csv") == rows(part / "updates.csv")
+    for file in ("last.pth.tar", "motivated/last.pth.tar", "model_best.pth.tar", "motivated/model_best.pth.tar"):
+        a, b = load(whole / file), load(part / file)
+        for key in a.keys() - {"args", "motivation"}:
+            assert_equal(b[key], a[key], f"{file}/{key}")
+    a, b = (load(run / "last.pth.tar")["motivation"] for run in (whole, part))
+    for state in (*a["epochs"], *b["epochs"]):
+        del state["elapsed_s"]
+    for key in a.keys() - {"switcher"}:
+        assert_equal(b[key], a[key], key)
+    assert_equal(b["switcher"]["motivated"]["state_dict"], a["switcher"]["motivated"]["state_dict"])
+    for one, other in zip(rows(whole / "summary.csv"), rows(part / "summary.csv"), strict=True):
+        assert (
+            one.items() - {"seconds": one["seconds"]}.items() == other.items() - {"seconds": other["seconds"]}.items()
+        )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment():
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def launch(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*processes):
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output[-4000:]
+    return outputs

@@ -1,0 +1,139 @@
+"""The runs behind the paper's tables: every row, in an order in which each finds what it follows."""
+
+import json
+
+import pytest
+from support.program import load
+
+from motivation.options.parse import make_parser, parse
+from motivation.tools import experiments, finetune
+from motivation.tools.experiments import ROOT, TABLES, Experiment, main, plan
+from motivation.tools.report.paper import TABLES as PRINTED
+
+
+def planned(table, tmp_path, *flags, further=()):
+    args = experiments.make_parser().parse_args([table, "--output", str(tmp_path), *flags])
+    return plan(args, further)
+
+
+def options_of(run):
+    """What the run's program makes of its command."""
+    script = next(index for index, word in enumerate(run.command) if word.endswith(".py"))
+    make = finetune.make_parser if run.command[script].endswith("finetune.py") else make_parser
+    return parse(run.command[script + 1 :], make())[0]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_command_is_one_its_program_takes(table, tmp_path):
+    runs = planned(table, tmp_path, "--seeds", "5", further=("--data-dir", "D"))
+    folders = [run.folder for run in runs]
+    assert len(set(folders)) == len(folders)
+    for run in runs:
+        args = options_of(run)
+        assert (args.data_dir, args.output, args.experiment) == ("D", str(tmp_path), run.folder.name)
+
+
+@pytest.mark.parametrize("table", PRINTED)
+def test_every_row_that_the_paper_prints_is_run(table, tmp_path):
+    found = {(args.model, args.motivated_model) for args in map(options_of, planned(table, tmp_path, "--seeds", "0"))}
+    assert found >= {(base, motivated) for _, base, motivated in PRINTED[table].labels}
+
+
+@pytest.mark.parametrize("table", ["table3", "table6"])
+def test_what_a_run_follows_comes_before_it(table, tmp_path):
+    seen = set()
+    for run in planned(table, tmp_path, "--seeds", "3", "4"):
+        args = options_of(run)
+        needed = list(args.motivation_scheduled_runs) + ([args.checkpoint] if hasattr(args, "checkpoint") else [])
+        assert seen >= set(needed), run.folder
+        seen.add(str(run.folder))
+
+
+def test_three_runs_of_each_but_one_on_imagenet(tmp_path):
+    assert len(planned("table1", tmp_path)) == 3 * 20
+    assert len(planned("table2", tmp_path)) == 3
+    assert len(planned("table1", tmp_path, "--seeds", "7", "--only", "resnet20")) == 4
+
+
+def test_done_runs_are_left_out_and_begun_ones_resumed(tmp_path, capsys):
+    first, second, *_ = planned("table7", tmp_path)
+    for run in (first, second):
+        run.folder.mkdir()
+        (run.folder / "args.yaml").write_text("model: resnet20_cifar\n")
+        (run.folder / "last.pth.tar").touch()
+    (first.folder / "result.json").write_text(json.dumps({"completed": True}))
+    assert main(["table7", "--output", str(tmp_path), "--dry-run"]) == 0
+    *commands, summary = capsys.readouterr().out.splitlines()
+    assert summary == "# 15 runs, 1 of them done; then the report beside table7"
+    assert len(commands) == 14
+    assert f"--experiment {second.folder.name} --resume auto" in commands[0]
+    assert not any("--resume" in command for command in commands[1:])
+
+
+def test_runs_of_several_processes_are_launched_by_torchrun(tmp_path):
+    (run,) = planned("table2", tmp_path, "--only", "resnet101_a3", "--seeds", "1", "--processes", "8")[1:]
+    assert run.command[1:4] == ["-m", "torch.distributed.run", "--nproc_per_node=8"]
+
+
+def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(TABLES, "table7", (Experiment("quickstart", 1),))
+    argv = ["table7", "--output", str(tmp_path), "--", "--epochs", "1", "--device", "cpu"]
+    assert main(argv) == 0
+    out = capfd.readouterr().out
+    assert "[1/1] quickstart-seed0" in out
+    assert "resnet8_cifar-resnet14_cifar-B" in out
+    assert load(tmp_path / "quickstart-seed0" / "last.pth.tar")["epoch"] == 0
+    made = (tmp_path / "quickstart-seed0" / "result.json").stat().st_mtime_ns
+    assert main(argv) == 0
+    assert (tmp_path / "quickstart-seed0" / "result.json").stat().st_mtime_ns == made
+
+
+def test_a_run_that_fails_ends_the_table(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 2)
+    assert main(["table2", "--output", str(tmp_path)]) == 1
+    assert "error: imagenet-resnet50_a3-seed0 ended with exit code 2" in capfd.readouterr().err
+
+
+def test_a_row_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["table2", "--only", "resnet18", "--output", str(tmp_path)]) == 2
+    assert "error: --only: table2 has no such row; it has imagenet-resnet50_a3" in capsys.readouterr().err
+
+
+def test_every_config_of_a_table_exists():
+    for rows in TABLES.values():
+        for row in rows:
+            assert (ROOT / "configs" / f"{row.config}.yaml").is_file(), row
+
+
+def test_an_interrupted_run_interrupts_the_table(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 130)
+    assert main(["table2", "--output", str(tmp_path)]) == 130
+    assert "the same command goes on" in capfd.readouterr().err
+
+
+def test_a_run_is_waited_for_when_ctrl_c_comes(monkeypatch):
+    """The child has the signal too, and ends by itself."""
+    waits = []
+
+    class Process:
+        def wait(self):
+            waits.append(len(waits))
+            if len(waits) == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr("motivation.tools.experiments.subprocess.Popen", lambda command: Process())
+    assert experiments._finished(["x"]) == 130
+    assert waits == [0, 1]
+
+
+def test_a_row_whose_source_is_missing_is_one_line(tmp_path, capsys):
+    assert main(["table3", "--only", "flowers", "--output", str(tmp_path), "--dry-run"]) == 2
+    assert "follows imagenet-resnet50_a3, which is neither done nor asked for" in capsys.readouterr().err
+
+
+def test_another_number_of_processes_than_the_recipes_is_said(tmp_path, capsys):
+    assert main(["table2", "--output", str(tmp_path), "--dry-run"]) == 0
+    assert "mind the batch: the recipes are for 8 process(es)" in capsys.readouterr().err
+    assert main(["table2", "--output", str(tmp_path), "--dry-run", "--processes", "8"]) == 0
+    assert capsys.readouterr().err == ""

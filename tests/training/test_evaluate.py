@@ -1,0 +1,93 @@
+"""Validation metrics, and BatchNorm statistics that are re-estimated for it."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from support.toys import Toy
+from torch import nn
+
+from motivation.training.evaluate import Evaluator, Recalibration
+
+
+def evaluator(loader, **options):
+    return Evaluator(loader, torch.device("cpu"), nullcontext, **options)
+
+
+class Identity(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_metrics_count_every_image_once():
+    scores = torch.eye(10)[torch.tensor([0, 1, 2, 3, 4, 5, 6])] * 9
+    targets = torch.tensor([0, 1, 2, 9, 9, 9, 9])
+    metrics = evaluator([(scores[:4], targets[:4]), (scores[4:], targets[4:])])(Identity())
+    assert metrics["top1"] == pytest.approx(100 * 3 / 7)
+    expected = nn.functional.cross_entropy(scores, targets).item()
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
+    assert list(metrics) == ["loss", "top1", "top5"]
+
+
+def test_views_of_an_image_are_averaged():
+    scores = torch.tensor([[9.0, 0, 0], [0, 5, 0], [0, 9, 0], [0, 0, 5], [0, 0, 1.0]])
+    targets = torch.tensor([0, 0, 1, 1, 2])
+    assert evaluator([(scores, targets)], tta=2)(Identity())["top1"] == 100
+
+
+def recalibration(batches, number):
+    loader = [(images, None) for images in batches]
+    return Recalibration(loader, number, lambda images: images, nullcontext)
+
+
+def test_re_estimated_statistics_are_the_cumulative_average_and_are_put_back():
+    model = Toy()
+    model(torch.randn(8, 2, 5, 5))
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    batches = [torch.randn(8, 2, 5, 5) * s for s in (1, 2, 3)]
+    with recalibration(batches, 2).applied_to(model) as kept:
+        stems = [model.stem(b) for b in batches[:2]]
+        expected = torch.stack([s.mean((0, 2, 3)) for s in stems]).mean(0)
+        assert torch.allclose(model.norm.running_mean, expected, atol=1e-6)
+        variance = torch.stack([s.transpose(0, 1).flatten(1).var(1) for s in stems]).mean(0)
+        assert torch.allclose(model.norm.running_var, variance, atol=1e-5)
+        assert not model.training
+        assert torch.equal(kept["norm.running_mean"], before["norm.running_mean"])
+        assert model.norm.momentum == 0.1
+    assert model.training
+    assert model.norm.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_dropout_is_off_while_statistics_are_re_estimated():
+    model = Toy(dropout=0.9)
+    seen = []
+    model.head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    images = torch.randn(4, 2, 5, 5)
+    with recalibration([images], 1).applied_to(model):
+        pass
+    assert (seen[0] == 0).float().mean() < 0.5
+
+
+class Drawing:
+    """Two batches, drawn from the global random stream."""
+
+    def __iter__(self):
+        for _ in range(2):
+            yield torch.randn(4, 2, 5, 5), None
+
+
+def test_a_short_loader_is_started_over_and_the_random_stream_stays():
+    model, seen = Toy(), []
+    model.norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    before = torch.get_rng_state()
+    with Recalibration(Drawing(), 5, lambda images: images, nullcontext).applied_to(model):
+        assert torch.equal(torch.get_rng_state(), before)
+    assert len(seen) == 5
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_an_empty_loader_ends_the_re_estimation():
+    with recalibration([], 3).applied_to(Toy()):
+        pass

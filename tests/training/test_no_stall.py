@@ -1,0 +1,133 @@
+"""Nobody waits for a number without need: losses are read late, switches compile nothing, a GPU runs ahead.
+
+On a CPU the order of things shows it; the last tests need a GPU.
+"""
+
+import pytest
+import torch
+from support.program import DIGITS, MOTIVATED
+
+from motivation.build.run import build_run
+from motivation.method.records import DeferredScalar
+from motivation.options.parse import parse
+from motivation.training.finite import FiniteGuard
+from motivation.training.hooks import Hook
+from motivation.training.learner import Learner
+from motivation.training.loop import train
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What happened, in order: forward, sent (a loss on its way to the host), backward, step, read (its value)."""
+    log = []
+
+    def logged(cls, method, name, before=True):
+        original = getattr(cls, method)
+
+        def call(self, *args, **kwargs):
+            if before:
+                log.append(name)
+            result = original(self, *args, **kwargs)
+            if not before:
+                log.append(name)
+            return result
+
+        monkeypatch.setattr(cls, method, call)
+
+    for method in ("forward", "backward", "step"):
+        logged(Learner, f"_{method}", method, before=method == "forward")
+    logged(DeferredScalar, "__init__", "sent")
+    value = DeferredScalar.value.fget
+
+    def read(self):
+        if self._value is None:
+            log.append("read")
+        return value(self)
+
+    monkeypatch.setattr(DeferredScalar, "value", property(read))
+    return log
+
+
+def made(tmp_path, *flags):
+    args, text = parse([*DIGITS, "--output", str(tmp_path), "--experiment", "run", *flags])
+    return build_run(args, text)
+
+
+@pytest.mark.parametrize("condition", ["loss", "ema"])
+def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tmp_path, events, condition):
+    run = made(tmp_path, *MOTIVATED, "--motivation-condition", condition, "--epochs", "1", "-b", "60")
+    events.clear()
+    train(run)
+    run.lock.release()
+    update = ["forward", "sent", "backward", "step", "read"]
+    done = run.pair.counts.total
+    assert done == 23
+    assert events[: done * len(update)] == update * done  # so the decision for the next update is never late
+
+
+def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
+    """With the guard as on a GPU (`late_by`); the epoch has 23 updates, of which the first and the last have a line."""
+    run = made(tmp_path, "--epochs", "1", "-b", "60", "--log-interval", "100")
+    run.guard = FiniteGuard(late=10)
+    events.clear()
+    train(run)
+    run.lock.release()
+    update = ["forward", "sent", "backward", "step"]
+    with_read = [*update, "read"]  # the first for its line; the guard reads the others ten updates late
+    assert events[: 22 * 4 + 12] == [*with_read, *update * 10, *with_read * 11]
+    assert events[22 * 4 + 12 :] == [*update, *["read"] * 11]
+
+
+class Counting(Hook):
+    """Graphs that were compiled until the end of each epoch."""
+
+    def __init__(self):
+        self._graphs = []
+
+    def epoch_end(self, record):
+        self._graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def test_both_models_are_compiled_once_and_a_switch_compiles_nothing(tmp_path):
+    """An epoch trains and evaluates both, and the EMA of both; whatever comes after it compiles nothing."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    flags = ["--model-ema", "--model-ema-decay", "0.9", "-b", "60", "-vb", "100", "--epochs", "3"]
+    run = made(tmp_path, *MOTIVATED, *flags, "--torchcompile", "eager")
+    counting = Counting()
+    run.hooks.hooks.append(counting)
+    train(run)
+    run.lock.release()
+    assert run.pair.counts.switches > 10
+    assert len(set(counting._graphs)) == 1, counting._graphs
+    assert counting._graphs[0] > 0
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class NoWaiting(Hook):
+    """From the fifth update of an epoch to its last but one, whatever makes the host wait for the GPU is an error."""
+
+    def update_end(self, record):
+        if record.update == 5:
+            torch.cuda.set_sync_debug_mode("error")
+        if record.update == 21:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+@pytest.mark.parametrize("data", [[], ["--data-on-device"]], ids=["loader", "on-device"])
+@pytest.mark.parametrize("precision", [[], ["--amp", "--amp-dtype", "bfloat16"]], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("condition", ["none", "loss", "ema"])
+def test_no_update_makes_a_gpu_wait(tmp_path, data, precision, condition):
+    role = [] if condition == "none" else [*MOTIVATED, "--motivation-condition", condition]
+    flags = ["-b", "60", "--epochs", "1", "--device", "cuda", "--log-interval", "100"]
+    run = made(tmp_path, *flags, *data, *precision, *role)
+    run.hooks.hooks.append(NoWaiting())
+    try:
+        train(run)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        run.lock.release()
+    assert run.pair.counts.total == 23
