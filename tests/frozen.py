@@ -38,7 +38,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums are taken in an order that
 import torch
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(__file__).parent / "data" / "frozen"
+DATA = Path(__file__).parent / "files" / "frozen"
 TRAIN, FINETUNE = "train_motivated.py", "finetune.py"
 sys.path.insert(0, str(ROOT))
 
