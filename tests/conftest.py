@@ -6,16 +6,16 @@ import pytest
 import torch
 from support.program import DIGITS
 
-from motivation.method.random_states import random_states, set_random_states
+from motivation.method.random_states import get_rng_state, set_rng_state
 from motivation.tools.train import main
 
 
 @pytest.fixture(autouse=True)
 def _clean_state():
-    states, threads = random_states(), torch.get_num_threads()
+    state, threads = get_rng_state(), torch.get_num_threads()
     handlers = list(logging.getLogger().handlers)
     yield
-    set_random_states(states)
+    set_rng_state(state)
     torch.set_num_threads(threads)
     logging.getLogger().handlers = handlers
     torch._dynamo.reset()

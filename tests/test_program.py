@@ -14,7 +14,7 @@ from support.program import DIGITS, MOTIVATED, assert_equal, load
 
 from motivation.build.run import build_run
 from motivation.method.conditions import next_streak
-from motivation.method.random_states import random_states, set_random_states
+from motivation.method.random_states import get_rng_state, set_rng_state
 from motivation.options.parse import parse
 from motivation.training.loop import train as train_loop
 
@@ -72,11 +72,11 @@ def test_always_is_training_the_motivated_model_alone(tmp_path):
     always.switcher.expand()
     start = tmp_path / "start.pth"
     torch.save(always.switcher.motivated.model.state_dict(), start)
-    states = random_states()
+    state = get_rng_state()
     train_loop(always)
 
     alone = built(*flags, "--model", "resnet14_cifar", "--initial-checkpoint", start, output=tmp_path / "b")
-    set_random_states(states)
+    set_rng_state(state)
     train_loop(alone)
     assert losses(always.folder) == losses(alone.folder)
     assert_equal(always.switcher.motivated.model.state_dict(), alone.switcher.base.model.state_dict())

@@ -8,7 +8,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from motivation.build.learners import make_model, without_files
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 
 
@@ -22,7 +22,7 @@ def untrained_models(args: Namespace) -> tuple[dict[Role, nn.Module], tuple[int,
         Exception: whatever a model's constructor raises.
     """
     blank = without_files(args)
-    with forked_random_states():
+    with fork_rng():
         models = {Role.BASE: make_model(blank, Role.BASE)}
         if args.motivated_model:
             models[Role.MOTIVATED] = make_model(blank, Role.MOTIVATED)

@@ -14,7 +14,7 @@ from motivation.build.learners import channels, meta_model
 from motivation.data.datasets import class_count, create_dataset
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, listed_labels, refuse_iterable
 from motivation.method.conditions import needs_of
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.checks import one_line
 
@@ -123,7 +123,7 @@ def open_datasets(args: Namespace, faults: list[str]) -> DataSets:
 def _channel_fault(dataset: Any, name: str, wanted: int) -> str | None:
     """That images have other channels than the model takes; timm leaves those of torchvision's sets as they are."""
     try:
-        with forked_random_states():
+        with fork_rng():
             found = len(dataset[0][0].getbands())
     except Exception:  # noqa: BLE001  (what cannot be read is said when it is trained on)
         return None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from motivation.build.runtime import Runtime
 from motivation.build.transfer import left_random, misfit, transfer_weights
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.checks import blaming
 from motivation.training.learner import UpdateRule
@@ -128,7 +128,7 @@ def meta_model(args: Namespace, role: Role) -> Any:
     """The model without weights, which costs neither memory nor random numbers."""
     blank = without_files(args)
     blank.head_init_scale = blank.head_init_bias = None
-    with forked_random_states():
+    with fork_rng():
         try:
             with torch.device("meta"):
                 return make_model(blank, role)

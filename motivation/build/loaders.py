@@ -22,8 +22,8 @@ from motivation.data.datasets import CIFAR_POLICY, customise_transform
 from motivation.data.device_data import DeviceLoader
 from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.data.subsets import refuse_iterable
-from motivation.data.update_loader import TrainFeed
-from motivation.method.random_states import forked_random_states
+from motivation.data.update_loader import UpdateLoader
+from motivation.method.random_states import fork_rng
 from motivation.training.evaluate import Evaluator, HeldOut, Recalibration
 from motivation.training.signals import WithoutInterrupts
 
@@ -43,7 +43,7 @@ class Data:
         reference_batch: mean number of images of a micro-batch on one rank.
     """
 
-    feed: TrainFeed
+    feed: UpdateLoader
     evaluator: Evaluator | None
     recalibration: Recalibration | None
     mixes: bool
@@ -73,12 +73,12 @@ def make_loaders(
         reference = loader.batch_sampler.average_batch_size
         if runtime.primary:
             _logger.info(f"Training sizes {args.train_img_sizes} with batches of {loader.batch_sampler.batch_sizes}.")
-    feed = TrainFeed(
+    feed = UpdateLoader(
         loader=loader,
-        accumulate=args.grad_accum_steps,
+        accum_steps=args.grad_accum_steps,
         device=runtime.device,
         dtype=runtime.dtype,
-        moves_data=not args.prefetcher and not args.data_on_device,
+        needs_device_transfer=not args.prefetcher and not args.data_on_device,
         mixup=mixup,
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
@@ -97,7 +97,7 @@ def make_loaders(
         )
     held_out = None
     if datasets.held_out is not None:
-        with forked_random_states():
+        with fork_rng():
             images, targets = next(iter(maker.one_batch(datasets.held_out)))
         images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
         held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
@@ -261,7 +261,7 @@ class _LoaderMaker:
             device=runtime.device,
             autocast=runtime.autocast,
             channels_last=args.channels_last,
-            moves_data=not args.prefetcher and not args.data_on_device,
+            needs_device_transfer=not args.prefetcher and not args.data_on_device,
             tta=args.tta,
             world_size=runtime.world_size,
             log_interval=args.log_interval,

@@ -23,7 +23,7 @@ from motivation.build.resume import find_resumed, restore, restore_schedules, re
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.method.batchnorm import batchnorms
 from motivation.method.pair import MotivatedPair
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.method.switcher import Switcher
 from motivation.options.checks import StartupError, blaming
@@ -104,7 +104,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
             data.held_out.loss(base)  # a batch that cannot be measured is said now
     switcher, flops = Switcher(base), None
     if args.motivated_model:
-        with forked_random_states(), blaming(f"--motivated-model {args.motivated_model}"):
+        with fork_rng(), blaming(f"--motivated-model {args.motivated_model}"):
             motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
             switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
             _announce_map(switcher, weights_map, args, runtime)

@@ -1,5 +1,4 @@
-"""The order of an epoch's images: numbered batches that can be passed over, and passes over the images that begin anew
-as they did before."""
+"""The order of an epoch's images: a batch sampler that can skip batches, and a sampler that can replay its passes."""
 
 from __future__ import annotations
 
@@ -8,50 +7,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from motivation.method.random_states import Snapshot, go_back_to, snapshot
+from motivation.method.random_states import RngState, get_rng_state, set_rng_state
 
 
-class NumberedBatches:
-    """A batch sampler that can begin its next pass further on, and remembers the latest batches.
+class ResumableBatchSampler:
+    """Wraps a batch sampler; the next epoch can start at a later batch, and the latest batches are remembered.
 
     Args:
-        batches: the sampler inside.
-        memory: how many batches to remember.
+        batch_sampler: the one to wrap.
+        memory: number of batches to remember.
+
+    Attributes:
+        recent: indices of the images of the latest batches, by the number of the batch.
     """
 
-    def __init__(self, batches: Any, memory: int):
-        self.batches, self._memory = batches, memory
+    def __init__(self, batch_sampler: Any, memory: int):
+        self.batch_sampler, self._memory = batch_sampler, memory
         self.recent: dict[int, list[int]] = {}
-        self._first = self._blanks = 0
+        self._skip_batches = self._empty_batches = 0
         self._numbered: Iterator[tuple[int, Any]] = iter(())
 
     def __getattr__(self, name: str) -> Any:
-        if name == "batches":
+        if name == "batch_sampler":  # not there yet: while copied or unpickled
             raise AttributeError(name)
-        return getattr(self.batches, name)
+        return getattr(self.batch_sampler, name)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batch_sampler)
 
-    def begin_at(self, first: int, blanks: int) -> None:
-        """Let the next pass begin with batch ``first``, after so many empty ones."""
-        self._first, self._blanks = first, blanks
+    def start_at(self, skip_batches: int, empty_batches: int) -> None:
+        """Let the next epoch yield ``empty_batches`` empty batches and then start at batch ``skip_batches``."""
+        self._skip_batches, self._empty_batches = skip_batches, empty_batches
 
-    def pass_over(self) -> None:
-        """Pass over the batches before the first one now, not when it is asked for."""
-        first, self._first = self._first, 0
-        for _ in itertools.islice(self._numbered, first):
+    def skip_now(self) -> None:
+        """Draw the batches to skip now instead of at the first ``next``."""
+        skip, self._skip_batches = self._skip_batches, 0
+        for _ in itertools.islice(self._numbered, skip):
             pass
 
     def __iter__(self) -> Iterator[Any]:
         self.recent = {}
-        self._numbered = enumerate(self.batches)
-        return self._one_pass(self._numbered)
+        self._numbered = enumerate(self.batch_sampler)
+        return self._one_epoch(self._numbered)
 
-    def _one_pass(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[Any]:
-        self.pass_over()
-        while self._blanks:
-            self._blanks -= 1
+    def _one_epoch(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+        self.skip_now()
+        while self._empty_batches:
+            self._empty_batches -= 1
             yield []
         for index, batch in numbered:
             self.recent[index] = batch
@@ -59,26 +61,28 @@ class NumberedBatches:
             yield batch
 
 
-class Passes:
-    """Put in the place of a batch sampler's sampler of images, keeps the random states at which it began anew.
+class ReplayableSampler:
+    """Wraps a sampler and records the RNG state at the start of each pass but the epoch's first.
+
+    An epoch that is longer than the data set takes several passes over it, and each draws its order when it starts.
 
     Args:
-        batches: the batch sampler; of some other kind, it is left alone.
+        batch_sampler: its ``sampler`` is replaced by this one; a batch sampler without one is left alone.
 
     Attributes:
-        begun_anew: the states, of this epoch; none in an epoch that passes once over the images.
+        pass_starts: the recorded states of this epoch.
     """
 
-    def __init__(self, batches: Any):
-        self.sampler: Any = getattr(batches, "sampler", None)
-        self.begun_anew: list[Snapshot] = []
-        self._known: Iterator[Snapshot] = iter(())
-        self._begun = 0
+    def __init__(self, batch_sampler: Any):
+        self.sampler: Any = getattr(batch_sampler, "sampler", None)
+        self.pass_starts: list[RngState] = []
+        self._replay: Iterator[RngState] = iter(())
+        self._passes = 0
         if self.sampler is not None:
-            batches.sampler = self
+            batch_sampler.sampler = self
 
     def __getattr__(self, name: str) -> Any:
-        if name == "sampler":
+        if name == "sampler":  # not there yet: while copied or unpickled
             raise AttributeError(name)
         return getattr(self.sampler, name)
 
@@ -86,27 +90,27 @@ class Passes:
         return len(self.sampler)
 
     @contextmanager
-    def again(self, begun_anew: list[Snapshot]) -> Iterator[None]:
-        """An epoch begins; what begins anew inside does so as it did then."""
-        self.begun_anew, self._begun, self._known = [], 0, iter(begun_anew)
+    def start_epoch(self, replay: list[RngState]) -> Iterator[None]:
+        """Start an epoch. Passes that begin inside the context take their order from the states in ``replay``."""
+        self.pass_starts, self._passes, self._replay = [], 0, iter(replay)
         try:
             yield
         finally:
-            self._known = iter(())
+            self._replay = iter(())
 
     def __iter__(self) -> Iterator[Any]:
-        self._begun += 1
-        if self._begun == 1:
+        self._passes += 1
+        if self._passes == 1:
             yield from self.sampler
             return
-        now = snapshot()
-        known = next(self._known, None)
-        self.begun_anew.append(known or now)
-        if known is None:
+        now = get_rng_state()
+        recorded = next(self._replay, None)
+        self.pass_starts.append(recorded or now)
+        if recorded is None:
             yield from self.sampler
             return
-        go_back_to(known)
+        set_rng_state(recorded)
         indices = iter(self.sampler)
-        first = list(itertools.islice(indices, 1))  # its seed is drawn with it
-        go_back_to(now)
+        first = list(itertools.islice(indices, 1))  # draws the seed of the order
+        set_rng_state(now)
         yield from itertools.chain(first, indices)

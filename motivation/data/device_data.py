@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 
 ATTEMPTS = 10
 """How often a box for erasing is drawn before an image is left whole, as in timm."""
@@ -349,7 +349,7 @@ def read_all(
     images = torch.zeros(whole, dtype=torch.uint8, device=device)
     targets = torch.empty(count, dtype=torch.int64, device=device)
     inside, first = images[:, :, pad : pad + height, pad : pad + width], 0
-    with forked_random_states():
+    with fork_rng():
         for batch, classes in loader:
             if tuple(batch.shape[1:]) != tuple(shape):  # one channel would be copied into all
                 found, wanted = (" x ".join(map(str, one)) for one in (batch.shape[1:], shape))

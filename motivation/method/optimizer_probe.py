@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from weight_maps import Link
 
 SLOW_WEIGHTS = "lookahead_slow_buff"
@@ -136,7 +136,7 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
         Exception: whatever the optimizer raises for a parameter like this one.
     """
     scratch = torch.nn.Parameter(parameter.detach().clone())
-    with forked_random_states(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
+    with fork_rng(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
         twin = _twin(optimizer, group_index, scratch)
         inner = inner_optimizer(twin)
         before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}

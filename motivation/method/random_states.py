@@ -1,4 +1,4 @@
-"""The random states of a process: Python, NumPy, torch on the CPU and on the CUDA device in use."""
+"""The states of all random generators of a process: Python, NumPy, torch on the CPU and on the current CUDA device."""
 
 from __future__ import annotations
 
@@ -10,64 +10,54 @@ from typing import Any
 import numpy as np
 import torch
 
-Snapshot = tuple[Any, Any, np.ndarray, Any]
-"""What the libraries give, as they give it: cheap to take, and to send from a data worker."""
+RngState = tuple[Any, Any, np.ndarray, Any]
+"""States of Python, NumPy, torch and CUDA as the libraries return them: cheap to take and to send between processes."""
 
 
-def snapshot() -> Snapshot:
-    """All states of this process (some 20 microseconds)."""
+def get_rng_state() -> RngState:
+    """Return the states of this process (takes some 20 microseconds)."""
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     return random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state().numpy(), cuda
 
 
-def go_back_to(states: Snapshot) -> None:
-    """Put back what `snapshot` gave."""
-    of_python, of_numpy, of_torch, of_cuda = states
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)
-    torch.set_rng_state(torch.from_numpy(of_torch))
-    if of_cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(of_cuda)
+def set_rng_state(state: RngState) -> None:
+    """Restore what `get_rng_state` returned."""
+    python_state, numpy_state, torch_state, cuda_state = state
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    torch.set_rng_state(torch.from_numpy(torch_state))
+    if cuda_state is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda_state)
 
 
-def to_plain(states: Snapshot) -> dict[str, Any]:
-    """A snapshot as plain containers and tensors (loadable with ``weights_only=True``)."""
-    (version, internal, gauss), (name, keys, position, has_gauss, cached), of_torch, of_cuda = states
+def rng_to_dict(state: RngState) -> dict[str, Any]:
+    """Convert to plain containers and tensors, for a checkpoint that is loadable with ``weights_only=True``."""
+    (version, internal, gauss), (name, keys, position, has_gauss, cached), torch_state, cuda_state = state
     plain: dict[str, Any] = {
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), cached],
-        "torch": torch.from_numpy(of_torch),
+        "torch": torch.from_numpy(torch_state),
     }
-    return plain if of_cuda is None else plain | {"cuda": of_cuda}
+    return plain if cuda_state is None else plain | {"cuda": cuda_state}
 
 
-def from_plain(states: dict[str, Any]) -> Snapshot:
-    """The inverse of `to_plain`."""
-    version, internal, gauss = states["python"]
-    name, keys, position, has_gauss, cached = states["numpy"]
-    of_numpy = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
-    return (version, tuple(internal), gauss), of_numpy, states["torch"].numpy(), states.get("cuda")
-
-
-def random_states() -> dict[str, Any]:
-    """All states of this process, for a checkpoint."""
-    return to_plain(snapshot())
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` gave."""
-    go_back_to(from_plain(states))
+def rng_from_dict(plain: dict[str, Any]) -> RngState:
+    """Invert `rng_to_dict`."""
+    version, internal, gauss = plain["python"]
+    name, keys, position, has_gauss, cached = plain["numpy"]
+    numpy_state = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    return (version, tuple(internal), gauss), numpy_state, plain["torch"].numpy(), plain.get("cuda")
 
 
 @contextmanager
-def forked_random_states() -> Iterator[None]:
-    """Whatever is drawn inside leaves the random streams outside as they were.
+def fork_rng() -> Iterator[None]:
+    """Restore all random states on exit, as `torch.random.fork_rng` does for torch's alone.
 
-    Everything that only a motivated run does happens in here, so that the condition ``never`` trains the base exactly
+    Everything that only a motivated run does happens inside, so that the condition ``never`` trains the base exactly
     as a plain run does.
     """
-    before = snapshot()
+    state = get_rng_state()
     try:
         yield
     finally:
-        go_back_to(before)
+        set_rng_state(state)

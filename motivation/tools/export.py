@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.learners import make_model, model_name, without_files
 from motivation.method.conditions import takes
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.options.parse import make_parser as training_parser
@@ -95,7 +95,7 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     state = {name: value for name, value in state.items() if ".aux_bn." not in name}  # timm: for training only
     if args.num_classes is None:
         args.num_classes = contents["args"].num_classes
-    with forked_random_states():
+    with fork_rng():
         model: Any = make_model(without_files(args), role)
     try:
         model.load_state_dict(state)

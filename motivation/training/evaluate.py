@@ -16,7 +16,7 @@ from timm.utils import accuracy, unwrap_model
 from torch import Tensor, nn
 
 from motivation.method.batchnorm import batchnorms, in_evaluation_mode, on_batch_statistics, running_statistics
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import DeferredScalar
 from motivation.training.learner import Learner
 from motivation.training.records import Mean, Metrics
@@ -33,7 +33,7 @@ class Evaluator:
         device, dtype: where and as what the images are wanted; a dtype of None leaves them.
         autocast: makes the context of a forward pass.
         channels_last: memory layout of the images.
-        moves_data: whether the loader leaves the images on the host.
+        needs_device_transfer: whether the loader leaves the images on the host.
         tta: how many consecutive images are views of the same one, 0 or 1 for none.
         world_size: number of ranks; metrics are averaged over them.
         log_interval: batches between log lines, on the primary rank.
@@ -45,7 +45,7 @@ class Evaluator:
     autocast: Callable[[], AbstractContextManager]
     dtype: torch.dtype | None = None
     channels_last: bool = False
-    moves_data: bool = False
+    needs_device_transfer: bool = False
     tta: int = 0
     world_size: int = 1
     log_interval: int = 50
@@ -74,7 +74,7 @@ class Evaluator:
         return {name: mean.mean for name, mean in means.items()}
 
     def _forward(self, model: nn.Module, images: Any, targets: Tensor, dtype: torch.dtype | None) -> tuple[Any, Tensor]:
-        if self.moves_data:
+        if self.needs_device_transfer:
             images, targets = images.to(device=self.device, dtype=dtype), targets.to(device=self.device)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -127,7 +127,7 @@ class HeldOut:
     def loss(self, learner: Learner) -> DeferredScalar:
         """Of this learner's model, without its compile and DDP wrappers."""
         model = unwrap_model(learner.eval_model())
-        with forked_random_states(), on_batch_statistics(model), self.autocast():
+        with fork_rng(), on_batch_statistics(model), self.autocast():
             output = model(self.images)
             output = output[0] if isinstance(output, (tuple, list)) else output
             loss = nn.functional.cross_entropy(output.float(), self.targets)
@@ -180,7 +180,7 @@ class Recalibration:
 
     @torch.no_grad()
     def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
-        with forked_random_states():
+        with fork_rng():
             for images in itertools.islice(self._images(), self.batches):
                 with self.autocast():
                     model(self.prepare(images))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Counts, Role
 
 CONVENTION = "flops"
@@ -86,7 +86,7 @@ def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
     """
     from thop import profile
 
-    with forked_random_states(), torch.no_grad():
+    with fork_rng(), torch.no_grad():
         twin = _twin(model)
         total, _ = profile(twin, (torch.zeros(1, *input_size),), custom_ops=_rules(twin), verbose=False)
     return float(total)
@@ -119,7 +119,7 @@ def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
         input_size: ``(C, H, W)``.
     """
     counter = FlopCounterMode(display=False)
-    with forked_random_states(), torch.no_grad(), _attention_in_plain_products():
+    with fork_rng(), torch.no_grad(), _attention_in_plain_products():
         twin = _twin(model)  # without gradients: the counter's module tracker fails on views of those that want them
         with counter:
             twin(torch.zeros(1, *input_size))

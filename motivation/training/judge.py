@@ -14,7 +14,7 @@ import torch
 from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 
-from motivation.method.random_states import forked_random_states
+from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.method.switcher import Switcher
 from motivation.training.evaluate import Evaluator, Recalibration
@@ -64,7 +64,7 @@ class Judge:
         with ExitStack() as restored:
             base_metrics = self._judge(base, restored)
             motivated_metrics = None
-            with forked_random_states():
+            with fork_rng():
                 if motivated is not None:
                     self.switcher.expand(optimizer_state=False)
                 if motivated is not None and self.judges_motivated:

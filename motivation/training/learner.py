@@ -114,28 +114,28 @@ class Learner(Side):
         """
         losses: list[tuple[DeferredScalar, int]] = []
         share_sum: Tensor | None = None
-        images, waited_s = 0, 0.0
+        images, data_time_s = 0, 0.0
         for batch in micro_batches:
-            with nullcontext() if batch.completes else self.task.no_sync():
+            with nullcontext() if batch.is_last else self.task.no_sync():
                 share = self._forward(batch)
                 share_sum = share.detach() if share_sum is None else share_sum + share.detach()
-                own = DeferredScalar(share, batch.parts)
+                own = DeferredScalar(share, batch.accum_steps)
                 losses.append((own, batch.size))
-                if batch.completes:  # before the backward pass, which hides the way of the number to the host
-                    single = self.rule.world_size == 1 and batch.parts == 1
+                if batch.is_last:  # before the backward pass, which hides the way of the number to the host
+                    single = self.rule.world_size == 1 and batch.accum_steps == 1
                     loss, votes = (own, None) if single else self._over_ranks(share_sum, wants_to_stop)
                 self._backward(share, batch.size)
             images += batch.size * self.rule.world_size
-            waited_s += batch.waited_s
-            if batch.completes:
+            data_time_s += batch.data_time_s
+            if batch.is_last:
                 norm = self._step()
-                return Outcome(loss, losses, images, waited_s, batch, norm, votes)
+                return Outcome(loss, losses, images, data_time_s, batch, norm, votes)
         return None
 
     def _forward(self, batch: MicroBatch) -> Tensor:
         with self.rule.autocast():
             loss = self.task(batch.images, batch.targets)["loss"]
-        return loss / batch.parts if batch.parts > 1 else loss
+        return loss / batch.accum_steps if batch.accum_steps > 1 else loss
 
     def _over_ranks(self, loss: Tensor, wants_to_stop: bool) -> tuple[DeferredScalar, DeferredScalar | None]:
         """Mean of the loss, and how many ranks want to stop: one message for both."""

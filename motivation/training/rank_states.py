@@ -10,7 +10,7 @@ from timm.utils import unwrap_model
 
 from motivation.data.loaders import CheckedLoader
 from motivation.method.batchnorm import running_statistics
-from motivation.method.random_states import random_states, set_random_states
+from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.training.run import Run
 
 
@@ -32,7 +32,7 @@ def collect_rank_states(run: Run, updates: int | None) -> None:
 def rank_state(run: Run, updates: int | None) -> dict[str, Any]:
     """Of this rank."""
     return {
-        "random": random_states(),
+        "random": rng_to_dict(get_rng_state()),
         "generators": {learner.role.value: _generators(learner.optimizer) for learner in run.switcher.sides},
         "feed": run.feed.state_dict(updates),
         "validation_workers_run": [loader.workers_run for loader in _validation_loaders(run)],
@@ -59,7 +59,7 @@ def load_rank_state(run: Run, state: dict[str, Any], updates: int | None, random
     for learner in run.switcher.sides:
         for name, value in state["generators"].get(learner.role.value, {}).items():
             getattr(learner.optimizer, name).set_state(value)
-    set_random_states(state["random"])
+    set_rng_state(rng_from_dict(state["random"]))
 
 
 def load_statistics(run: Run, state: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ class Outcome:
         gradient_norm: Euclidean norm of all gradients before clipping; None where it was not asked for.
         own_losses: ``(loss, images)`` of each micro-batch on this rank.
         images: how many images all ranks together have seen.
-        waited_s: seconds spent waiting for data, on this rank.
+        data_time_s: seconds spent waiting for data, on this rank.
         last_batch: the last micro-batch.
         votes: how many ranks had been asked to stop when they met for the loss; None with a single one.
     """
@@ -26,7 +26,7 @@ class Outcome:
     loss: DeferredScalar
     own_losses: list[tuple[DeferredScalar, int]]
     images: int
-    waited_s: float
+    data_time_s: float
     last_batch: MicroBatch
     gradient_norm: DeferredScalar | None = None
     votes: DeferredScalar | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from motivation.data.update_loader import TrainFeed
+from motivation.data.update_loader import UpdateLoader
 from motivation.method.conditions import Condition
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import Counts, DeferredScalar, Role
@@ -96,7 +96,7 @@ class Run:
     """
 
     pair: MotivatedPair[Learner]
-    feed: TrainFeed
+    feed: UpdateLoader
     clock: Clock
     hooks: HookList
     judge: Judge

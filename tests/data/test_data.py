@@ -11,7 +11,7 @@ from motivation.build.run import build_run
 from motivation.data.datasets import SklearnDigits, create_dataset, customise_transform
 from motivation.data.loaders import end_workers
 from motivation.data.subsets import labels_of
-from motivation.data.update_loader import TrainFeed
+from motivation.data.update_loader import UpdateLoader
 from motivation.options.parse import parse
 
 
@@ -98,13 +98,13 @@ class Loader(list):
 
 def cut(count, accumulate):
     events = []
-    feed = TrainFeed(Loader(count, events), accumulate, torch.device("cpu"))
+    feed = UpdateLoader(Loader(count, events), accumulate, torch.device("cpu"))
     groups = []
     for update in feed.updates(0):
         groups.append([])
         for micro in update:
             events.append(f"train {micro.index}")
-            groups[-1].append((micro.index, micro.parts, micro.completes))
+            groups[-1].append((micro.index, micro.accum_steps, micro.is_last))
     return feed.updates_per_epoch, groups, events
 
 
@@ -128,7 +128,9 @@ def test_mixing_stops_at_its_epoch():
         def __call__(self, images, targets):
             return images, targets
 
-    feed = TrainFeed(Loader(1, []), 1, torch.device("cpu"), moves_data=True, mixup=Mixup(), mixup_off_epoch=2)
+    feed = UpdateLoader(
+        Loader(1, []), 1, torch.device("cpu"), needs_device_transfer=True, mixup=Mixup(), mixup_off_epoch=2
+    )
     enabled = []
     for epoch in range(4):
         feed.start_epoch(epoch)

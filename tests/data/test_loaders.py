@@ -18,7 +18,7 @@ from motivation.build.datasets import open_datasets
 from motivation.build.loaders import make_loaders
 from motivation.build.runtime import start_runtime
 from motivation.data.loaders import end_workers
-from motivation.method.random_states import random_states, set_random_states
+from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import DeferredScalar, Role, UpdateRecord
 from motivation.options.parse import parse
 from motivation.training.finite import FiniteGuard, NotFiniteError
@@ -57,7 +57,7 @@ def go_on(flags, seen, place=(0, None), stop=None, states=None):
         random.seed(5)
         torch.rand(7)
         feed.load_state_dict(states["feed"], updates)
-        set_random_states(states["random"])
+        set_rng_state(rng_from_dict(states["random"]))
     for number in range(epoch, EPOCHS):
         done = updates or 0
         updates = None
@@ -70,11 +70,11 @@ def go_on(flags, seen, place=(0, None), stop=None, states=None):
                 break
         if stop is not None and number == stop[0]:
             at = None if stop[1] is None else done
-            states = {"feed": feed.state_dict(at), "random": random_states()}
+            states = {"feed": feed.state_dict(at), "random": rng_to_dict(get_rng_state())}
             end_workers(feed.loader)
             return states
     end_workers(feed.loader)
-    return random_states()
+    return rng_to_dict(get_rng_state())
 
 
 @pytest.mark.parametrize("flags", CASES.values(), ids=CASES)

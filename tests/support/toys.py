@@ -58,12 +58,12 @@ def pair(opt="sgd", batchnorm="copy", wide=True, ema_decay=None, rule=None, **op
     return Switcher(*learners, toy_map(base), batchnorm)
 
 
-def batch(seed=0, size=8, parts=1, completes=True, classes=3):
+def batch(seed=0, size=8, accum_steps=1, is_last=True, classes=3):
     """A micro-batch of noise."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(size, 2, 5, 5, generator=generator)
     targets = torch.randint(classes, (size,), generator=generator)
-    return MicroBatch(images, targets, parts, completes, 0)
+    return MicroBatch(images, targets, accum_steps, is_last, 0)
 
 
 def update(one, seed=0):

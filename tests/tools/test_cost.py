@@ -14,7 +14,7 @@ from support.program import assert_equal
 from timm.layers import use_fused_attn
 from torch import nn
 
-from motivation.method.random_states import random_states
+from motivation.method.random_states import get_rng_state, rng_to_dict
 from motivation.method.records import Counts, Role
 from motivation.tools.cost import command
 from motivation.tools.cost.predict import (
@@ -168,14 +168,14 @@ def test_profiling_leaves_everything_as_it_was(count):
     model = Noisy().to(torch.bfloat16).train()
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-    states, before = random_states(), settings()
+    states, before = rng_to_dict(get_rng_state()), settings()
     assert count(model, (3, 32, 32)) > 0
     assert_equal(model.state_dict(), weights)
     assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()] == hooks
     assert not any(hasattr(m, "total_ops") for m in model.modules())
     assert all(m.training for m in model.modules())
     assert all(p.requires_grad for p in model.parameters())
-    assert_equal(random_states(), states)
+    assert_equal(rng_to_dict(get_rng_state()), states)
     assert settings() == before
 
 
@@ -356,9 +356,9 @@ def test_several_faults_come_at_once_a_line_each(cost):
 
 
 def test_the_prediction_draws_no_random_number_that_stays(cost):
-    before = random_states()
+    before = rng_to_dict(get_rng_state())
     cost(*PAIR, "--images", 1280)
-    assert_equal(random_states(), before)
+    assert_equal(rng_to_dict(get_rng_state()), before)
 
 
 def test_the_module_is_a_command_and_a_closed_pipe_is_no_error():

@@ -233,7 +233,7 @@ def test_a_scaler_does_not_scale_the_norm():
 
 
 def test_accumulated_micro_batches_have_one_norm_that_of_their_mean_gradient():
-    parts = [batch(seed, parts=3, completes=seed == 2) for seed in range(3)]
+    parts = [batch(seed, accum_steps=3, is_last=seed == 2) for seed in range(3)]
     one, by_hand = (learner(Toy(), rule=UpdateRule(measures_gradients=True)) for _ in range(2))
     for part in parts:
         (nn.functional.cross_entropy(by_hand.model(part.images), part.targets) / 3).backward()

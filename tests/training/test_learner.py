@@ -15,7 +15,7 @@ def weights(one):
 
 
 def parts(total=3):
-    return [batch(seed, size=8, parts=total, completes=seed == total - 1) for seed in range(total)]
+    return [batch(seed, size=8, accum_steps=total, is_last=seed == total - 1) for seed in range(total)]
 
 
 def test_accumulated_micro_batches_are_one_update_of_their_mean():
@@ -106,5 +106,5 @@ def test_a_deferred_scalar_is_read_once_and_multiplied_on_the_host():
 def test_waiting_for_data_is_summed_over_micro_batches():
     batches = parts()
     for one in batches:
-        one.waited_s = 1.0
-    assert learner(Toy()).train(batches).waited_s == 3.0
+        one.data_time_s = 1.0
+    assert learner(Toy()).train(batches).data_time_s == 3.0

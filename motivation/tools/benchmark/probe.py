@@ -1,6 +1,6 @@
 """Runs a training script and measures its updates, in turns with other such processes (see `race`).
 
-    python -m motivation benchmark.probe OPTIONS SCRIPT ARGUMENTS ...
+    python -m motivation.tools.benchmark.probe OPTIONS SCRIPT ARGUMENTS ...
 
 An update is a step of an optimizer, seen by torch's hooks for steps of all optimizers, so it is the same thing in every
 script; a step inside a step (Lookahead's optimizer) is a part of it. The process reports on one pipe and waits for its

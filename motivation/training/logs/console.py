@@ -54,7 +54,7 @@ class ConsoleLog(Hook):
         now = time.time()
         self._time.add(now - self._since)
         self._since = now
-        self._data.add(record.outcome.waited_s)
+        self._data.add(record.outcome.data_time_s)
         if record.update % self._interval == 0 or record.update == self._per_epoch - 1:
             self._line(record)
 
