@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
-from motivation.method.records import Counts, Role
 
 import motivation.models
+from motivation.method.records import Counts, Role
 from motivation.training.flops import average_flops, forward_flops, readable
 
 PARAMETERS = {
