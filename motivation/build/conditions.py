@@ -11,7 +11,7 @@ from typing import Any
 
 from motivation.method.conditions import Condition, Never, arguments_of, condition_class, make_condition
 from motivation.method.conditions import is_registered as is_registered_condition
-from motivation.options.parse import nearest
+from motivation.options.config_files import nearest
 from motivation.training.hooks import Hook, hooks_of
 from motivation.training.hooks import is_registered as is_registered_hook
 from motivation.training.run_folder import RunError, RunFolder, read_run

@@ -20,7 +20,7 @@ from motivation.data.device_data import unsupported
 from motivation.errors import InputError
 from motivation.method.conditions import condition_names
 from motivation.options.file_checks import file_faults
-from motivation.options.parse import nearest
+from motivation.options.config_files import nearest
 from motivation.options.ranges import number_faults
 from weight_maps import WeightMapError, map_named
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from timm.utils import ParseKwargs
 
+from motivation.options.config_files import nearest, read_config, shown
 from motivation.options.flags import add_all_flags
-from motivation.options.yaml_file import read_yaml, shown
 
-CONFIG_HELP = "YAML file of options; the command line wins over it"
+CONFIG_HELP = (
+    "YAML file of options, or the name of one of ours, such as quickstart; of several the later wins, and the command "
+    "line wins over all"
+)
 
 
 class OptionParser(ArgumentParser):
@@ -36,7 +39,7 @@ def make_parser() -> ArgumentParser:
         prog="train_motivated.py",
         description="Train a timm model, and with --motivated-model a larger one around it.",
     )
-    parser.add_argument("-c", "--config", default="", metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE", help=CONFIG_HELP)
     add_all_flags(parser)
     return parser
 
@@ -44,7 +47,7 @@ def make_parser() -> ArgumentParser:
 def parse(argv: Sequence[str] | None = None, parser: ArgumentParser | None = None) -> tuple[Namespace, str]:
     """Options, and all of them as YAML text.
 
-    The command line wins over the file, the file over the defaults. Wrong options end the program with code 2.
+    The command line wins over the files, a later file over an earlier one, and files over the defaults. Wrong options end the program with code 2.
 
     Args:
         argv: the words; default those of the command line.
@@ -52,13 +55,11 @@ def parse(argv: Sequence[str] | None = None, parser: ArgumentParser | None = Non
     """
     parser = parser or make_parser()
     first = OptionParser(add_help=False)
-    first.add_argument("-c", "--config", default="")
-    config = first.parse_known_args(argv)[0].config
-    if config:
-        try:
-            parser.set_defaults(**read_config(config, parser))
-        except ValueError as error:
-            parser.error(str(error))
+    first.add_argument("-c", "--config", action="append", default=[])
+    try:
+        parser.set_defaults(**read_configs(first.parse_known_args(argv)[0].config, parser))
+    except ValueError as error:
+        parser.error(str(error))
     try:
         args = parser.parse_args(argv)
     except NOT_PAIRS:
@@ -89,18 +90,25 @@ def given_options(argv: Sequence[str], make: Callable[[], ArgumentParser] = make
         return {}
 
 
-def read_config(path: str | Path, parser: ArgumentParser) -> dict[str, Any]:
-    """The options in a YAML file.
+def read_configs(names: Sequence[str], parser: ArgumentParser) -> dict[str, Any]:
+    """Return the options in YAML files, the later files' over the earlier ones'; empty names are left out.
 
     Raises:
-        ValueError: it cannot be read, is not YAML (`read_yaml`), not a mapping, or has a key that is no option or a
-            value that is not of its kind; every one is named, unknown keys with the nearest known one.
+        ValueError: see `motivation.options.config_files.read_config`; a key that is no option, or a value that is not
+            of its kind.
     """
-    options = read_yaml(path)
-    if options is None:
-        return {}
-    if not isinstance(options, dict):
-        raise ValueError(f"{path} must hold 'option: value' lines, not a {type(options).__name__}")
+    options: dict[str, Any] = {}
+    for name in filter(None, names):
+        options |= read_config(name, partial(check_options, parser))
+    return options
+
+
+def check_options(parser: ArgumentParser, path: Path, options: dict[Any, Any]) -> dict[str, Any]:
+    """Return the options that stand in one file as the parser takes them for defaults.
+
+    Raises:
+        ValueError: some are unknown, or their values are not of their kind; all of these are named.
+    """
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     unknown = [_unknown(key, value, list(actions)) for key, value in options.items() if key not in actions]
     if unknown:
@@ -175,13 +183,3 @@ LARGEST = 2**63
 
 
 _KINDS = {str: "text", int: "whole number", float: "number"}
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the known names closest to a wrong one.
-
-    >>> nearest("resnt50", ["resnet50", "vit"])
-    ' (did you mean resnet50?)'
-    """
-    close = difflib.get_close_matches(name, known, n=3)
-    return f" (did you mean {', '.join(close)}?)" if close else ""

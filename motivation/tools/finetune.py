@@ -20,7 +20,7 @@ from motivation.build.datasets import make_datasets
 from motivation.data.datasets import class_count
 from motivation.data.subsets import labels_of, refuse_iterable
 from motivation.method.records import Role
-from motivation.options.parse import given_options, read_config, wrong_value
+from motivation.options.parse import given_options, read_configs, wrong_value
 from motivation.options.parse import make_parser as base_parser
 from motivation.options.parse import parse as parse_options
 from motivation.tools import train
@@ -87,8 +87,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
     parser = make_parser()
     args, _ = parse_options(words, parser)
     given = given_options(words, make_parser)
-    if given.get("config"):
-        given = read_config(given["config"], make_parser()) | given
+    given = read_configs(given.get("config", []), make_parser()) | given
     try:
         apply_source(args, find_source(args.checkpoint, args.from_model), set(given))
         if args.num_classes is None:

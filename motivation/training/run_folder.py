@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from motivation.errors import InputError
-from motivation.options.yaml_file import read_yaml
+from motivation.options.config_files import read_yaml
 
 RESULT_FILE = "result.json"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.fuzzing import fuzz, one_line, one_line_or
 
 from motivation.options.checks import option_faults
-from motivation.options.parse import make_parser, parse, read_config
+from motivation.options.parse import make_parser, parse, read_configs
 from motivation.tools import finetune
 
 ACTIONS = [action for action in make_parser()._actions if action.dest not in ("help", "config")]
@@ -76,7 +76,7 @@ nested = st.recursive(
 
 def of_config(path, contents):
     path.write_bytes(contents)
-    one_line_or(dict, lambda file: read_config(file, make_parser()), path)
+    one_line_or(dict, lambda file: read_configs([str(file)], make_parser()), path)
     outcome(parse, ["-c", str(path)])
 
 

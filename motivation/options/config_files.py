@@ -1,0 +1,161 @@
+"""Read YAML files of options: find them, follow their ``base:``, merge them. Each error is one line that names the file.
+
+A file may begin with ``base: FILE`` or ``base: [FILE, FILE]``: the options of the bases hold unless the file gives its
+own. Of several bases the later wins over the earlier. A path is relative to the folder of the file that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode
+
+BASE = "base"
+CONFIG_FOLDERS = tuple(Path(__file__).resolve().parents[level] / "configs" for level in (1, 2))
+"""Where our own configs are: inside an installed package, or at the top of the repository."""
+
+SHOWN_LENGTH = 80
+
+
+def config_path(name: str, folder: Path = Path()) -> Path:
+    """Return the file that a name stands for; the file need not exist.
+
+    Args:
+        name: a path, or the name of one of our configs without its ending, such as ``imagenet/resnet50_a3``.
+        folder: where relative paths begin.
+    """
+    path = folder / name
+    if not os.path.isfile(path):
+        for configs in CONFIG_FOLDERS:
+            if os.path.isfile(shipped := configs / f"{name}.yaml"):
+                return shipped
+    return path
+
+
+def config_names() -> list[str]:
+    """List our own configs by the names that `config_path` takes."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in CONFIG_FOLDERS
+        for path in folder.rglob("*.yaml")
+    }
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def read_config(
+    name: str,
+    check: Callable[[Path, dict[Any, Any]], dict[str, Any]],
+    folder: Path = Path(),
+    named_by: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Return the options of a file and its bases.
+
+    Args:
+        name: see `config_path`.
+        check: gets a file and the options that stand in it, and returns them as the parser takes them; raises
+            ValueError for those that are wrong.
+        folder: where relative paths begin.
+        named_by: the files whose ``base:`` led here.
+
+    Raises:
+        ValueError: a file cannot be read (`read_yaml`), is not a mapping, is a base of itself, or fails the check.
+    """
+    path = config_path(name, folder)
+    if path.resolve() in [file.resolve() for file in named_by]:
+        raise ValueError(f"{named_by[-1]}: base: a circle of files: {' -> '.join(map(str, [*named_by, path]))}")
+    try:
+        own = read_yaml(path)
+    except ValueError as error:
+        hint = "" if os.path.exists(path) else nearest(name, config_names())
+        raise ValueError(f"{f'{named_by[-1]}: base: ' if named_by else ''}{error}{hint}") from error
+    if own is None:
+        return {}
+    if not isinstance(own, dict):
+        raise ValueError(f"{path} must hold 'option: value' lines, not a {type(own).__name__}")
+    bases = own.pop(BASE, None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+        raise ValueError(f"{path}: base: is a file or a list of files, not {shown(bases)}")
+    options: dict[str, Any] = {}
+    for base in bases:
+        options |= read_config(base, check, path.parent, [*named_by, path])
+    return options | check(path, own)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the plain values that a YAML file holds.
+
+    Raises:
+        ValueError: it cannot be read, is not UTF-8 or not YAML, has a value that its tag does not allow, or a mapping
+            has a key twice (of which YAML libraries silently keep the last).
+    """
+    try:
+        loader = _Loader(Path(path).read_text(encoding="utf-8"))
+        value = loader.get_single_data()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not YAML: byte {error.start} is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {_reason(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    except Exception as error:  # PyYAML lets through whatever a value such as "!!int x" or 2020-13-01 makes it raise
+        raise ValueError(f"{path} has a value that is not of its kind: {type(error).__name__}: {error}") from error
+    if loader.repeated:
+        raise ValueError(f"{path} has keys twice: {'; '.join(loader.repeated)}")
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes note of the keys that a mapping has twice."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines = defaultdict(list)
+        for key, _ in node.value if isinstance(node, MappingNode) else ():
+            if isinstance(key, ScalarNode):
+                lines[key.tag, key.value].append(str(key.start_mark.line + 1))
+        for (_, name), found in lines.items():
+            if len(found) > 1:
+                self.repeated.append(f"{shown(name)} on lines {', '.join(found)}")
+        return super().construct_mapping(node, deep)
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """Return the problem and its place, without the lines of the file that the library repeats."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    text = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(error)
+    return " ".join(text.split())
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: on one line, and not too long.
+
+    >>> shown([1, "a"]), len(shown("x" * 1000))
+    ("[1, 'a']", 80)
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # thousands of digits, or as many brackets
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 4] + " ..."
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a hint at the known names closest to a wrong one.
+
+    >>> nearest("resnt50", ["resnet50", "vit"])
+    ' (did you mean resnet50?)'
+    """
+    close = difflib.get_close_matches(name, known, n=3)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
