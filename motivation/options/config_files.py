@@ -1,4 +1,4 @@
-"""Read YAML files of options: find them, follow their ``base:``, merge them. Each error is one line that names the file.
+"""Read YAML files of options: find them, follow their ``base:``, merge them. Errors are one line that names the file.
 
 A file may begin with ``base: FILE`` or ``base: [FILE, FILE]``: the options of the bases hold unless the file gives its
 own. Of several bases the later wins over the earlier. A path is relative to the folder of the file that names it.
@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, ScalarNode
+
+from motivation.errors import InputError
 
 BASE = "base"
 CONFIG_FOLDERS = tuple(Path(__file__).resolve().parents[level] / "configs" for level in (1, 2))
@@ -59,29 +61,29 @@ def read_config(
     Args:
         name: see `config_path`.
         check: gets a file and the options that stand in it, and returns them as the parser takes them; raises
-            ValueError for those that are wrong.
+            InputError for those that are wrong.
         folder: where relative paths begin.
         named_by: the files whose ``base:`` led here.
 
     Raises:
-        ValueError: a file cannot be read (`read_yaml`), is not a mapping, is a base of itself, or fails the check.
+        InputError: a file cannot be read (`read_yaml`), is not a mapping, is a base of itself, or fails the check.
     """
     path = config_path(name, folder)
-    if path.resolve() in [file.resolve() for file in named_by]:
-        raise ValueError(f"{named_by[-1]}: base: a circle of files: {' -> '.join(map(str, [*named_by, path]))}")
     try:
         own = read_yaml(path)
-    except ValueError as error:
+    except InputError as error:
         hint = "" if os.path.exists(path) else nearest(name, config_names())
-        raise ValueError(f"{f'{named_by[-1]}: base: ' if named_by else ''}{error}{hint}") from error
+        raise InputError(f"{f'{named_by[-1]}: base: ' if named_by else ''}{error}{hint}") from error
+    if path.resolve() in [file.resolve() for file in named_by]:
+        raise InputError(f"{named_by[-1]}: base: a circle of files: {' -> '.join(map(str, [*named_by, path]))}")
     if own is None:
         return {}
     if not isinstance(own, dict):
-        raise ValueError(f"{path} must hold 'option: value' lines, not a {type(own).__name__}")
+        raise InputError(f"{path} must hold 'option: value' lines, not a {type(own).__name__}")
     bases = own.pop(BASE, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
-        raise ValueError(f"{path}: base: is a file or a list of files, not {shown(bases)}")
+        raise InputError(f"{path}: base: is a file or a list of files, not {shown(bases)}")
     options: dict[str, Any] = {}
     for base in bases:
         options |= read_config(base, check, path.parent, [*named_by, path])
@@ -92,24 +94,24 @@ def read_yaml(path: str | Path) -> Any:
     """Return the plain values that a YAML file holds.
 
     Raises:
-        ValueError: it cannot be read, is not UTF-8 or not YAML, has a value that its tag does not allow, or a mapping
+        InputError: it cannot be read, is not UTF-8 or not YAML, has a value that its tag does not allow, or a mapping
             has a key twice (of which YAML libraries silently keep the last).
     """
     try:
         loader = _Loader(Path(path).read_text(encoding="utf-8"))
         value = loader.get_single_data()
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not YAML: byte {error.start} is not UTF-8 text") from error
+        raise InputError(f"{path} is not YAML: byte {error.start} is not UTF-8 text") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {_reason(error)}") from error
+        raise InputError(f"{path} is not YAML: {_reason(error)}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        raise InputError(f"{path} is nested too deeply") from error
     except Exception as error:  # PyYAML lets through whatever a value such as "!!int x" or 2020-13-01 makes it raise
-        raise ValueError(f"{path} has a value that is not of its kind: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path} has a value that is not of its kind: {type(error).__name__}: {error}") from error
     if loader.repeated:
-        raise ValueError(f"{path} has keys twice: {'; '.join(loader.repeated)}")
+        raise InputError(f"{path} has keys twice: {'; '.join(loader.repeated)}")
     return value
 
 

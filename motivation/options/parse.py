@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from timm.utils import ParseKwargs
 
+from motivation.errors import InputError
 from motivation.options.config_files import nearest, read_config, shown
 from motivation.options.flags import add_all_flags
 
@@ -47,7 +48,8 @@ def make_parser() -> ArgumentParser:
 def parse(argv: Sequence[str] | None = None, parser: ArgumentParser | None = None) -> tuple[Namespace, str]:
     """Options, and all of them as YAML text.
 
-    The command line wins over the files, a later file over an earlier one, and files over the defaults. Wrong options end the program with code 2.
+    The command line wins over the files, a later file over an earlier one, and files over the defaults. Wrong options
+    end the program with code 2.
 
     Args:
         argv: the words; default those of the command line.
@@ -58,7 +60,7 @@ def parse(argv: Sequence[str] | None = None, parser: ArgumentParser | None = Non
     first.add_argument("-c", "--config", action="append", default=[])
     try:
         parser.set_defaults(**read_configs(first.parse_known_args(argv)[0].config, parser))
-    except ValueError as error:
+    except InputError as error:
         parser.error(str(error))
     try:
         args = parser.parse_args(argv)
@@ -94,7 +96,7 @@ def read_configs(names: Sequence[str], parser: ArgumentParser) -> dict[str, Any]
     """Return the options in YAML files, the later files' over the earlier ones'; empty names are left out.
 
     Raises:
-        ValueError: see `motivation.options.config_files.read_config`; a key that is no option, or a value that is not
+        InputError: see `motivation.options.config_files.read_config`; a key that is no option, or a value that is not
             of its kind.
     """
     options: dict[str, Any] = {}
@@ -107,15 +109,15 @@ def check_options(parser: ArgumentParser, path: Path, options: dict[Any, Any]) -
     """Return the options that stand in one file as the parser takes them for defaults.
 
     Raises:
-        ValueError: some are unknown, or their values are not of their kind; all of these are named.
+        InputError: some are unknown, or their values are not of their kind; all of these are named.
     """
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     unknown = [_unknown(key, value, list(actions)) for key, value in options.items() if key not in actions]
     if unknown:
-        raise ValueError(f"{path} has unknown options: {'; '.join(unknown)}")
+        raise InputError(f"{path} has unknown options: {'; '.join(unknown)}")
     wrong = [f"{key}: {reason}" for key, value in options.items() if (reason := wrong_value(actions[key], value))]
     if wrong:
-        raise ValueError(f"{path} has wrong values: {'; '.join(wrong)}")
+        raise InputError(f"{path} has wrong values: {'; '.join(wrong)}")
     return {key: _taken(actions[key], value) for key, value in options.items()}
 
 

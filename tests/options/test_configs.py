@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 import timm
-import yaml
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 import motivation.models  # noqa: F401
 from motivation.build.learners import meta_model
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
-from motivation.options.parse import make_parser, parse
+from motivation.options.config_files import config_names
+from motivation.options.parse import make_parser, parse, read_configs
 from motivation.tools import finetune
 from motivation.tools.report.paper import TABLES
 from weight_maps import find_map
 
 ROOT = Path(__file__).parents[2] / "configs"
-FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}
+FILES = {f"{name}.yaml": ROOT / f"{name}.yaml" for name in config_names()}
 
 
 def options_of(name):
@@ -49,7 +49,7 @@ def test_config_is_taken_by_its_program(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_config_is_headed_by_command_target_and_measurement(name):
-    head = FILES[name].read_text().split("\ndataset:")[0]
+    head = FILES[name].read_text().split("\nbase:")[0]
     program = "finetune.py" if name.startswith("finetune/") else "train_motivated.py"
     assert f"{program} --config configs/{name}" in head
     for word in ("command", "target", "measured"):
@@ -113,15 +113,13 @@ def recipe_of(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_config_states_every_value_of_its_recipe(name):
-    stated, args = yaml.safe_load(FILES[name].read_text()), options_of(name)
+    stated, args = read_configs([str(FILES[name])], finetune.make_parser()), options_of(name)
     for key, value in recipe_of(name).items():
         assert key in stated, key
         assert getattr(args, key) == value, key
     if name.startswith(("cifar", "imagenet", "ablation")):
         assert stated["input_size"] == args.input_size
-        assert ("motivation_k" in stated) == (
-            args.motivated_model is not None and args.motivation_condition not in ("random", "scheduled")
-        )
+        assert ("motivation_k" in stated) == (args.motivated_model is not None)
     if "/vit" in name and not name.startswith("digits"):
         assert all(stated[key] for key in ("aa", "reprob", "mixup", "cutmix"))
 
@@ -160,8 +158,8 @@ def test_an_update_of_a3_has_2048_images():
     for name in ("resnet50_resnet101_a3", "resnet50_a3", "resnet101_a3"):
         args = options_of(f"imagenet/{name}.yaml")
         assert args.batch_size * args.grad_accum_steps * 8 == 2048
-        head = FILES[f"imagenet/{name}.yaml"].read_text().replace("\n# ", " ")
-        assert "4 GPUs --batch-size 512, 1 GPU --batch-size 256 --grad-accum-steps 8" in head
+    recipe = (ROOT / "_recipes" / "imagenet_a3.yaml").read_text().replace("\n# ", " ")
+    assert "4 GPUs --batch-size 512, 1 GPU --batch-size 256 --grad-accum-steps 8" in recipe
 
 
 def test_every_model_is_one_of_timm():

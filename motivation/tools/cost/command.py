@@ -95,7 +95,7 @@ def training_options(argv: Sequence[str]) -> Namespace:
         return parse(argv)[0]
     if str(given.data or "").endswith((".yaml", ".yml")):
         if given.config:
-            parser.error(f"two configurations, {given.config} and {given.data}; give one")
+            parser.error(f"two configurations, {', '.join(given.config)} and {given.data}; give one")
         argv = [*argv, "--config", given.data]
     return parse(argv)[0]
 
