@@ -22,12 +22,12 @@ install-dev: $(VENV)/installed-dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: requirements.txt | $(VENV)/bin/python
-	$(BIN)/pip install -r requirements.txt
+$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -e .
 	touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
-	$(BIN)/pip install -r requirements-dev.txt
+$(VENV)/installed-dev: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -e .[dev]
 	touch $(VENV)/installed $@
 
 clean:

@@ -6,13 +6,13 @@ python finetune.py --checkpoint output/train/x --from motivated --dataset torch/
 python finetune.py --checkpoint resnet50.a3_in1k --dataset torch/flowers102 --data-dir data --epochs 2000
 """
 
-from motivation.versions import require_versions
+import sys
+from pathlib import Path
 
-require_versions()
-
-import sys  # noqa: E402
-
-from motivation.tools.finetune import main  # noqa: E402
+from motivation.versions import require_packages
 
 if __name__ == "__main__":
-    sys.exit(main())
+    require_packages(Path(__file__).with_name("requirements.txt"))
+    from motivation.__main__ import main
+
+    sys.exit(main(["finetune", *sys.argv[1:]]))

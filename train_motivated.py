@@ -5,13 +5,13 @@ python train_motivated.py --config configs/quickstart.yaml
 torchrun --nproc_per_node=8 train_motivated.py --model resnet50 --motivated-model resnet101 --motivation-k 4 ...
 """
 
-from motivation.versions import require_versions
+import sys
+from pathlib import Path
 
-require_versions()
-
-import sys  # noqa: E402
-
-from motivation.tools.train import main  # noqa: E402
+from motivation.versions import require_packages
 
 if __name__ == "__main__":
-    sys.exit(main())
+    require_packages(Path(__file__).with_name("requirements.txt"))
+    from motivation.__main__ import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from motivation import __version__
 from motivation.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, print_errors
 
 COMMANDS = {
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         return run_command(import_module(COMMANDS[words[0]][0]).main, words[1:])
-    print("usage: python -m motivation COMMAND [--help]\n")
+    if words == ["--version"]:
+        print(f"motivation {__version__}")
+        return 0
+    print("usage: motivation COMMAND [--help], or motivation --version\n")
     for name, (_, line) in COMMANDS.items():
         print(f"  {name:<16}{line}")
     return 0 if words in (["-h"], ["--help"]) else EXIT_BAD_INPUT

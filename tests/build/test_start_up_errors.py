@@ -1,9 +1,12 @@
 """What cannot work is said before any training, all of it at once, in lines that name the option."""
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 import torch
-from support.program import DIGITS, MOTIVATED
+from support.program import DIGITS, MOTIVATED, ROOT
 
+from motivation import versions
 from motivation.build.feasible import model_faults
 from motivation.options.checks import StartupError, option_faults
 from motivation.options.parse import parse
@@ -156,18 +159,24 @@ def test_a_checkpoint_of_another_architecture_is_named(capsys, tmp_path, train):
     assert "does not fit: it is of resnet8_cifar, --model is resnet14_cifar" in line
 
 
-def test_too_old_packages_are_named(monkeypatch):
-    from motivation import versions
+def test_missing_and_too_old_packages_are_named(monkeypatch):
+    requirements = ROOT / "requirements.txt"
+    versions.require_packages(requirements)
+    found = {"timm": "1.1.0", "torch": "2.4.0+cpu"}
 
-    assert versions.version_faults() == []
-    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.0.9", "torch": "2.4.0+cpu"}.get(name, "99"))
-    found = "\n".join(versions.version_faults())
-    assert "timm 1.0.29 or newer is needed, 1.0.9 is installed" in found
-    assert "torch 2.11 or newer is needed" in found
-    monkeypatch.setattr(versions, "version", lambda name: {"timm": "1.1.0"}.get(name, "99"))
-    assert versions.version_faults() == ["timm below 1.1 is needed, 1.1.0 is installed"]
-    with pytest.raises(SystemExit, match="pip install"):
-        versions.require_versions()
+    def version(name):
+        if name == "thop":
+            raise PackageNotFoundError(name)
+        return found.get(name, "9" if name == "pillow" else "99")
+
+    monkeypatch.setattr(versions, "version", version)
+    with pytest.raises(SystemExit, match="pip install -r") as stopped:
+        versions.require_packages(requirements)
+    assert str(stopped.value).splitlines()[:-1] == [
+        "torch>=2.11 is needed, 2.4.0+cpu is installed",
+        "timm<1.1,>=1.0.29 is needed, 1.1.0 is installed",
+        "thop is not installed",
+    ]
 
 
 def test_images_with_other_channels_than_the_model_takes_are_said(tmp_path, capsys):
