@@ -29,7 +29,7 @@ import torch
 from support.program import DIGITS, MOTIVATED, assert_equal, load
 
 import motivation.data.datasets
-import motivation.method.switcher
+import motivation.method.switch
 import motivation.training.checkpoint
 import motivation.training.evaluate
 import motivation.training.learner
@@ -145,8 +145,8 @@ def arrange(fatal, number, counter):
     motivation.training.logs.csv_files.append_rows = append_rows
     before(motivation.training.learner.Learner, "_forward", "micro-batch")
     before(motivation.training.learner.Learner, "_step", "step")
-    before(motivation.method.switcher, "execute", "switch")
-    before(motivation.training.evaluate.Evaluator, "_forward", "evaluation")
+    before(motivation.method.switch, "copy_all", "switch")
+    before(motivation.training.evaluate.Validator, "_forward", "evaluation")
     for name in ("replace", "link", "fsync"):
         before(os, name, name)
 

@@ -69,7 +69,7 @@ def check_ranks(folder):
     assert a["roles"] == b["roles"]
     assert a["signals"] == b["signals"]
     assert a["losses"] == b["losses"]
-    assert a["own_losses"] != b["own_losses"]
+    assert a["local_losses"] != b["local_losses"]
     for name in a["models"]:
         for key, value in a["models"][name].items():
             assert torch.equal(value, b["models"][name][key]), (name, key)

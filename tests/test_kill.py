@@ -179,9 +179,9 @@ def test_a_disk_that_is_full_for_a_log_is_one_line(name, train, monkeypatch, cap
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_that_is_gone_in_mid_run_is_one_line(train, tmp_path, monkeypatch, capsys):
-    from motivation.training.judge import Judge
+    from motivation.training.evaluate import Evaluator
 
-    monkeypatch.setattr(Judge, "share_statistics", lambda self: shutil.rmtree(tmp_path / "run"))
+    monkeypatch.setattr(Evaluator, "sync_statistics", lambda self: shutil.rmtree(tmp_path / "run"))
     train("--epochs", "1", code=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "run/updates.csv cannot be written: No such file or directory" in line
@@ -209,7 +209,7 @@ def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(train, capsys):
 def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "from motivation.training.hooks import Hook, register_hook\n"
-        "from motivation.method.conditions import FallingLoss as Base, register_condition\n"
+        "from motivation import register_condition\nfrom motivation.method.conditions import FallingLoss as Base\n"
         f"@register_condition('{raises}s')\n"
         "class Mine(Base):\n"
         "    def observe(self, record):\n"
@@ -225,14 +225,14 @@ def test_a_plugin_that_raises_in_mid_run_is_one_line(raises, train, tmp_path, ca
     flags = ["--motivation-condition", f"{raises}s", "--motivation-plugins", str(tmp_path / "mine.py")]
     run = train(*MOTIVATED, *flags, "--recovery-interval", "2", code=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    name, number = ("Mine.observe", 7) if raises == "condition" else ("Watch.update_end", 13)
+    name, number = ("Mine.observe", 8) if raises == "condition" else ("Watch.update_end", 14)
     assert f"{name} failed: KeyError: 'gone' ({tmp_path}/mine.py, line {number})" in line
     assert f"the last good checkpoint is {run}/recovery-1-1.pth.tar" in line
 
 
 def test_a_plain_class_as_a_condition_that_raises_is_one_line(train, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
-        "from motivation.method.conditions import register_condition\n"
+        "from motivation import register_condition\n"
         "@register_condition('plain_class')\n"
         "class Mine:\n"
         "    motivated = False\n"
@@ -249,7 +249,7 @@ def test_a_plugins_state_that_no_resume_could_read_ends_the_run_before_it_is_wri
     (tmp_path / "mine.py").write_text(
         "import numpy\n"
         "from motivation.training.hooks import Hook, register_hook\n"
-        "from motivation.method.conditions import FallingLoss as Base, register_condition\n"
+        "from motivation import register_condition\nfrom motivation.method.conditions import FallingLoss as Base\n"
         f"@register_condition('{of}_of_numpy')\n"
         "class Mine(Base):\n"
         "    def state_dict(self):\n"
@@ -268,7 +268,7 @@ def test_a_plugins_state_that_no_resume_could_read_ends_the_run_before_it_is_wri
 
 
 def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint(train, tmp_path, monkeypatch):
-    from motivation.training.judge import Judge
+    from motivation.training.evaluate import Evaluator
 
     flags = [*MOTIVATED, "--epochs", "3", "--val-interval", "3"]
     whole = train(*flags, name="whole")
@@ -281,7 +281,7 @@ def test_a_signal_after_an_epoch_that_is_not_evaluated_still_leaves_a_checkpoint
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Judge, "share_statistics", share)
+        patched.setattr(Evaluator, "sync_statistics", share)
         run = train(*flags, code=143)
     assert (run / "recovery-1-0.pth.tar").exists()
     assert_same_run(whole, train(*flags, "--resume", "auto"))
@@ -376,7 +376,8 @@ def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
 
 FAILURES = """
 import os, pathlib, signal
-from motivation.method.conditions import FallingLoss, register_condition
+from motivation import register_condition
+from motivation.method.conditions import FallingLoss
 
 def first_time(name):
     marker = pathlib.Path(__file__).with_name(name)

@@ -69,9 +69,9 @@ def built(*flags, output):
 def test_always_is_training_the_motivated_model_alone(tmp_path):
     flags = ("--opt", "adamw", "--lr", "0.01", "--mixup", "0.3", "--drop", "0.1")
     always = built(*flags, *MOTIVATED, "--motivation-condition", "always", output=tmp_path / "a")
-    always.switcher.expand()
+    always.pair.sync_idle_model()
     start = tmp_path / "start.pth"
-    torch.save(always.switcher.motivated.model.state_dict(), start)
+    torch.save(always.pair.motivated.model.state_dict(), start)
     state = get_rng_state()
     train_loop(always)
 
@@ -79,7 +79,7 @@ def test_always_is_training_the_motivated_model_alone(tmp_path):
     set_rng_state(state)
     train_loop(alone)
     assert losses(always.folder) == losses(alone.folder)
-    assert_equal(always.switcher.motivated.model.state_dict(), alone.switcher.base.model.state_dict())
+    assert_equal(always.pair.motivated.model.state_dict(), alone.pair.base.model.state_dict())
     assert [r.motivated for r in always.records] == [r.base for r in alone.records]
 
 

@@ -9,11 +9,13 @@ from statistics import fmean
 from types import ModuleType
 from typing import Any
 
-from motivation.method.conditions import Condition, Never, arguments_of, condition_class, make_condition
-from motivation.method.conditions import is_registered as is_registered_condition
+from motivation.method.condition_registry import arguments_of, condition_class, make_condition
+from motivation.method.condition_registry import is_registered as is_registered_condition
+from motivation.method.conditions import Condition, Never
 from motivation.options.config_files import nearest
 from motivation.training.hooks import Hook, hooks_of
 from motivation.training.hooks import is_registered as is_registered_hook
+from motivation.training.plugin_errors import guarded
 from motivation.training.run_folder import RunError, RunFolder, read_run
 
 FLAG_OF = {
@@ -40,7 +42,7 @@ def build_condition(args: Namespace) -> Condition:
         options |= {"decay": args.motivation_ema_decay, "drop": args.motivation_ema_drop}
     if name == "scheduled":
         options["counts"] = mean_counts(args.motivation_scheduled_runs)
-    return make_condition(name, **({"k": args.motivation_k, "seed": args.seed} | options))
+    return guarded(make_condition(name, **({"k": args.motivation_k, "seed": args.seed} | options)))
 
 
 def mean_counts(runs: Iterable[str]) -> list[float]:

@@ -13,7 +13,7 @@ from motivation.build.image_folders import folder_faults
 from motivation.build.learners import channels, meta_model
 from motivation.data.datasets import class_count, create_dataset
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, listed_labels, refuse_iterable
-from motivation.method.conditions import needs_of
+from motivation.method.condition_registry import needs_of
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.checks import one_line

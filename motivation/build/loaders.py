@@ -24,7 +24,8 @@ from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.data.subsets import refuse_iterable
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.random_states import fork_rng
-from motivation.training.evaluate import Evaluator, HeldOut, Recalibration
+from motivation.training.batchnorm import Recalibration
+from motivation.training.evaluate import HeldOut, Validator
 from motivation.training.signals import WithoutInterrupts
 
 _logger = logging.getLogger("train")
@@ -44,7 +45,7 @@ class Data:
     """
 
     feed: UpdateLoader
-    evaluator: Evaluator | None
+    validator: Validator | None
     recalibration: Recalibration | None
     mixes: bool
     reference_batch: float
@@ -85,7 +86,7 @@ def make_loaders(
         resumable=maker.resumable,
     )
     validation = datasets.validation
-    evaluator = None if validation is None else maker.evaluator(maker.validation(validation))
+    validator = None if validation is None else maker.validator(maker.validation(validation))
     recalibration = None
     if for_recalibration is not None:
         recalibration = Recalibration(
@@ -101,7 +102,7 @@ def make_loaders(
             images, targets = next(iter(maker.one_batch(datasets.held_out)))
         images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
         held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
-    return Data(feed, evaluator, recalibration, mixes(args), reference, held_out)
+    return Data(feed, validator, recalibration, mixes(args), reference, held_out)
 
 
 class _LoaderMaker:
@@ -254,9 +255,9 @@ class _LoaderMaker:
             **{**self.common, "distributed": False},
         )  # fmt: skip
 
-    def evaluator(self, loader: Any) -> Evaluator:
+    def validator(self, loader: Any) -> Validator:
         args, runtime = self.args, self.runtime
-        return Evaluator(
+        return Validator(
             loader=loader,
             device=runtime.device,
             autocast=runtime.autocast,

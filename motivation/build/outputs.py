@@ -58,7 +58,7 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     assert run.folder is not None
     folder = run.folder
     decreasing = run.ranking == "loss"
-    for learner in run.switcher.sides:
+    for learner in run.pair.sides:
         place = folder if learner.role is Role.BASE else folder / learner.role.value
         place.mkdir(exist_ok=True)
         run.savers[learner.role] = Saver(place, _contents(run, learner, args), decreasing, args.checkpoint_hist)
@@ -100,7 +100,7 @@ def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict
         if learner.role is Role.BASE:
             state[OUR_KEY] = {
                 "format": FORMAT,
-                "models": {one.role.value: model_name(args, one.role) for one in run.switcher.sides},
+                "models": {one.role.value: model_name(args, one.role) for one in run.pair.sides},
                 "update": update,
                 "updates_per_epoch": run.clock.updates_per_epoch,
                 "batches": [args.batch_size, args.grad_accum_steps],

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from timm.task import resume_task_checkpoint
 
 from motivation.build.runtime import Runtime
-from motivation.method.conditions import needs_of
+from motivation.method.condition_registry import needs_of
 from motivation.method.optimizer_probe import keep_scalars
 from motivation.options.checks import StartupError
 from motivation.options.file_checks import RESUME_NEWEST
@@ -147,17 +147,17 @@ def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -
     """Put back what timm does not save: the motivated learner, condition, best metric, place, random states."""
     if not ours:
         return
-    switcher, with_optimizer = run.switcher, not args.no_resume_opt
-    if switcher.motivated is not None and "motivated" in ours["switcher"]:
+    pair, with_optimizer = run.pair, not args.no_resume_opt
+    if pair.motivated is not None and "motivated" in ours["switcher"]:
         trained = ours["models"]["motivated"]
         if trained != args.motivated_model:
             raise ValueError(f"its motivated model is {trained}, --motivated-model is {args.motivated_model}")
-        switcher.load_state_dict(ours["switcher"], with_optimizer)
+        pair.load_turns(ours["switcher"], with_optimizer)
         _restore_condition(run, ours["condition"], runtime)
-    elif switcher.motivated is not None:
+    elif pair.motivated is not None:
         _warn(runtime, f"{args.resume} is of a plain run: the motivated model starts afresh.")
     else:
-        switcher.counts.load_state_dict(ours["switcher"]["counts"])
+        pair.counts.load_state_dict(ours["switcher"]["counts"])
     updates = _place(run, ours, args, runtime)
     if run.feed.resumable is None:
         again = "" if updates is None else ", and are read from the epoch's start to find the place"
@@ -183,7 +183,7 @@ def _restore_stop(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runt
     reason = ours.get("stopped_by")
     if not reason or not run.can_be_stopped or args.start_epoch is not None:
         return
-    if run.goes_on_inside:
+    if run.resumed_mid_epoch:
         run.hooks.stop_reason = reason
     elif ours["update"] is None and run.start_epoch < run.epochs:
         run.stopped_by = reason
@@ -204,8 +204,8 @@ def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) ->
     batches_now = [args.batch_size, args.grad_accum_steps]
     batches_before = list(ours.get("batches", batches_now))
     if before != now or batches_before != batches_now:
-        run.switcher.counts.load_state_dict(ours["epoch_counts"])
-        run.switcher.active = run.switcher.base
+        run.pair.counts.load_state_dict(ours["epoch_counts"])
+        run.pair.active = run.pair.base
         _warn(
             runtime,
             f"{args.resume} was written inside epoch {run.start_epoch}, with {before['updates_per_epoch']} updates in "
@@ -214,8 +214,8 @@ def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) ->
             f"{now['processes']}: that epoch is trained again from its start.",
         )
         return None
-    run.goes_on_inside = True
-    run.pair.go_to(ours["position"])
+    run.resumed_mid_epoch = True
+    run.pair.position = ours["position"]
     return run.pair.update
 
 
@@ -230,7 +230,7 @@ def _restore_condition(run: Run, saved: dict[str, Any], runtime: Runtime) -> Non
 
 def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
     """Move the schedules to the first epoch; both models then have the base's learning rate."""
-    done = run.start_epoch * run.clock.updates_per_epoch + (run.pair.update if run.goes_on_inside else 0)
+    done = run.start_epoch * run.clock.updates_per_epoch + (run.pair.update if run.resumed_mid_epoch else 0)
     if done:
         for schedule in run.clock.schedules:
             if args.sched_on_updates:
@@ -242,9 +242,9 @@ def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
         run.clock.load_plateau_state([plateau[0]] * len(run.clock.schedules))
         if ours["update"] is None:
             run.clock.end_epoch(run.start_epoch - 1, ours["metric"])
-    if run.switcher.motivated is not None:
-        groups = run.switcher.base.optimizer.param_groups
-        for index, group in enumerate(run.switcher.motivated.optimizer.param_groups):
+    if run.pair.motivated is not None:
+        groups = run.pair.base.optimizer.param_groups
+        for index, group in enumerate(run.pair.motivated.optimizer.param_groups):
             group["lr"] = groups[min(index, len(groups) - 1)]["lr"]
 
 

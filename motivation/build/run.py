@@ -21,16 +21,15 @@ from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.resume import find_resumed, restore, restore_schedules, resume_base
 from motivation.build.runtime import Runtime, start_runtime
-from motivation.method.batchnorm import batchnorms
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.method.switcher import Switcher
 from motivation.options.checks import StartupError, blaming
+from motivation.training.batchnorm import batchnorms
+from motivation.training.evaluate import Evaluator
 from motivation.training.finite import FiniteGuard
 from motivation.training.flops import forward_flops
 from motivation.training.hooks import HookList, hooks_of
-from motivation.training.judge import Judge
 from motivation.training.learner import Learner, UpdateRule
 from motivation.training.run import Clock, Run
 from weight_maps import WeightMap, map_for
@@ -92,7 +91,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
                 load_task_ema_checkpoint(task, args.resume)
     eval_model = make.finish_task(task, args, runtime)
 
-    ranking = args.eval_metric if data.evaluator is not None else "loss"
+    ranking = args.eval_metric if data.validator is not None else "loss"
     updates = data.feed.updates_per_epoch
     with blaming(f"--sched {args.sched}"):
         schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
@@ -102,34 +101,34 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         condition.start_run(epochs, updates)
         if data.held_out is not None:
             data.held_out.loss(base)  # a batch that cannot be measured is said now
-    switcher, flops = Switcher(base), None
+    pair, flops = MotivatedPair(base, None, None, condition), None
     if args.motivated_model:
         with fork_rng(), blaming(f"--motivated-model {args.motivated_model}"):
             motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
-            switcher = Switcher(base, motivated, weights_map, args.motivation_bn)
-            _announce_map(switcher, weights_map, args, runtime)
+            pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
+            _announce_map(pair, weights_map, args, runtime)
             flops = {
                 learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
-                for learner in switcher.sides
+                for learner in pair.sides
             }
 
-    judge = Judge(
-        switcher=switcher,
-        evaluator=data.evaluator,
-        judges_motivated=args.motivated_eval == "synced",
-        judges_ema=not args.model_ema_force_cpu,
+    evaluator = Evaluator(
+        pair=pair,
+        validator=data.validator,
+        evaluates_motivated=args.motivated_eval == "synced",
+        evaluates_ema=not args.model_ema_force_cpu,
         dist_bn=args.dist_bn,
         world_size=runtime.world_size,
         recalibration=data.recalibration,
         model_dtype=runtime.dtype,
     )
     run = Run(
-        pair=MotivatedPair.of(switcher, condition),
+        pair=pair,
         feed=data.feed,
         held_out=data.held_out,
-        clock=Clock([learner.schedule for learner in switcher.sides if learner.schedule is not None], updates),
+        clock=Clock([learner.schedule for learner in pair.sides if learner.schedule is not None], updates),
         hooks=HookList(),
-        judge=judge,
+        evaluator=evaluator,
         savers={},
         start_epoch=args.start_epoch if args.start_epoch is not None else resume_epoch or 0,
         epochs=epochs,
@@ -202,10 +201,10 @@ def _make_motivated(
     return Learner(Role.MOTIVATED, task, optimizer, schedule, rule, eval_model), weights_map
 
 
-def _announce_map(switcher: Switcher, weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
+def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
     if not runtime.primary:
         return
-    small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in switcher.sides)
+    small, large = (sum(p.numel() for p in learner.model.parameters()) for learner in pair.sides)
     name = args.motivation_map or map_for(args.model, args.motivated_model).name
     _logger.info(
         f"Weights map {name!r}, placement {args.motivation_placement!r}: {len(weights_map.links)} tensors of "
@@ -227,11 +226,11 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
     share, total = run.condition.expected_share, run.epochs * run.clock.updates_per_epoch
     count = run.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
-    if run.switcher.motivated is None or share is None or count is None or not total:
+    if run.pair.motivated is None or share is None or count is None or not total:
         return
     less = " without the first updates of each epoch" if count < share * total else ""
     _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {share:.4f}{less}).")
-    if 0 < share < 0.05 and not args.motivation_bn_recalibrate and batchnorms(run.switcher.motivated.model):
+    if 0 < share < 0.05 and not args.motivation_bn_recalibrate and batchnorms(run.pair.motivated.model):
         _logger.warning(
             "The motivated model is trained so rarely that its BatchNorm statistics will be old when it is judged; "
             "--motivation-bn-recalibrate 50 re-estimates them."

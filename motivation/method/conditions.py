@@ -1,70 +1,77 @@
-"""When to train the motivated model: the conditions of the paper (sections 3.4 and 4.4) and of its ablations.
+"""When to train the motivated model: what a motivation condition is (paper, section 3.4), and those of the paper.
 
-Conditions of a user's own are registered by `register_condition` in a file of ``--motivation-plugins``.
+`FallingLoss` is the paper's condition; the others are those of its sections 4.4.1 and 4.4.2, and the two bounds. A
+condition is chosen by its name with `motivation.method.condition_registry.make_condition`.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
-from motivation.method.condition import (
-    Condition,
-    arguments_of,
-    condition_class,
-    condition_names,
-    is_registered,
-    needs_of,
-    register_condition,
-    takes,
-)
 from motivation.method.records import UpdateRecord
 
-__all__ = [
-    "Condition",
-    "arguments_of",
-    "condition_class",
-    "condition_names",
-    "is_registered",
-    "make_condition",
-    "needs_of",
-    "register_condition",
-    "takes",
-]
 
+class Condition:
+    """Decides after each update which model the next one trains.
 
-def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Condition:
-    """The condition of that name.
-
-    Args:
-        k: length of a streak; for conditions that have one.
-        seed: of the draws; for conditions that draw.
-        options: further arguments of its constructor.
-
-    Raises:
-        ValueError: no such condition, or one that does not take these arguments or values.
-
-    >>> make_condition("ema", k=3, decay=0.8).k
-    3
+    It is shown a read-only record of each update by `observe`, and answers by `motivated`. It never sees models or
+    trainer. Subclasses define `motivated`, and those of the other methods that they need.
     """
-    taken = arguments_of(condition_class(name))
-    if unknown := sorted(options.keys() - set(taken)):
-        raise ValueError(f"the condition {name!r} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
-    common = {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
-    try:
-        return condition_class(name)(**common, **options)
-    except ValueError:
-        raise
-    except Exception as error:  # a user's class may raise anything
-        raise ValueError(f"the condition {name!r} cannot be made: {type(error).__name__}: {error}") from error
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[Iterable[str]] = ()
+    """Signals that `observe` reads beside the loss: ``gradient_norm``, ``validation_loss``. Only these are measured."""
+    streak: Any = None
+    """Length of the present streak, for the log; None if the condition has none."""
+
+    @property
+    def motivated(self) -> bool:
+        """True if the next update is to train the motivated model."""
+        raise NotImplementedError
+
+    @property
+    def expected_share(self) -> float | None:
+        """Expected share of motivated updates in a run; None if there is no law for it."""
+        return None
+
+    def expected_updates(self, epochs: int, updates: int) -> float | None:
+        """Return the expected number of motivated updates in ``epochs`` epochs of ``updates`` updates each; None if
+        there is no law for it."""
+        return None if self.expected_share is None else self.expected_share * epochs * updates
+
+    def start_run(self, epochs: int, updates: int) -> None:
+        """Prepare for a run of that many epochs, each of ``updates`` updates.
+
+        Raises:
+            ValueError: the condition cannot serve such a run.
+        """
+
+    def start_epoch(self, epoch: int, updates: int | None) -> None:
+        """Prepare for an epoch.
+
+        Args:
+            epoch: counted from 0.
+            updates: number of updates in it; None in a loop that does not know.
+        """
+
+    def observe(self, record: UpdateRecord) -> None:
+        """Take note of an update that was done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is needed to go on in the middle of an epoch, in plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 def next_streak(streak: int, previous: float | None, signal: float) -> int:
-    """Length of the run of strict decreases that ends with ``signal`` (paper, Algorithm 1).
+    """Return the number of strict decreases in a row that end with ``signal`` (paper, Algorithm 1).
 
-    A value that is not finite ends the run.
+    A value that is not finite ends the streak.
 
     >>> next_streak(1, 0.5, 0.4), next_streak(1, 0.5, 0.5), next_streak(1, 0.5, float("nan"))
     (2, 0, 0)
@@ -73,7 +80,7 @@ def next_streak(streak: int, previous: float | None, signal: float) -> int:
 
 
 def expected_share(k: int) -> float:
-    """Share of motivated updates if successive signals were independent: 1 / (k + 1)!.
+    """Return the share of motivated updates if successive signals were independent: 1 / (k + 1)!.
 
     >>> round(expected_share(2), 4)
     0.1667
@@ -81,17 +88,8 @@ def expected_share(k: int) -> float:
     return 1.0 / math.factorial(k + 1) if k < 170 else 0.0
 
 
-def has_streak_law(name: str) -> bool:
-    """Whether independent signals give the condition of that name the share 1 / (k + 1)!.
-
-    >>> [name for name in condition_names() if has_streak_law(name)]
-    ['loss', 'slope', 'valloss']
-    """
-    return name in condition_names() and getattr(condition_class(name), "expected_share", None) is Streak.expected_share
-
-
 class Streak(Condition):
-    """A signal has fallen k times in a row. Subclasses say which signal.
+    """A signal has fallen k times in a row; subclasses define the signal.
 
     Streak and previous signal are forgotten at an epoch's start (ours).
 
@@ -107,7 +105,7 @@ class Streak(Condition):
         self._previous: float | None = None
 
     def signal(self, record: UpdateRecord) -> float:
-        """The number that is watched."""
+        """Return the number that is watched."""
         raise NotImplementedError
 
     @property
@@ -119,7 +117,7 @@ class Streak(Condition):
         return expected_share(self.k)
 
     def expected_updates(self, epochs: int, updates: int) -> float | None:
-        # the first k + 1 of an epoch have no streak of k decreases behind them
+        # the first k + 1 updates of an epoch have no streak of k decreases behind them
         return None if self.expected_share is None else self.expected_share * epochs * max(0, updates - self.k - 1)
 
     def start_epoch(self, epoch: int, updates: int | None) -> None:
@@ -137,26 +135,28 @@ class Streak(Condition):
         self.streak, self._previous = state["streak"], state["previous"]
 
 
-@register_condition("loss")
 class FallingLoss(Streak):
     """The training loss has fallen k times in a row (paper, section 3.4)."""
+
+    name = "loss"
 
     def signal(self, record: UpdateRecord) -> float:
         return record.loss
 
 
-@register_condition("ema")
 class FallingAverage(Streak):
     """The moving average of the training loss has dropped k times in a row (paper, section 4.4.2).
 
-    The average starts at the first loss. It is forgotten at an epoch's start, as the signals of all conditions are
-    (ours). A loss that is not finite ends the streak and does not enter the average (ours).
+    The average starts at the first loss of an epoch (ours). A loss that is not finite ends the streak and is left out
+    of the average (ours).
 
     Args:
         k: length of the streak, at least 1.
         decay: weight of the average so far, from 0 to below 1 (the paper does not give it).
         drop: how much lower the average must be than the last, relative to it (paper: 0.2 %).
     """
+
+    name = "ema"
 
     def __init__(self, k: int, decay: float = 0.9, drop: float = 0.002):
         super().__init__(k)
@@ -181,28 +181,31 @@ class FallingAverage(Streak):
         self._previous = average
 
 
-@register_condition("valloss")
 class FallingValidationLoss(Streak):
     """The loss on one held-out batch has fallen k times in a row (paper, section 4.4.2)."""
 
+    name = "valloss"
     needs = ("validation_loss",)
 
     def signal(self, record: UpdateRecord) -> float:
         return record.validation_loss
 
 
-@register_condition("slope")
 class RisingSlope(Streak):
     """The Euclidean norm of all gradients has risen k times in a row (paper, section 4.4.2)."""
 
+    name = "slope"
     needs = ("gradient_norm",)
 
     def signal(self, record: UpdateRecord) -> float:
         return -record.gradient_norm
 
 
-class _Drawn(Condition):
-    """Motivated at updates that are drawn anew for each epoch; a function of seed and epoch, so all ranks agree."""
+class RandomSchedule(Condition):
+    """Motivated at random updates of each epoch; subclasses define how many.
+
+    What is drawn depends on seed and epoch only, so all ranks draw the same.
+    """
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -210,7 +213,7 @@ class _Drawn(Condition):
         self._chosen: frozenset[int] = frozenset()
 
     def count(self, epoch: int, updates: int, stream: random.Random) -> int:
-        """How many of an epoch's updates are motivated."""
+        """Return how many of an epoch's updates are motivated."""
         raise NotImplementedError
 
     @property
@@ -239,8 +242,7 @@ class _Drawn(Condition):
         self._next = state["next"]
 
 
-@register_condition("random")
-class RandomUpdates(_Drawn):
+class RandomUpdates(RandomSchedule):
     """Experiment A of the paper's ablation (section 4.4.1): a random number of updates, at random places.
 
     The number is uniform in 0 ... updates of the epoch, the places are drawn without replacement (ours).
@@ -249,20 +251,23 @@ class RandomUpdates(_Drawn):
         seed: of the draws.
     """
 
+    name = "random"
     expected_share = 0.5
 
     def count(self, epoch: int, updates: int, stream: random.Random) -> int:
         return stream.randint(0, updates)
 
 
-@register_condition("scheduled")
-class ScheduledUpdates(_Drawn):
-    """Experiment B of the paper's ablation (section 4.4.1): as many updates per epoch as in earlier runs, drawn anew.
+class ScheduledUpdates(RandomSchedule):
+    """Experiment B of the paper's ablation (section 4.4.1): as many updates per epoch as in earlier runs, at random
+    places.
 
     Args:
         counts: motivated updates of each epoch; a mean over runs is rounded to the nearest whole number, a half up.
         seed: of the draws.
     """
+
+    name = "scheduled"
 
     def __init__(self, counts: Sequence[float], seed: int = 0):
         super().__init__(seed)
@@ -287,21 +292,17 @@ class ScheduledUpdates(_Drawn):
         return self.counts[epoch]
 
 
-class _Bound(Condition):
-    """A condition that looks at nothing."""
-
-
-@register_condition("never")
-class Never(_Bound):
+class Never(Condition):
     """The base alone."""
 
+    name = "never"
     motivated = False
     expected_share = 0.0
 
 
-@register_condition("always")
-class Always(_Bound):
-    """The motivated model alone, from the first update on; the base is its extract."""
+class Always(Condition):
+    """The motivated model alone, from the first update on; the base is extracted from it at an epoch's end."""
 
+    name = "always"
     motivated = True
     expected_share = 1.0

@@ -1,4 +1,4 @@
-"""Copies of many tensors at a time."""
+"""Copy many tensors at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Copies = list[tuple[list[Tensor], list[Tensor]]]
 
 
 def grouped(pairs: Iterable[TensorPair]) -> Copies:
-    """Collect ``(source, target)`` pairs that one multi-tensor copy can do together.
+    """Group ``(source, target)`` pairs of equal shape such that one multi-tensor copy can do each group.
 
-    Slices stand apart: with one of them among its tensors, torch copies all of a group one by one.
+    Slices are kept apart from whole tensors: torch copies all tensors of a group one by one if one of them is a slice.
     """
     groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for source, target in pairs:
-        alike = source.stride() == target.stride() and _is_dense(source)
-        sources, targets = groups[source.device, target.device, source.dtype, target.dtype, alike]
+        same_dense_layout = source.stride() == target.stride() and _is_dense(source)
+        sources, targets = groups[source.device, target.device, source.dtype, target.dtype, same_dense_layout]
         sources.append(source)
         targets.append(target)
     return list(groups.values())
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor fills its part of the memory, in any order of its axes."""
+    """Return True if the elements fill a contiguous piece of memory, in any order of the axes."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != expected:
@@ -39,7 +39,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def execute(copies: Copies) -> None:
-    """Copy every source over its target, in place."""
+def copy_all(copies: Copies) -> None:
+    """Copy every source into its target, in place."""
     for sources, targets in copies:
         torch._foreach_copy_(targets, sources)

@@ -1,4 +1,9 @@
-"""What a switch does with the optimizers' states (paper, section 3.5: "specific functions ... copying buffers")."""
+"""Carry the state of the optimizers along with the weights (paper, section 3.5: "specific functions are thus dedicated
+to copying these buffers, also following the weights map").
+
+Of each shared parameter: tensors shaped like it are indexed like it, factored tensors on the axes that they keep,
+scalars are carried whole. Counters of a parameter group (``group['step']`` of timm's LAMB) are carried whole too.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +22,12 @@ from motivation.method.optimizer_probe import axes_of_state, first_step, inner_o
 from weight_maps import Link
 
 MOST_OUTDATED = 3
-"""So many switches in a row with other tensors than planned, and nothing is kept of the plans any more."""
+"""After more switches in a row whose plan was outdated, plans are no longer kept."""
 
 
 @dataclass(frozen=True)
-class Tied:
-    """A base parameter, its motivated counterpart, and where both stand in their optimizers."""
+class ParameterPair:
+    """A base parameter, its motivated counterpart, and the parameter groups of both in their optimizers."""
 
     link: Link
     base: Tensor
@@ -31,45 +36,47 @@ class Tied:
     motivated_group: int
 
 
-def tie(
+def parameter_pairs(
     links: Iterable[Link],
     base_parameters: dict[str, Tensor],
     motivated_parameters: dict[str, Tensor],
     base_optimizer: Optimizer,
     motivated_optimizer: Optimizer,
-) -> list[Tied]:
-    """All linked parameters that both optimizers train."""
+) -> list[ParameterPair]:
+    """Return all linked parameters that both optimizers train."""
     base_groups, motivated_groups = _group_indices(base_optimizer), _group_indices(motivated_optimizer)
-    tied: dict[tuple[int, int], Tied] = {}  # a tensor with two names is carried once
+    pairs: dict[tuple[int, int], ParameterPair] = {}  # a tensor with two names is carried once
     for link in links:
         small, large = base_parameters.get(link.base), motivated_parameters.get(link.motivated)
         if small is not None and large is not None and small in base_groups and large in motivated_groups:
-            pair = Tied(link, small, large, base_groups[small], motivated_groups[large])
-            tied.setdefault((id(small), id(large)), pair)
-    return list(tied.values())
+            pair = ParameterPair(link, small, large, base_groups[small], motivated_groups[large])
+            pairs.setdefault((id(small), id(large)), pair)
+    return list(pairs.values())
 
 
 def _group_indices(optimizer: Optimizer) -> dict[Tensor, int]:
     return {p: i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
 
 
-def uncarriable(tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
-    """Why the state of these optimizers cannot follow a switch: the reasons for one parameter, none if it can.
+def unsupported_reasons(
+    pairs: Sequence[ParameterPair], base_optimizer: Optimizer, motivated_optimizer: Optimizer
+) -> list[str]:
+    """Return why the state of these optimizers cannot be carried: the reasons for one parameter; none if it can.
 
     Probes one parameter of each distinct pair of shapes and groups until one is found that does not work.
     """
     seen = set()
-    for pair in tied:
+    for pair in pairs:
         shapes = (tuple(pair.base.shape), tuple(pair.motivated.shape))
         kind = (*shapes, pair.link.index, pair.base_group, pair.motivated_group)
         if kind not in seen:
             seen.add(kind)
-            if reasons := _uncarriable_pair(pair, base_optimizer, motivated_optimizer):
+            if reasons := _unsupported_parameter(pair, base_optimizer, motivated_optimizer):
                 return reasons
     return []
 
 
-def _uncarriable_pair(pair: Tied, base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
+def _unsupported_parameter(pair: ParameterPair, base_optimizer: Optimizer, motivated_optimizer: Optimizer) -> list[str]:
     name = type(inner_optimizer(base_optimizer)).__name__
     try:
         small, small_group = first_step(base_optimizer, pair.base_group, pair.base)
@@ -87,11 +94,11 @@ def _uncarriable_pair(pair: Tied, base_optimizer: Optimizer, motivated_optimizer
             f"{name} keeps {', '.join(sorted(small)) or 'nothing'} for a parameter of shape {list(pair.base.shape)}, "
             f"but {', '.join(sorted(large)) or 'nothing'} for shape {list(pair.motivated.shape)}",
         ]
-    values = (_uncarriable_value(key, value, large[key], pair) for key, value in small.items())
+    values = (_unsupported_value(key, value, large[key], pair) for key, value in small.items())
     return reasons + [f"{name} {reason}" for reason in values if reason]
 
 
-def _uncarriable_value(key: str, small: Any, large: Any, pair: Tied) -> str | None:
+def _unsupported_value(key: str, small: Any, large: Any, pair: ParameterPair) -> str | None:
     if is_scalar(small) and is_scalar(large):
         return None
     if not (isinstance(small, Tensor) and isinstance(large, Tensor)):
@@ -113,13 +120,13 @@ class StateCarrier:
     `first_step`); only where the base is a slice of a larger tensor does that rule show, in the rest of the tensor.
     """
 
-    def __init__(self, tied: Sequence[Tied], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
-        self.tied = list(tied)
+    def __init__(self, pairs: Sequence[ParameterPair], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
+        self.pairs = list(pairs)
         self.base_optimizer, self.motivated_optimizer = base_optimizer, motivated_optimizer
         counters: dict[str, None] = {}
-        groups = sorted({(pair.base_group, pair.motivated_group) for pair in self.tied})
+        groups = sorted({(pair.base_group, pair.motivated_group) for pair in self.pairs})
         for base_group, _ in groups:
-            pair = next(pair for pair in self.tied if pair.base_group == base_group)
+            pair = next(pair for pair in self.pairs if pair.base_group == base_group)
             counters.update(dict.fromkeys(first_step(base_optimizer, base_group, pair.base)[1]))
         self._counters = list(counters)
         self._groups = groups
@@ -129,7 +136,7 @@ class StateCarrier:
     def copies(self, to_motivated: bool) -> Copies:
         """All state tensors to copy, in groups; scalars and counters are carried at once."""
         plan = self._plans.get(to_motivated)
-        if plan is not None and plan.holds(*self._states()):
+        if plan is not None and plan.is_current(*self._states()):
             self._outdated[to_motivated] = 0
             for source, target, key in plan.scalars:
                 target[key] = source[key]
@@ -149,7 +156,7 @@ class StateCarrier:
         base_state, motivated_state = self._states()
         copies: list[tuple[Tensor, Tensor]] = []
         scalars: list[tuple[dict, dict, str]] = []
-        for pair in self.tied:
+        for pair in self.pairs:
             small, large = base_state.get(pair.base), motivated_state.get(pair.motivated)
             source, target = (small, large) if to_motivated else (large, small)
             if not source:
@@ -166,7 +173,7 @@ class StateCarrier:
                     scalars.append((source, target, key))
         return _Plan(grouped(copies), scalars, base_state, motivated_state)
 
-    def _views(self, key: str, source: dict, target: dict, pair: Tied, to_motivated: bool) -> list[TensorPair]:
+    def _views(self, key: str, source: dict, target: dict, pair: ParameterPair, to_motivated: bool) -> list[TensorPair]:
         value, present = source[key], target.get(key)
         if value.dim() == 0:
             if not isinstance(present, Tensor):
@@ -182,7 +189,7 @@ class StateCarrier:
         views = pair.link.views(small, large, axes)
         return views if to_motivated else [(b, a) for a, b in views]
 
-    def _made(self, key: str, value: Tensor, pair: Tied, to_motivated: bool) -> Tensor:
+    def _made(self, key: str, value: Tensor, pair: ParameterPair, to_motivated: bool) -> Tensor:
         """A new state tensor for the receiving side, as its optimizer makes it for a first step."""
         whole = pair.link.covers(pair.motivated.shape)
         if whole:
@@ -226,8 +233,8 @@ class _Plan:
         self._tensors = [isinstance(value, Tensor) for value in values]
         self._planned = list(compress(values, self._tensors))
 
-    def holds(self, *states: Any) -> bool:
-        """Whether both optimizers have the same tensors still (some microseconds: this is asked at every switch)."""
+    def is_current(self, *states: Any) -> bool:
+        """Return True if both optimizers still have the planned tensors (asked at every switch: microseconds)."""
         entries = _entries(states)
         if len(entries) != len(self._entries) or not all(map(is_, entries, self._entries)):
             return False

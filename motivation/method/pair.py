@@ -1,30 +1,17 @@
-"""Two models that take turns (paper, Algorithm 1): the method without any training program around it.
-
-::
-
-    pair = MotivatedPair(base, motivated, base_optimizer, motivated_optimizer, weights_map, condition)
-    for epoch in range(epochs):
-        pair.start_epoch(epoch, updates_per_epoch)
-        for batch in batches:
-            model, optimizer = pair.active
-            loss = ...                          # forward, backward and step of this model with this optimizer
-            pair.observe(loss)
-        pair.end_epoch()
-"""
+"""Two models that train in turns on shared weights: Algorithm 1 of the paper, for any training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from motivation.method.conditions import Condition, Never
-from motivation.method.plugin_errors import blaming_plugin, state_of
+from motivation.method.conditions import Condition
 from motivation.method.records import Counts, DeferredScalar, Role, UpdateRecord
 from motivation.method.side import Side
-from motivation.method.switcher import Switcher
+from motivation.method.switch import Switch
 from weight_maps import WeightMap, find_map
 
 S = TypeVar("S", bound=Side)
@@ -32,175 +19,281 @@ Scalar = DeferredScalar | Tensor | float
 
 
 class MotivatedPair(Generic[S]):
-    """A base model, a motivated model, the weights map and the condition; it says which model trains the next update.
+    """A base model and a larger motivated model that train in turns on shared weights.
+
+    The method has four parts, which are the first four arguments:
+
+    - The **base** model (section 3.1) is the small network. It is what a run is for, and it is trained by every update.
+    - The **motivated** model (3.2) is a larger network that contains the base: deeper, wider or both. What it has
+      beyond the base is the differential part. To train the motivated model is to train the base inside it too.
+    - The **weights map** (3.3) says where each tensor of the base lies inside the motivated model.
+    - The **motivation condition** (3.4) decides after each update which model the next one trains. The paper's is: the
+      training loss has fallen k times in a row.
+
+    One of the two models is `active`: the base, until the condition is met; then the motivated model, until it is no
+    longer met; and so on (3.5, Algorithm 1). Both stay in memory. Whenever the active model changes, the weights that
+    the two share are copied to the one that takes over: *expand* copies base -> motivated, *extract* copies
+    motivated -> base. Buffers, optimizer state and the EMA of the weights go with them, all of it in place: no tensor
+    is replaced. The differential part is changed by the updates of the motivated model only. Every epoch begins and
+    ends on the base.
+
+    A training loop calls four methods::
+
+        base, motivated = Side(small, small_optimizer), Side(large, large_optimizer)
+        pair = MotivatedPair(base, motivated, weights_map, make_condition("loss", k=2))
+        for epoch in range(epochs):
+            pair.start_epoch(epoch, len(batches))     # on the base; the streak is forgotten
+            for images, targets in batches:
+                model, optimizer = pair.select()      # expand or extract, if the condition has changed
+                loss = loss_fn(model(images), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                pair.observe(loss)                    # the condition sees the loss
+            pair.end_epoch()                          # the base has the shared weights
 
     Args:
-        base: any module.
-        motivated: a larger module that contains it.
-        base_optimizer, motivated_optimizer: of the same class, over the parameters of each. A schedule must move both.
-        weights_map: where the base lies in the motivated model; None to find it by names and shapes (the map ``auto``).
-        condition: see `motivation.method.conditions.make_condition`.
-        batchnorm: ``'copy'`` carries running statistics at a switch (the paper), ``'separate'`` leaves each model its
-            own (ours).
+        base: the small model with its optimizer.
+        motivated: the large model with an optimizer of the same class. A learning rate schedule must move both
+            optimizers at every update. None for a plain run of the base alone.
+        weights_map: the base inside the motivated model; None to find it by names and shapes (the map ``auto``).
+        condition: see `motivation.method.condition_registry.make_condition`.
+        batchnorm: ``'copy'`` to carry BatchNorm's running statistics with the other buffers (the paper), ``'separate'``
+            to let each model keep its own (ours, see docs/method.md).
+
+    Attributes:
+        base, motivated: as given.
+        active: the side that was trained last, or that `select` has returned since. A plain attribute: reading it
+            changes nothing.
+        condition: as given.
+        counts: updates of each model, switches, and the share of motivated updates.
+        epoch: the present epoch, counted from 0.
+        update: updates done in the present epoch.
+        step: updates done since the start of training.
 
     Raises:
         ValueError: the motivated model does not contain the base, the optimizers' state cannot be carried, or an
             argument is not what it should be; the error lists the reasons.
     """
 
-    switcher: Switcher[S]
-
     def __init__(
         self,
-        base: nn.Module,
-        motivated: nn.Module,
-        base_optimizer: Optimizer,
-        motivated_optimizer: Optimizer,
+        base: S,
+        motivated: S | None,
         weights_map: WeightMap | None,
         condition: Condition,
         batchnorm: str = "separate",
     ):
-        if faults := _faults(base, motivated, base_optimizer, motivated_optimizer, condition):
-            raise ValueError("; ".join(faults))
-        one: Any = Side(Role.BASE, base, base_optimizer)
-        other: Any = Side(Role.MOTIVATED, motivated, motivated_optimizer)
-        small, large = one.model, other.model
-        if weights_map is None:
-            weights_map = find_map(type(small).__name__, type(large).__name__, small, large, map_name="auto")
-        weights_map.check(small, large)
-        self._set_up(Switcher(one, other, weights_map, batchnorm), condition)
-
-    @classmethod
-    def of(cls, switcher: Switcher[S], condition: Condition | None = None) -> MotivatedPair[S]:
-        """A pair around learners that a switcher holds already; without a second one, a plain run."""
-        pair = cls.__new__(cls)
-        pair._set_up(switcher, condition or Never())
-        return pair
-
-    def _set_up(self, switcher: Switcher[S], condition: Condition) -> None:
-        self.switcher, self.condition = switcher, condition
+        if reasons := _argument_errors(base, motivated, condition):
+            raise ValueError("; ".join(reasons))
+        self.base, self.motivated, self.condition = base, motivated, condition
+        self.active = base
+        self.counts = Counts()
         self.epoch = self.update = self.step = 0
         self._between_epochs = False
+        if motivated is not None:
+            small, large = base.model, motivated.model
+            if weights_map is None:
+                weights_map = find_map(type(small).__name__, type(large).__name__, small, large, map_name="auto")
+            weights_map.check(small, large)
+            self._switch = Switch(base, motivated, weights_map, batchnorm)
 
     @property
-    def active(self) -> S:
-        """The side that trains the next update; ``model, optimizer = pair.active``.
+    def sides(self) -> tuple[S, ...]:
+        """The base, and the motivated side if there is one."""
+        return (self.base,) if self.motivated is None else (self.base, self.motivated)
 
-        If the condition has changed its mind since the last update, the shared weights and the optimizer's state are
-        handed over now. Between `end_epoch` and `start_epoch` it is the base.
+    @property
+    def is_motivated(self) -> bool:
+        """True while the motivated model is the active one."""
+        return self.active is self.motivated
+
+    @property
+    def role(self) -> Role:
+        """Base or motivated: the role of the active model."""
+        return Role.MOTIVATED if self.is_motivated else Role.BASE
+
+    # --- the four calls of a loop
+
+    def start_epoch(self, epoch: int, updates: int | None = None) -> None:
+        """Begin an epoch, on the base.
+
+        Args:
+            epoch: counted from 0.
+            updates: number of updates in this epoch, the same in all epochs; None if it is not known.
         """
-        if self._between_epochs:
-            return self.switcher.active
-        if bool(self.condition.motivated) != self.switcher.is_motivated:
-            self.switcher.switch()
-        return self.switcher.active
+        self.epoch, self.update, self._between_epochs = epoch, 0, False
+        if updates is not None:
+            self.step = epoch * updates
+        self.condition.start_epoch(epoch, updates)
+        self._activate(motivated=False)
+
+    def select(self) -> S:
+        """Make the model active that the next update is to train, and return its side.
+
+        Lines 25-38 of Algorithm 1: if the condition has changed since the last update, the shared weights are copied
+        now. Between `end_epoch` and `start_epoch` it is the base.
+        """
+        self._activate(motivated=not self._between_epochs and bool(self.condition.motivated))
+        return self.active
 
     def observe(
         self, loss: Scalar, gradient_norm: Scalar | None = None, validation_loss: Scalar | None = None
     ) -> UpdateRecord:
-        """Tell the pair of the update that the active side has done.
+        """Report an update of the active model to the condition, and count it.
+
+        Lines 14-24 of Algorithm 1: the condition compares the loss with the last one.
 
         Args:
-            loss: its training loss; in a distributed run the mean over ranks, so that all of them decide alike. A
-                tensor is read only when the condition wants it.
-            gradient_norm, validation_loss: for a condition that names them in its ``needs``.
+            loss: training loss of the update. In a distributed run pass the mean over ranks, so that all ranks decide
+                alike. A tensor is read only if the condition reads it.
+            gradient_norm, validation_loss: for conditions that name them in ``needs``.
 
         Returns:
-            The record that the condition was shown.
+            The record that was shown to the condition.
         """
+        self.step += 1
+        self.counts.updates[self.role] += 1
+        for side in self.sides:
+            if side is self.active:
+                side.update_ema(self.step)
+            else:
+                side.skip_ema_update(self.step)
         given = {"loss": loss, "gradient_norm": gradient_norm, "validation_loss": validation_loss}
         signals = {
             name: value if isinstance(value, DeferredScalar) else DeferredScalar(value)
             for name, value in given.items()
             if value is not None
         }
-        self.step += 1
-        self.switcher.count_update(self.step)
-        record = UpdateRecord(self.epoch, self.update, self.step, self.switcher.active.role, signals)
+        record = UpdateRecord(self.epoch, self.update, self.step, self.role, signals)
         self.update += 1
         self._between_epochs = False
-        with blaming_plugin(self.condition, "observe"):
-            self.condition.observe(record)
+        self.condition.observe(record)
         return record
 
-    def start_epoch(self, epoch: int, updates: int | None = None) -> None:
-        """An epoch begins, on the base.
-
-        Args:
-            epoch: counted from 0.
-            updates: how many the epoch has, as all of this run; None if that is not known.
-        """
-        self.epoch, self.update, self._between_epochs = epoch, 0, False
-        if updates is not None:
-            self.step = epoch * updates
-        self.condition.start_epoch(epoch, updates)
-        self.switcher.activate(Role.BASE)
-
-    def go_to(self, position: Sequence[int]) -> None:
-        """Go on inside an epoch, at the ``position`` of a state dict; `start_epoch` is not called for it."""
-        self.epoch, self.update, self.step, self._between_epochs = (*map(int, position[:3]), bool(position[3]))
-
     def end_epoch(self) -> None:
-        """An epoch is over, or training: the base has the shared weights, and is active until the next epoch."""
-        self.switcher.activate(Role.BASE)
+        """End an epoch on the base (line 39 of Algorithm 1); it stays active until the next epoch begins."""
+        self._activate(motivated=False)
         self._between_epochs = True
 
-    def bring_up_to_date(self) -> None:
-        """Give the idle model the shared weights of the other, to evaluate or save it; training is not disturbed."""
-        self.switcher.bring_up_to_date()
+    # --- the switch
+
+    def _activate(self, motivated: bool) -> None:
+        if motivated and not self.is_motivated:
+            self.expand()
+        elif self.is_motivated and not motivated:
+            self.extract()
+
+    def expand(self) -> None:
+        """Copy the base into the motivated model and make that the active one."""
+        assert self.motivated is not None, "a plain run has no model to switch to"
+        self.motivated.settle_ema()
+        self._switch.expand()
+        self.active = self.motivated
+        self.counts.switches += 1
+
+    def extract(self) -> None:
+        """Copy the base's part of the motivated model back and make the base the active model."""
+        self.base.settle_ema()
+        self._switch.extract()
+        self.active = self.base
+        self.counts.switches += 1
+
+    def sync_idle_model(self) -> None:
+        """Copy the shared weights to the idle model, to evaluate or save it. This is no switch: training goes on as if
+        it had not been called.
+
+        The pending EMA decay is not applied here: applying it in two steps rounds differently.
+        """
+        if self.is_motivated:
+            self._switch.extract()
+        elif self.motivated is not None:
+            self._switch.expand(optimizer_state=False)
+
+    # --- saving and resuming
 
     @property
-    def counts(self) -> Counts:
-        """Updates of each model, switches, and the share of motivated updates."""
-        return self.switcher.counts
+    def position(self) -> list[int]:
+        """Epoch, update, step, and True between two epochs."""
+        return [self.epoch, self.update, self.step, self._between_epochs]
+
+    @position.setter
+    def position(self, position: Sequence[int]) -> None:
+        self.epoch, self.update, self.step = map(int, position[:3])
+        self._between_epochs = bool(position[3])
 
     def state_dict(self, with_base: bool = True) -> dict[str, Any]:
-        """Everything that it takes to go on after any update: models, optimizers, condition, counts.
+        """Return all that is needed to go on after any update: models, optimizers, condition, counts, position.
 
         Args:
-            with_base: without it the base's weights and optimizer are left out, for who saves them elsewhere.
+            with_base: False to leave out the base's weights and optimizer, if they are saved elsewhere.
         """
+        turns: dict[str, Any] = {"counts": self.counts.state_dict(), "active": self.role.value}
+        if self.motivated is not None:
+            turns |= {"base_idle_decay": self.base.pending_decay, "motivated": self.motivated.state_dict()}
         state: dict[str, Any] = {
-            "position": [self.epoch, self.update, self.step, self._between_epochs],
-            "condition": {"name": self.condition.name, "state": state_of(self.condition)},
-            "switcher": self.switcher.state_dict(),
+            "position": self.position,
+            "condition": {"name": self.condition.name, "state": self.condition.state_dict()},
+            "switcher": turns,
         }
-        return state | {"base": self.switcher.base.state_dict()} if with_base else state
+        return state | {"base": self.base.state_dict()} if with_base else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`, for a pair of the same models, optimizers and condition.
+        """Restore what `state_dict` returned, into a pair of the same models, optimizers and condition.
+
+        Go on in the middle of an epoch without another `start_epoch`.
 
         Raises:
             ValueError: the state is of another condition.
         """
-        if state["condition"]["name"] != self.condition.name:
-            raise ValueError(
-                f"the state is of the condition {state['condition']['name']!r}, not {self.condition.name!r}"
-            )
+        name = state["condition"]["name"]
+        if name != self.condition.name:
+            raise ValueError(f"the state is of the condition {name!r}, not {self.condition.name!r}")
         if "base" in state:
-            self.switcher.base.load_state_dict(state["base"])
-        self.switcher.load_state_dict(state["switcher"])
-        self.go_to(state["position"])
+            self.base.load_state_dict(state["base"])
+        self.load_turns(state["switcher"])
+        self.position = state["position"]
         self.condition.load_state_dict(state["condition"]["state"])
 
+    def load_turns(self, state: dict[str, Any], optimizer: bool = True) -> None:
+        """Restore the entry ``switcher`` of `state_dict`: counts, the active model and the motivated side.
 
-def _faults(
-    base: nn.Module, motivated: nn.Module, base_optimizer: Optimizer, motivated_optimizer: Optimizer, condition: Any
-) -> list[str]:
-    """What is wrong with the arguments of a pair by themselves."""
-    faults = []
-    if base is motivated:
-        faults.append("base and motivated are the same module; the motivated model is another, with the base inside it")
-    if type(base_optimizer) is not type(motivated_optimizer):
-        kinds = f"{type(base_optimizer).__name__} and {type(motivated_optimizer).__name__}"
-        faults.append(f"the optimizers are {kinds}; their state can be carried only if they are of one class")
-    for name, model, optimizer in (("base", base, base_optimizer), ("motivated", motivated, motivated_optimizer)):
-        own = set(map(id, model.parameters()))
-        if any(id(parameter) not in own for group in optimizer.param_groups for parameter in group["params"]):
-            faults.append(f"{name}_optimizer has parameters that are not those of the {name} model")
+        Args:
+            optimizer: False to leave the motivated model's optimizer as it is.
+        """
+        self.counts.load_state_dict(state["counts"])
+        if self.motivated is not None:
+            self.base.pending_decay = state["base_idle_decay"]
+            self.motivated.load_state_dict(state["motivated"], optimizer)
+            self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
+
+
+def _argument_errors(base: Side, motivated: Side | None, condition: Any) -> list[str]:
+    """Return what is wrong with the arguments of a pair, before a map is looked for."""
+    errors = []
+    if motivated is not None:
+        errors += _side_errors(base, motivated)
     if not isinstance(condition, Condition):
-        faults.append(
+        errors.append(
             f"condition is {condition!r}; make one with make_condition(name, k=...), or derive yours from Condition or "
             "register it with @register_condition"
         )
-    return faults
+    return errors
+
+
+def _side_errors(base: Side, motivated: Side) -> list[str]:
+    errors = []
+    if base.model is motivated.model:
+        errors.append("base and motivated are the same module; the motivated model is another, with the base inside it")
+    if type(base.optimizer) is not type(motivated.optimizer):
+        kinds = f"{type(base.optimizer).__name__} and {type(motivated.optimizer).__name__}"
+        errors.append(f"the optimizers are {kinds}; their state can be carried only if they are of one class")
+    for name, side in (("base", base), ("motivated", motivated)):
+        own = set(map(id, side.model.parameters()))
+        if any(id(parameter) not in own for parameter in _parameters(side.optimizer)):
+            errors.append(f"the optimizer of the {name} model has parameters that are not those of the {name} model")
+    return errors
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

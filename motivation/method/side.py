@@ -1,4 +1,4 @@
-"""One of the two models, with its optimizer: what a switch carries weights and optimizer state between."""
+"""One of the two models with its optimizer and, where one is kept, the EMA of its weights."""
 
 from __future__ import annotations
 
@@ -9,61 +9,76 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from motivation.method.ema import catch_up
 from motivation.method.optimizer_probe import load_optimizer
-from motivation.method.records import Role
 
 
 class Side:
-    """A model and its optimizer; ``model, optimizer = side`` unpacks them.
+    """One of the two models of a `MotivatedPair`, with what it is trained with.
+
+    ``model, optimizer = side`` unpacks it.
 
     Args:
-        role: base or motivated.
         model: any module; also compiled, or wrapped for distributed data parallel training.
         optimizer: over its parameters.
+        ema: a moving average of the weights with the interface of timm's ``ModelEmaV3``, or None. The pair updates it.
+
+    Attributes:
+        pending_decay: product of the EMA decays of the updates at which this model was idle, see
+            `motivation.method.ema`; 1 if there were none.
     """
 
-    ema: Any = None
-    """Moving average of the weights, where one is kept (`motivation.training.learner.Learner`)."""
-    idle_decay: float = 1.0
-    """Product of the decays of the updates that the EMA has not taken part in."""
-
-    def __init__(self, role: Role, model: nn.Module, optimizer: Optimizer):
-        self.role, self._model, self.optimizer = role, model, optimizer
+    def __init__(self, model: nn.Module, optimizer: Optimizer, ema: Any = None):
+        self._wrapped_model, self.optimizer, self.ema = model, optimizer, ema
+        self.pending_decay = 1.0
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self._model, self.optimizer))
+        return iter((self._wrapped_model, self.optimizer))
 
     @property
     def model(self) -> nn.Module:
-        """The model without its wrappers, whose names the weights map uses."""
-        return without_wrappers(self._model)
+        """The model without its wrappers; the weights map uses the names of its tensors."""
+        return without_wrappers(self._wrapped_model)
 
     def update_ema(self, step: int) -> None:
-        """Update number ``step`` was this model's."""
+        """Move the EMA towards the weights that update number ``step`` has made; this model was the active one."""
+        if self.ema is not None:
+            self.ema.update(self.model, step=step)
 
-    def skip_ema(self, step: int) -> None:
-        """Update number ``step`` was the other model's."""
+    def skip_ema_update(self, step: int) -> None:
+        """Remember that the EMA is one more update behind; the other model was active at update number ``step``."""
+        if self.ema is not None:
+            self.pending_decay *= self.ema.get_decay(step)
 
     def settle_ema(self) -> None:
-        """Bring the EMA to the present after idle updates."""
+        """Apply all EMA updates that were skipped."""
+        if self.ema is not None and self.pending_decay != 1.0:
+            catch_up(self.ema.module, self.model, self.pending_decay)
+        self.pending_decay = 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, buffers and optimizer."""
-        return {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return the weights, buffers, optimizer state and EMA."""
+        state: dict[str, Any] = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.ema is not None:
+            state |= {"state_dict_ema": self.ema.module.state_dict(), "idle_decay": self.pending_decay}
+        return state
 
     def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
-        """The inverse of `state_dict`.
+        """Restore what `state_dict` returned.
 
         Args:
-            optimizer: without it the optimizer keeps its present state.
+            optimizer: False to leave the optimizer's state as it is.
         """
         self.model.load_state_dict(state["state_dict"])
         if optimizer:
             load_optimizer(self.optimizer, state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["state_dict_ema"])
+            self.pending_decay = state["idle_decay"]
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:
-    """The module inside ``torch.compile`` and DistributedDataParallel."""
+    """Return the module inside ``torch.compile`` and DistributedDataParallel."""
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module

@@ -18,7 +18,7 @@ from timm.optim import list_optimizers
 from motivation.data.datasets import CIFAR_POLICY
 from motivation.data.device_data import unsupported
 from motivation.errors import InputError
-from motivation.method.conditions import condition_names
+from motivation.method.condition_registry import condition_names
 from motivation.options.config_files import nearest
 from motivation.options.file_checks import file_faults
 from motivation.options.ranges import number_faults

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.learners import make_model, model_name, without_files
-from motivation.method.conditions import takes
+from motivation.method.condition_registry import takes
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser

@@ -25,8 +25,9 @@ from timm.task import ClassificationTask
 from torch import Tensor, nn
 
 from motivation.data.update_loader import MicroBatch
+from motivation.method.conditions import Never
+from motivation.method.pair import MotivatedPair
 from motivation.method.records import Role
-from motivation.method.switcher import Switcher
 from motivation.training.learner import Learner, UpdateRule
 from weight_maps import find_map
 from weight_maps.containment import compare
@@ -69,29 +70,30 @@ def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: T
         task = ClassificationTask(model, _AnyLoss(), verbose=False)
         optimizer = optim.create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
         learners.append(Learner(role, task, optimizer, None, UpdateRule()))
-    switcher = Switcher(learners[0], learners[1], weights_map)
+    turns = MotivatedPair(learners[0], learners[1], weights_map, Never())
     pointers = [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]
     target = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
     def update(learner: Learner) -> None:
         learner.train([MicroBatch(images, target, 1, True, 0)])
 
-    update(switcher.base)
-    before = _copied(switcher.base)
+    update(turns.base)
+    before = _copied(turns.base)
     mask = _differential(weights_map, motivated)
     outside = {name: tensor[mask[name]].clone() for name, tensor in motivated.state_dict().items()}
-    switcher.switch()
+    turns.expand()
     if any(not torch.equal(t[mask[n]], outside[n]) for n, t in motivated.state_dict().items()):
         return "expand changed the differential part"
-    switcher.extract()
-    if not _same(before, _copied(switcher.base)):
+    turns.extract()
+    if not _same(before, _copied(turns.base)):
         return "expand and extract changed the base"
+    turns.expand()
     update(learners[1])
     large = _copied(learners[1])
-    switcher.switch()
+    turns.extract()
     if not _same(large, _copied(learners[1])):
         return "extract changed the motivated model"
-    update(switcher.base)
+    update(turns.base)
     if pointers != [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]:
         return "a tensor was replaced"
     return None

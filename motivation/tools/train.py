@@ -16,7 +16,6 @@ from timm.utils import setup_default_logging
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
-from motivation.method.plugin_errors import PluginError
 from motivation.method.records import Role
 from motivation.options.checks import StartupError
 from motivation.options.parse import parse
@@ -25,6 +24,7 @@ from motivation.training.finite import NotFiniteError
 from motivation.training.logs.closing import best_record, closing_table, result_json, run_result
 from motivation.training.logs.console import tidy_terminal
 from motivation.training.loop import train
+from motivation.training.plugin_errors import PluginError
 from motivation.training.run import Run
 from motivation.training.run_folder import RESULT_FILE
 from motivation.training.signals import exit_code

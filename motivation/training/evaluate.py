@@ -1,43 +1,43 @@
-"""Validation of one model, and the statistics it is validated with."""
+"""Validation of the base and of the motivated model, with training left as it was."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.utils import accuracy, unwrap_model
+from timm.utils import AverageMeter, accuracy, distribute_bn, unwrap_model
 from torch import Tensor, nn
 
-from motivation.method.batchnorm import batchnorms, in_evaluation_mode, on_batch_statistics, running_statistics
+from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
-from motivation.method.records import DeferredScalar
+from motivation.method.records import DeferredScalar, Role
+from motivation.training.batchnorm import Recalibration, on_batch_statistics
 from motivation.training.learner import Learner
-from motivation.training.records import Mean, Metrics
+from motivation.training.records import Metrics
 
 _logger = logging.getLogger("train")
 
 
 @dataclass
-class Evaluator:
-    """Runs a model over a validation loader.
+class Validator:
+    """Measures a model on the validation data.
 
     Attributes:
         loader: yields ``(images [B, C, H, W], targets [B])`` on any device.
         device, dtype: where and as what the images are wanted; a dtype of None leaves them.
         autocast: makes the context of a forward pass.
         channels_last: memory layout of the images.
-        needs_device_transfer: whether the loader leaves the images on the host.
-        tta: how many consecutive images are views of the same one, 0 or 1 for none.
+        needs_device_transfer: True if the loader leaves the images on the host.
+        tta: number of consecutive images that are views of the same one; 0 or 1 for none.
         world_size: number of ranks; metrics are averaged over them.
         log_interval: batches between log lines, on the primary rank.
-        primary: whether this rank logs.
+        primary: True on the rank that logs.
     """
 
     loader: Any
@@ -51,11 +51,11 @@ class Evaluator:
     log_interval: int = 50
     primary: bool = True
 
-    def __call__(self, model: nn.Module, label: str = "", dtype: torch.dtype | None = None) -> Metrics:
-        """Loss, top-1 and top-5 accuracy in percent."""
+    def validate(self, model: nn.Module, label: str = "", dtype: torch.dtype | None = None) -> Metrics:
+        """Return the mean cross-entropy, and the top-1 and top-5 accuracy in percent."""
         loss_fn = nn.CrossEntropyLoss().to(self.device)
-        means = {"loss": Mean(), "top1": Mean(), "top5": Mean()}
-        seconds = Mean()
+        meters = {"loss": AverageMeter(), "top1": AverageMeter(), "top5": AverageMeter()}
+        seconds = AverageMeter()
         model.eval()
         last = len(self.loader) - 1
         since = time.time()
@@ -66,12 +66,12 @@ class Evaluator:
                     loss = loss_fn(output, targets)
                 top1, top5 = accuracy(output, targets, topk=(1, 5))
                 for name, value in (("loss", loss), ("top1", top1), ("top5", top5)):
-                    means[name].add(self._over_ranks(value).item(), output.shape[0])
-                seconds.add(time.time() - since)
+                    meters[name].update(self._over_ranks(value).item(), output.shape[0])
+                seconds.update(time.time() - since)
                 since = time.time()
                 if self.primary and (index == last or index % self.log_interval == 0):
-                    self._log(label, index, last, seconds, means)
-        return {name: mean.mean for name, mean in means.items()}
+                    self._log(label, index, last, seconds, meters)
+        return {name: float(meter.avg) for name, meter in meters.items()}
 
     def _forward(self, model: nn.Module, images: Any, targets: Tensor, dtype: torch.dtype | None) -> tuple[Any, Tensor]:
         if self.needs_device_transfer:
@@ -94,13 +94,88 @@ class Evaluator:
         dist.all_reduce(mean)
         return mean / self.world_size
 
-    def _log(self, label: str, index: int, last: int, seconds: Mean, means: dict[str, Mean]) -> None:
-        loss, top1, top5 = means["loss"], means["top1"], means["top5"]
+    def _log(self, label: str, index: int, last: int, seconds: AverageMeter, meters: dict[str, AverageMeter]) -> None:
+        loss, top1, top5 = meters["loss"], meters["top1"], meters["top5"]
         _logger.info(
-            f"Test{label}: [{index:>4d}/{last}]  Time: {seconds.last:.3f} ({seconds.mean:.3f})  "
-            f"Loss: {loss.last:>7.3f} ({loss.mean:>6.3f})  Acc@1: {top1.last:>7.3f} ({top1.mean:>7.3f})  "
-            f"Acc@5: {top5.last:>7.3f} ({top5.mean:>7.3f})"
+            f"Test{label}: [{index:>4d}/{last}]  Time: {seconds.val:.3f} ({seconds.avg:.3f})  "
+            f"Loss: {loss.val:>7.3f} ({loss.avg:>6.3f})  Acc@1: {top1.val:>7.3f} ({top1.avg:>7.3f})  "
+            f"Acc@5: {top5.val:>7.3f} ({top5.avg:>7.3f})"
         )
+
+
+@dataclass
+class Evaluator:
+    """Evaluates both models of a run after an epoch.
+
+    The motivated model is evaluated with the base's present weights in it. All of this happens in a fork of the random
+    states, and re-estimated BatchNorm statistics are put back once the checkpoint is written.
+
+    Attributes:
+        pair: both models; the base is active whenever they are evaluated.
+        validator: over the validation data; None if there are none.
+        evaluates_motivated: True if the motivated model is evaluated.
+        evaluates_ema: True if an EMA is evaluated in place of the weights (timm: not if it is kept on the CPU).
+        dist_bn: how ranks share running statistics: ``'reduce'``, ``'broadcast'`` or ``''`` for not at all.
+        recalibration: re-estimates BatchNorm before a model is evaluated; None to leave the running statistics.
+        model_dtype: of the models' weights, None for float32.
+        training_statistics: inside `evaluate_both` the running statistics that training has gathered, where others
+            were re-estimated, by ``role[:ema]``.
+    """
+
+    pair: MotivatedPair[Learner]
+    validator: Validator | None
+    evaluates_motivated: bool = True
+    evaluates_ema: bool = True
+    dist_bn: str = ""
+    world_size: int = 1
+    recalibration: Recalibration | None = None
+    model_dtype: torch.dtype | None = None
+    training_statistics: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def sync_statistics(self) -> None:
+        """Average or broadcast the running statistics over ranks, after every epoch."""
+        for learner in self.pair.sides:
+            self._distribute(learner.task.get_trainable_module())
+
+    def _distribute(self, model: nn.Module) -> None:
+        if self.world_size > 1 and self.dist_bn in ("broadcast", "reduce"):
+            distribute_bn(model, self.world_size, self.dist_bn == "reduce")
+
+    @contextmanager
+    def evaluate_both(self) -> Iterator[tuple[Metrics | None, Metrics | None]]:
+        """Evaluate the base and the motivated model; yield the metrics of both.
+
+        Inside the context the models hold what was evaluated, which is what a checkpoint must hold; afterwards they
+        hold what training left.
+        """
+        base, motivated = self.pair.base, self.pair.motivated
+        with ExitStack() as restored:
+            base_metrics, motivated_metrics = self._evaluate(base, restored), None
+            with fork_rng():
+                if motivated is not None:
+                    motivated.settle_ema()
+                    self.pair.sync_idle_model()
+                if motivated is not None and self.evaluates_motivated:
+                    motivated_metrics = self._evaluate(motivated, restored)
+            yield base_metrics, motivated_metrics
+
+    def _evaluate(self, learner: Learner, restored: ExitStack) -> Metrics | None:
+        """Evaluate one model; its EMA's metrics take the place of its own."""
+        role = learner.role.value
+        suffix = "" if learner.role is Role.BASE else f" ({role})"
+        metrics = self._evaluate_model(learner.eval_model(), role, suffix, restored)
+        if learner.ema is None or not self.evaluates_ema:
+            return metrics
+        self._distribute(learner.ema)
+        ema_suffix = " (EMA)" if learner.role is Role.BASE else f" ({role} EMA)"
+        return self._evaluate_model(learner.eval_model(ema=True), f"{role}:ema", ema_suffix, restored)
+
+    def _evaluate_model(self, model: nn.Module, key: str, label: str, restored: ExitStack) -> Metrics | None:
+        if self.recalibration is not None:
+            kept = restored.enter_context(self.recalibration.applied_to(unwrap_model(model)))
+            self.training_statistics[key] = kept
+            restored.callback(self.training_statistics.pop, key)
+        return None if self.validator is None else self.validator.validate(model, label, self.model_dtype)
 
 
 @dataclass
@@ -125,7 +200,7 @@ class HeldOut:
 
     @torch.no_grad()
     def loss(self, learner: Learner) -> DeferredScalar:
-        """Of this learner's model, without its compile and DDP wrappers."""
+        """Return the loss of this learner's model, which is run without its compile and DDP wrappers."""
         model = unwrap_model(learner.eval_model())
         with fork_rng(), on_batch_statistics(model), self.autocast():
             output = model(self.images)
@@ -135,66 +210,3 @@ class HeldOut:
             dist.all_reduce(loss)
             loss /= self.world_size
         return DeferredScalar(loss)
-
-
-@dataclass
-class Recalibration:
-    """Re-estimates BatchNorm statistics on training images (ours; the weights are not touched).
-
-    Attributes:
-        loader: training images without mixup, cutmix or erasing, ``([B, C, H, W], targets)``.
-        batches: how many batches to use; the loader is started over if it has fewer.
-        prepare: brings a batch of images into the form the model wants.
-        autocast: makes the context of a forward pass.
-        world_size: number of ranks, each with batches of its own; the statistics are averaged over them.
-    """
-
-    loader: Any
-    batches: int
-    prepare: Callable[[Any], Any]
-    autocast: Callable[[], AbstractContextManager]
-    world_size: int = 1
-
-    @contextmanager
-    def applied_to(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
-        """Inside, the model has the re-estimated statistics; afterwards its own again, which the context yields.
-
-        All batches count the same. Everything but the BatchNorm layers is in evaluation mode, so the statistics are
-        those of the function that is evaluated.
-        """
-        layers = batchnorms(model)
-        buffers = dict(model.named_buffers())
-        statistics = {name: buffers[name] for name in running_statistics(model)}
-        kept = {name: value.clone() for name, value in statistics.items()}
-        try:
-            with on_batch_statistics(model, update=True):
-                for layer in layers:
-                    layer.reset_running_stats()
-                self._observe(model, layers)
-            with in_evaluation_mode(model):
-                yield kept
-        finally:
-            with torch.no_grad():
-                for name, value in kept.items():
-                    statistics[name].copy_(value)
-
-    @torch.no_grad()
-    def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
-        with fork_rng():
-            for images in itertools.islice(self._images(), self.batches):
-                with self.autocast():
-                    model(self.prepare(images))
-        if self.world_size > 1:
-            for layer in layers:
-                statistics: list[Any] = [layer.running_mean, layer.running_var]
-                for statistic in statistics:
-                    dist.all_reduce(statistic)
-                    statistic /= self.world_size
-
-    def _images(self) -> Iterator[Any]:
-        found = True
-        while found:  # a loader of fewer batches is started over; an empty one ends this
-            found = False
-            for images, _ in self.loader:
-                found = True
-                yield images

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from motivation.method.plugin_errors import blaming_plugin, state_of
+from motivation.training.plugin_errors import blaming_plugin, state_of
 from motivation.training.records import EpochRecord, UpdateReport
 
 

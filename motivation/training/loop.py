@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper (section 3.5), and the epochs around it."""
+"""Algorithm 1 of the paper (section 3.5) in `train_epoch`, and the epochs around it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from contextlib import ExitStack
 
 from motivation.data.loaders import end_workers
-from motivation.method.records import Role
+from motivation.method.records import Role, UpdateRecord
 from motivation.training.hooks import RunView
 from motivation.training.losses import LossMeter
 from motivation.training.rank_states import collect_rank_states
-from motivation.training.records import EpochRecord, UpdateReport
+from motivation.training.records import EpochRecord, Outcome, UpdateReport
 from motivation.training.run import Run
 from motivation.training.signals import Interrupt
 
@@ -27,111 +27,136 @@ def train(run: Run) -> None:
     Raises:
         NotFiniteError: too many losses in a row were not finite, or the last ones.
     """
-    updates = run.feed.updates_per_epoch
-    done = run.pair.update if run.goes_on_inside else 0
+    done = run.pair.update if run.resumed_mid_epoch else 0
+    view = RunView(run.epochs, run.start_epoch, run.feed.updates_per_epoch, run.pair.motivated is not None, done)
     try:
-        view = RunView(run.epochs, run.start_epoch, updates, run.switcher.motivated is not None, done)
         run.hooks.run_start(view)
         with Interrupt() as run.interrupt:
-            for epoch in range(run.start_epoch, run.epochs if run.stopped_by is None else run.start_epoch):
-                began = time.time()
-                train_loss = train_epoch(run, epoch)
-                if run.interrupted_by:
-                    return
-                stop = run.agreed_stop()
-                is_last = epoch + 1 == run.epochs or stop is not None
-                metric = evaluate_and_save(run, epoch, train_loss, began, is_last)
-                run.clock.end_epoch(epoch, metric)
-                # an epoch that is not evaluated has no checkpoint: the next one's first update sees the signal
-                if metric is not None and run.interrupted_after_epoch() and epoch + 1 < run.epochs:
-                    return
-                stop = stop or run.agreed_stop()
-                if stop and epoch + 1 < run.epochs:
-                    run.stopped_by = stop
-                    _logger.info(f"Stopped after epoch {epoch}: {stop}")
-                    break
-            run.guard.conclude()
-            run.completed, run.interrupted_by = True, 0
+            if train_epochs(run):
+                run.guard.conclude()
+                run.completed, run.interrupted_by = True, 0
     finally:
         with ExitStack() as ending:
-            for loader in (run.feed.loader, run.judge.evaluator and run.judge.evaluator.loader):
+            for loader in (run.feed.loader, run.evaluator.validator and run.evaluator.validator.loader):
                 ending.callback(end_workers, loader)
             ending.callback(run.hooks.run_end)
 
 
-def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
-    """What follows an epoch; returns the metric that ranks it, None where no evaluation is due."""
-    run.guard.settle()
-    run.judge.share_statistics()
-    if (epoch + 1) % run.val_interval and not is_last:
-        _logger.info("No evaluation is due after this epoch.")
-        return None
-    with run.judge.verdict() as (base, motivated):
-        switcher, counts = run.switcher, run.switcher.counts.copy()
-        elapsed_s = time.time() - began
-        in_epoch = counts - run.epoch_counts
-        record = EpochRecord(epoch, train_loss, base, motivated, switcher.base.lr, in_epoch, counts, elapsed_s)
-        run.records.append(record)
-        run.hooks.epoch_end(record)
-        metric = record.metric(run.ranking)
-        of_motivated = record.motivated[run.ranking] if record.motivated else None
-        if run.guard.in_a_row:
-            _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
-            return metric
-        collect_rank_states(run, None)
-        savers = [run.savers[role] for role in (Role.MOTIVATED, Role.BASE) if role in run.savers]
-        # the base's file comes last: it is the one to resume, and knows what the other has kept; nothing is removed
-        # before it is there
-        for saver in savers:
-            saver.write(epoch, metric if saver is savers[-1] else of_motivated)
-        for saver in savers:
-            saver.follow_last(epoch)
-    return metric
+def train_epochs(run: Run) -> bool:
+    """Train, evaluate and save one epoch after the other; return False if a signal has ended the run before its end."""
+    for epoch in range(run.start_epoch, run.epochs if run.stopped_by is None else run.start_epoch):
+        began = time.time()
+        train_loss = train_epoch(run, epoch)
+        if run.interrupted_by:
+            return False
+        stop = run.agreed_stop()
+        is_last = epoch + 1 == run.epochs or stop is not None
+        metric = evaluate_and_save(run, epoch, train_loss, began, is_last)
+        run.clock.end_epoch(epoch, metric)
+        # an epoch that is not evaluated has no checkpoint: the next one's first update sees the signal
+        if metric is not None and run.interrupted_after_epoch() and epoch + 1 < run.epochs:
+            return False
+        stop = stop or run.agreed_stop()
+        if stop and epoch + 1 < run.epochs:
+            run.stopped_by = stop
+            _logger.info(f"Stopped after epoch {epoch}: {stop}")
+            break
+    return True
 
 
 def train_epoch(run: Run, epoch: int) -> float:
-    """Algorithm 1: one epoch, or the rest of one. Returns the mean training loss."""
-    pair, stopped_before = run.pair, False
-    if run.goes_on_inside:
-        run.goes_on_inside, stopped_before = False, run.asked_to_stop
-    else:
-        run.losses, run.epoch_counts = LossMeter(), pair.counts.copy()
-        pair.start_epoch(epoch, run.feed.updates_per_epoch)
-    for learner in pair.switcher.sides:
-        learner.start_epoch()
-    run.hooks.epoch_start(epoch)
-
-    for micro_batches in () if stopped_before else run.feed.updates(epoch):
-        learner = pair.active  # the weights have changed hands, if the condition wants it
-        lr = learner.lr
-        outcome = learner.train(micro_batches, wants_to_stop=bool(run.interrupt.requested))
-        if outcome is None:
+    """Algorithm 1: train one epoch, or the rest of one that was resumed inside. Return the mean training loss."""
+    pair = run.pair
+    stopped_before = start_epoch(run, epoch)  # on the base; the streak is forgotten
+    for micro_batches in () if stopped_before else run.feed.updates(epoch):  # one item = one optimizer update
+        learner = pair.select()  # lines 25-38: expand or extract, if the condition has changed
+        outcome = learner.train(micro_batches, stop_vote=bool(run.interrupt.requested))
+        if outcome is None:  # the data ended inside the update
             break
-        validation_loss = run.held_out.loss(learner) if run.held_out is not None else None
-        record = pair.observe(outcome.loss, outcome.gradient_norm, validation_loss)
-        run.losses.add(outcome)
-        run.hooks.update_end(UpdateReport.of(record, lr, outcome, pair.condition.streak))
-        run.guard.watch(record)
-        interrupted = run.interrupted_in(outcome.votes)
-        if interrupted or (run.recovery_interval and pair.update % run.recovery_interval == 0):
-            save_inside(run, epoch)
-        run.clock.tick(pair.step)
-        if interrupted or run.asked_to_stop:
+        record = pair.observe(outcome.loss, outcome.gradient_norm, run.held_out_loss(learner))  # the streak
+        after_update(run, record, outcome)
+        if run.interrupted_by or run.asked_to_stop:
             break
-
-    pair.switcher.active.end_epoch()
-    pair.end_epoch()
+    pair.active.end_epoch()
+    pair.end_epoch()  # line 39: the base has the shared weights
     return run.losses.mean(run.world_size, run.device)
 
 
-def save_inside(run: Run, epoch: int) -> None:
+def start_epoch(run: Run, epoch: int) -> bool:
+    """Prepare for an epoch; return True if it was resumed inside, and a hook had stopped it there."""
+    stopped_before = run.resumed_mid_epoch and run.asked_to_stop
+    if run.resumed_mid_epoch:
+        run.resumed_mid_epoch = False
+    else:
+        run.losses, run.epoch_counts = LossMeter(), run.pair.counts.copy()
+        run.pair.start_epoch(epoch, run.feed.updates_per_epoch)
+    for learner in run.pair.sides:
+        learner.start_epoch()
+    run.hooks.epoch_start(epoch)
+    return stopped_before
+
+
+def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
+    """Do what follows an update: meters and logs, the guard, signals, a recovery checkpoint, the schedules."""
+    run.losses.add(outcome)
+    run.hooks.update_end(UpdateReport.of(record, run.pair.active.lr, outcome, run.pair.condition.streak))
+    run.guard.watch(record)
+    is_due = run.recovery_interval and run.pair.update % run.recovery_interval == 0
+    if run.interrupted_after_update(outcome.stop_votes) or is_due:
+        save_recovery(run, record.epoch)
+    run.clock.tick(record.step)
+
+
+def save_recovery(run: Run, epoch: int) -> None:
     """Write recovery checkpoints after the present update; training is not disturbed."""
     run.guard.settle()
     if run.guard.in_a_row:
         _logger.warning("No recovery checkpoint is written: the last loss was not finite.")
         return
     collect_rank_states(run, run.pair.update)
-    run.pair.bring_up_to_date()
+    run.pair.sync_idle_model()
     for role in (Role.MOTIVATED, Role.BASE):
         if role in run.savers:
             run.savers[role].save_recovery(epoch, run.pair.update - 1)
+
+
+def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
+    """Evaluate both models after an epoch and write checkpoints; return the metric that ranks it.
+
+    Returns None, and does neither, if no evaluation is due.
+    """
+    run.guard.settle()
+    run.evaluator.sync_statistics()
+    if (epoch + 1) % run.val_interval and not is_last:
+        _logger.info("No evaluation is due after this epoch.")
+        return None
+    with run.evaluator.evaluate_both() as (base, motivated):
+        counts, elapsed_s = run.pair.counts.copy(), time.time() - began
+        in_epoch = counts - run.epoch_counts
+        record = EpochRecord(epoch, train_loss, base, motivated, run.pair.base.lr, in_epoch, counts, elapsed_s)
+        run.records.append(record)
+        run.hooks.epoch_end(record)
+        if run.guard.in_a_row:
+            _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
+        else:
+            save_epoch(run, record)
+    return record.metric(run.ranking)
+
+
+def save_epoch(run: Run, record: EpochRecord) -> None:
+    """Write the checkpoints of an epoch that was evaluated.
+
+    The base's file comes last: it is the one to resume, and knows which files of the other are kept. No old file is
+    removed before it is written.
+    """
+    collect_rank_states(run, None)
+    metrics = {
+        Role.MOTIVATED: record.motivated[run.ranking] if record.motivated else None,
+        Role.BASE: record.metric(run.ranking),
+    }
+    for role, metric in metrics.items():
+        if role in run.savers:
+            run.savers[role].write(record.epoch, metric)
+    for role in metrics:
+        if role in run.savers:
+            run.savers[role].follow_last(record.epoch)

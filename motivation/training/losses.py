@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
+from timm.utils import AverageMeter
 
-from motivation.training.records import Mean, Outcome
+from motivation.method.records import DeferredScalar
+from motivation.training.records import Outcome
 
 
 class LossMeter:
     """Mean training loss over an epoch, weighted by images; reads the losses only when it is asked."""
 
     def __init__(self) -> None:
-        self._own = Mean()
-        self._pending: list[Any] = []
+        self._meter = AverageMeter()
+        self._unread: list[tuple[DeferredScalar, int]] = []
 
     def add(self, outcome: Outcome) -> None:
         """Count an update."""
-        self._pending.extend(outcome.own_losses)
-        if len(self._pending) >= 1000:
-            self._drain()
+        self._unread.extend(outcome.local_losses)
+        if len(self._unread) >= 1000:
+            self._read()
 
-    def _drain(self) -> None:
-        for loss, images in self._pending:
-            self._own.add(loss.value, images)
-        self._pending.clear()
+    def _read(self) -> None:
+        for loss, images in self._unread:
+            self._meter.update(loss.value, images)
+        self._unread.clear()
 
     def mean(self, world_size: int, device: torch.device) -> float:
-        """Over the images of this rank, then over ranks."""
-        self._drain()
+        """Return the mean over the images of each rank, then over ranks; 0 before the first update."""
+        self._read()
+        local = float(self._meter.avg)
         if world_size == 1:
-            return self._own.mean
-        mean = torch.tensor([self._own.mean], device=device, dtype=torch.float32)
+            return local
+        mean = torch.tensor([local], device=device, dtype=torch.float32)
         dist.all_reduce(mean)
         return (mean / world_size).item()
 
     def state_dict(self) -> list[float]:
-        """Of this rank's images so far."""
-        self._drain()
-        return [self._own.last, self._own.total, self._own.count]
+        """Return last value, sum and count over this rank's images so far."""
+        self._read()
+        return [float(self._meter.val), float(self._meter.sum), self._meter.count]
 
     def load_state_dict(self, state: list[float]) -> None:
-        """The inverse of `state_dict`."""
-        self._own.last, self._own.total, count = state
-        self._own.count = int(count)
+        """Restore what `state_dict` returned."""
+        last, total, count = state
+        average = total / count if count else 0.0
+        vars(self._meter).update(val=last, sum=total, count=int(count), avg=average)

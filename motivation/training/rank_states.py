@@ -33,11 +33,11 @@ def rank_state(run: Run, updates: int | None) -> dict[str, Any]:
     """Of this rank."""
     return {
         "random": rng_to_dict(get_rng_state()),
-        "generators": {learner.role.value: _generators(learner.optimizer) for learner in run.switcher.sides},
+        "generators": {learner.role.value: _generators(learner.optimizer) for learner in run.pair.sides},
         "feed": run.feed.state_dict(updates),
         "validation_workers_run": [loader.workers_run for loader in _validation_loaders(run)],
         "losses": None if updates is None else run.losses.state_dict(),
-        "statistics": {**(_statistics(run) if run.world_size > 1 else {}), **run.judge.running_statistics},
+        "statistics": {**(_statistics(run) if run.world_size > 1 else {}), **run.evaluator.training_statistics},
     }
 
 
@@ -56,7 +56,7 @@ def load_rank_state(run: Run, state: dict[str, Any], updates: int | None, random
         run.losses.load_state_dict(state["losses"])
     if not random:
         return
-    for learner in run.switcher.sides:
+    for learner in run.pair.sides:
         for name, value in state["generators"].get(learner.role.value, {}).items():
             getattr(learner.optimizer, name).set_state(value)
     set_rng_state(rng_from_dict(state["random"]))
@@ -76,14 +76,14 @@ def _generators(optimizer: Any) -> dict[str, torch.Tensor]:
 
 
 def _validation_loaders(run: Run) -> list[CheckedLoader]:
-    loader = run.judge.evaluator and run.judge.evaluator.loader
+    loader = run.evaluator.validator and run.evaluator.validator.loader
     return [one for one in (loader, getattr(loader, "loader", None)) if isinstance(one, CheckedLoader)]
 
 
 def _modules(run: Run) -> list[tuple[str, Any]]:
     """Models and their EMAs, by ``role[:ema]``."""
     found: list[tuple[str, Any]] = []
-    for learner in run.switcher.sides:
+    for learner in run.pair.sides:
         found.append((learner.role.value, unwrap_model(learner.eval_model())))
         if learner.ema is not None:
             found.append((f"{learner.role.value}:ema", unwrap_model(learner.eval_model(ema=True))))

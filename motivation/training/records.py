@@ -1,4 +1,4 @@
-"""The small values of a training run: outcomes of updates, results of epochs, means."""
+"""The small values of a training run: outcomes of updates, results of epochs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from motivation.method.records import Counts, DeferredScalar, UpdateRecord
 
 @dataclass
 class Outcome:
-    """What a learner reports of one update.
+    """The result of one update of a learner.
 
     Attributes:
         loss: mean over the micro-batches and over all ranks.
-        gradient_norm: Euclidean norm of all gradients before clipping; None where it was not asked for.
-        own_losses: ``(loss, images)`` of each micro-batch on this rank.
-        images: how many images all ranks together have seen.
+        local_losses: ``(loss, images)`` of each micro-batch on this rank.
+        images: number of images on all ranks together.
         data_time_s: seconds spent waiting for data, on this rank.
         last_batch: the last micro-batch.
-        votes: how many ranks had been asked to stop when they met for the loss; None with a single one.
+        gradient_norm: Euclidean norm of all gradients before clipping; None if it was not asked for.
+        stop_votes: number of ranks that had been asked to stop when the loss was averaged; None with one rank.
     """
 
     loss: DeferredScalar
-    own_losses: list[tuple[DeferredScalar, int]]
+    local_losses: list[tuple[DeferredScalar, int]]
     images: int
     data_time_s: float
     last_batch: MicroBatch
     gradient_norm: DeferredScalar | None = None
-    votes: DeferredScalar | None = None
+    stop_votes: DeferredScalar | None = None
 
 
 @dataclass(frozen=True)
 class UpdateReport(UpdateRecord):
-    """The same for hooks, with more about how the update was done.
+    """A record of an update for hooks, with more about how it was done.
 
     Attributes:
         lr: mean learning rate over the parameter groups at this update.
@@ -48,7 +48,7 @@ class UpdateReport(UpdateRecord):
 
     @classmethod
     def of(cls, record: UpdateRecord, lr: float, outcome: Outcome, streak: int | None) -> UpdateReport:
-        """A record with what conditions are not told."""
+        """Add what conditions are not told."""
         return cls(record.epoch, record.update, record.step, record.role, record.signals, lr, outcome, streak)
 
 
@@ -81,37 +81,18 @@ class EpochRecord:
     elapsed_s: float
 
     def metric(self, name: str) -> float:
-        """The number a checkpoint of the base is ranked by."""
+        """Return the number by which checkpoints of the base are ranked."""
         return (self.base or {"loss": self.train_loss})[name]
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return plain values for a checkpoint."""
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         return state | {"counts": self.counts.state_dict(), "run_counts": self.run_counts.state_dict()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> EpochRecord:
-        """From a checkpoint."""
+        """Restore a record from what `state_dict` returned."""
         counts = {name: Counts() for name in ("counts", "run_counts")}
         for name, value in counts.items():
             value.load_state_dict(state[name])
         return cls(**{**state, **counts})
-
-
-class Mean:
-    """A running mean weighted by the number of images."""
-
-    def __init__(self) -> None:
-        self.last = self.total = 0.0
-        self.count = 0
-
-    def add(self, value: float, n: int = 1) -> None:
-        """Count ``value`` n times."""
-        self.last = value
-        self.total += value * n
-        self.count += n
-
-    @property
-    def mean(self) -> float:
-        """0 before the first value."""
-        return self.total / self.count if self.count else 0.0

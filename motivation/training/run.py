@@ -14,13 +14,11 @@ from motivation.data.update_loader import UpdateLoader
 from motivation.method.conditions import Condition
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import Counts, DeferredScalar, Role
-from motivation.method.switcher import Switcher
 from motivation.training.checkpoint import Saver
-from motivation.training.evaluate import HeldOut
+from motivation.training.evaluate import Evaluator, HeldOut
 from motivation.training.finite import FiniteGuard
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import HookList
-from motivation.training.judge import Judge
 from motivation.training.learner import Learner
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord
@@ -84,12 +82,12 @@ class Run:
         guard: watches for losses that are not finite.
         losses: of the present epoch.
         epoch_counts: the counts at the present epoch's start.
-        goes_on_inside: whether the first epoch was begun by the run that is resumed.
-        completed: whether all epochs were trained.
+        resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
+        completed: True once all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
         folder, lock: of the run's files, on the primary rank.
-        can_be_stopped: whether there are hooks of the user's own; the same on all ranks.
-        stopped_by: what a hook said when it stopped the run before its last epoch; already at the start where the run
+        can_be_stopped: True if there are hooks of the user's own; the same on all ranks.
+        stopped_by: the reason a hook gave for stopping the run before its last epoch; set from the start if the run
             that is resumed was stopped.
         interrupted_by: the signal that ended it, 0 for none.
         rank_states: what a checkpoint must hold of each rank, on the primary one; made for each checkpoint anew.
@@ -99,7 +97,7 @@ class Run:
     feed: UpdateLoader
     clock: Clock
     hooks: HookList
-    judge: Judge
+    evaluator: Evaluator
     savers: dict[Role, Saver]
     start_epoch: int
     epochs: int
@@ -113,7 +111,7 @@ class Run:
     losses: LossMeter = field(default_factory=LossMeter)
     records: list[EpochRecord] = field(default_factory=list)
     epoch_counts: Counts = field(default_factory=Counts)
-    goes_on_inside: bool = False
+    resumed_mid_epoch: bool = False
     completed: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
     flops: dict[Role, float] | None = None
@@ -123,39 +121,44 @@ class Run:
     stopped_by: str | None = None
     interrupted_by: int = 0
     rank_states: list[dict[str, Any]] = field(default_factory=list)
-    _votes: deque[DeferredScalar] = field(default_factory=deque)
+    _stop_votes: deque[DeferredScalar] = field(default_factory=deque)
+
+    def held_out_loss(self, learner: Learner) -> DeferredScalar | None:
+        """Return the loss on the held-out images after an update of this learner; None if the condition does not
+        want it."""
+        return None if self.held_out is None else self.held_out.loss(learner)
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether a hook wants the run to end after this update; several ranks agree on it at the epoch's end only."""
+        """True if a hook wants the run to end after this update; several ranks agree on it at the epoch's end only."""
         return self.world_size == 1 and self.hooks.stop_reason is not None
 
     def agreed_stop(self) -> str | None:
-        """Why the run is to end with this epoch: on all ranks what the primary rank's hooks say; None to go on."""
+        """Return the reason of the primary rank's hooks to end the run with this epoch, on all ranks; None to go on."""
         reasons = [self.hooks.stop_reason]
         if self.world_size > 1 and self.can_be_stopped:
             dist.broadcast_object_list(reasons, src=0, device=self.device)
         return reasons[0]
 
-    def interrupted_in(self, votes: DeferredScalar | None) -> bool:
-        """Whether a signal has reached some rank, as all ranks see it after this update.
+    def interrupted_after_update(self, stop_votes: DeferredScalar | None) -> bool:
+        """Return True if a signal has reached some rank; all ranks give the same answer after an update.
 
         Args:
-            votes: how many ranks had been asked to stop when the update's loss was averaged. A plain run on a GPU
-                reads it an update later, when it has arrived: it waits for nothing else either.
+            stop_votes: number of ranks that had been asked to stop when the update's loss was averaged. A plain run on
+                a GPU reads it an update later, when it has arrived, as it waits for nothing else either.
         """
         if self.world_size == 1:
             self.interrupted_by = self.interrupt.requested
-        elif votes is not None:
-            self._votes.append(votes)
-            late = self.device.type == "cuda" and self.switcher.motivated is None
-            if len(self._votes) > late and self._votes.popleft().value:
+        elif stop_votes is not None:
+            self._stop_votes.append(stop_votes)
+            delay = self.device.type == "cuda" and self.pair.motivated is None
+            if len(self._stop_votes) > delay and self._stop_votes.popleft().value:
                 self._agree_on_signal()
         return bool(self.interrupted_by)
 
     def interrupted_after_epoch(self) -> bool:
-        """The same, asked of all ranks at once."""
-        self._votes.clear()
+        """Return the same after an epoch, by asking all ranks at once."""
+        self._stop_votes.clear()
         if self.world_size == 1:
             self.interrupted_by = self.interrupt.requested
         else:
@@ -168,11 +171,6 @@ class Run:
         self.interrupted_by = int(number.item())
 
     @property
-    def switcher(self) -> Switcher[Learner]:
-        """Both learners."""
-        return self.pair.switcher
-
-    @property
     def condition(self) -> Condition:
-        """When the motivated model is trained."""
+        """The motivation condition."""
         return self.pair.condition

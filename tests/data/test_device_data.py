@@ -149,7 +149,7 @@ def test_validation_images_are_those_of_timms_loader(tmp_path):
     batches = []
     for number, flags in enumerate(([], ["--data-on-device"])):
         argv = [*DIGITS, "--input-size", "1", "12", "12", "--crop-pct", "0.9", "--output", str(tmp_path / str(number))]
-        batches.append(list(build_run(*parse([*argv, *flags])).judge.evaluator.loader))
+        batches.append(list(build_run(*parse([*argv, *flags])).evaluator.validator.loader))
     for (images, targets), (ours, classes) in zip(*batches, strict=True):
         assert torch.allclose(images, ours, atol=1e-6)
         assert torch.equal(targets, classes)

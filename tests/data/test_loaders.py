@@ -115,10 +115,10 @@ def test_losses_that_are_not_finite_are_counted_and_too_many_in_a_row_end_the_ru
 
 @pytest.mark.parametrize(("device", "motivated", "delay"), [("cpu", None, 0), ("cuda", object(), 0), ("cuda", None, 1)])
 def test_ranks_stop_at_the_update_that_the_votes_were_cast_in_or_the_next(device, motivated, delay, monkeypatch):
-    pair = SimpleNamespace(switcher=SimpleNamespace(motivated=motivated))
+    pair = SimpleNamespace(motivated=motivated)
     run = Run(pair, None, None, None, None, {}, 0, 1, world_size=2, device=torch.device(device))
     monkeypatch.setattr(Run, "_agree_on_signal", lambda self: setattr(self, "interrupted_by", 15))
-    stopped = [run.interrupted_in(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
+    stopped = [run.interrupted_after_update(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
     assert stopped == [False] * (3 + delay) + [True]
 
 

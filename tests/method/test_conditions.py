@@ -6,15 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from motivation.method.condition import _conditions as registry
-from motivation.method.conditions import (
-    Condition,
-    condition_names,
-    expected_share,
-    make_condition,
-    next_streak,
-    register_condition,
-)
+from motivation.method.condition_registry import _conditions as registry
+from motivation.method.condition_registry import condition_names, make_condition, register_condition
+from motivation.method.conditions import Condition, expected_share, next_streak
 from motivation.method.records import DeferredScalar, Role, UpdateRecord
 
 SIGNAL_OF = {"loss": "loss", "ema": "loss", "valloss": "validation_loss", "slope": "gradient_norm"}

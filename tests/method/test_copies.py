@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from support.toys import assert_carried, pair, update
+from support.toys import assert_carried, make_pair, switch, update
 
-from motivation.method.copies import execute, grouped
+from motivation.method.copies import copy_all, grouped
 from motivation.method.optimizer_probe import load_optimizer
 from motivation.method.optimizer_state import StateCarrier
 
@@ -22,113 +22,111 @@ def plans(monkeypatch):
     return made
 
 
-def switched(switcher, times, seed=0):
+def switched(pair, times, seed=0):
     """So many switches, each followed by an update."""
     for number in range(times):
-        switcher.switch()
-        assert_carried(switcher, "", switcher.is_motivated)
-        update(switcher.active, seed + number)
+        switch(pair)
+        assert_carried(pair, "", pair.is_motivated)
+        update(pair.active, seed + number)
 
 
 @pytest.mark.parametrize("opt", ["momentum", "adamw", "lamb", "rmsproptf"])
 def test_a_switch_is_planned_once_for_each_direction(plans, opt):
-    switcher = pair(opt, lr=1e-2)
-    update(switcher.base)
-    switched(switcher, 10)
+    pair = make_pair(opt, lr=1e-2)
+    update(pair.base)
+    switched(pair, 10)
     assert plans == [True, False, True]  # the second time with the state of the differential part, of its first update
 
 
 def test_a_switch_is_planned_anew_after_a_state_was_loaded(plans):
-    switcher = pair("adamw", lr=1e-2)
-    update(switcher.base)
-    switched(switcher, 4)
-    for side in switcher.sides:
+    pair = make_pair("adamw", lr=1e-2)
+    update(pair.base)
+    switched(pair, 4)
+    for side in pair.sides:
         load_optimizer(side.optimizer, side.optimizer.state_dict())
     plans.clear()
-    switched(switcher, 4, seed=9)
+    switched(pair, 4, seed=9)
     assert plans == [True, False]
 
 
 def test_tensors_that_are_rebound_at_every_step_are_carried_and_not_kept_alive(plans):
-    switcher = pair("adamw", lr=1e-2)
-    states = [side.optimizer.state for side in switcher.sides]
+    pair = make_pair("adamw", lr=1e-2)
+    states = [side.optimizer.state for side in pair.sides]
 
     def rebind():
         for state in states:
             for values in state.values():
                 values["exp_avg"] = values["exp_avg"].clone()
 
-    update(switcher.base)
+    update(pair.base)
     for number in range(12):
-        switcher.switch()
-        assert_carried(switcher, "", switcher.is_motivated)
-        update(switcher.active, number)
+        switch(pair)
+        assert_carried(pair, "", pair.is_motivated)
+        update(pair.active, number)
         rebind()
     assert len(plans) == 12
-    assert not switcher._carrier._plans
+    assert not pair._switch.state_carrier._plans
 
 
 def test_a_scalar_that_is_no_tensor_is_carried_by_a_plan_that_holds(plans):
-    switcher = pair("momentum", lr=1e-2)
-    for side in switcher.sides:
+    pair = make_pair("momentum", lr=1e-2)
+    for side in pair.sides:
         update(side)
         for values in side.optimizer.state.values():
             values["count"] = 0
     for number in range(1, 6):
-        for values in switcher.active.optimizer.state.values():
+        for values in pair.active.optimizer.state.values():
             values["count"] = number
-        switcher.switch()
-        mapped = [
-            switcher.active.optimizer.state[getattr(tied, switcher.active.role.value)] for tied in tied_of(switcher)
-        ]
+        switch(pair)
+        mapped = [pair.active.optimizer.state[getattr(shared, pair.role.value)] for shared in shared_by(pair)]
         assert {values["count"] for values in mapped} == {number}
     assert plans == [True, False]
 
 
 def test_a_value_that_becomes_a_tensor_is_copied_not_shared(plans):
-    switcher = pair("momentum", wide=False, lr=1e-2)
-    for side in switcher.sides:
+    pair = make_pair("momentum", wide=False, lr=1e-2)
+    for side in pair.sides:
         update(side)
         for values in side.optimizer.state.values():
             values["late"] = None
-    switched(switcher, 2)
-    for parameter, values in switcher.base.optimizer.state.items():
+    switched(pair, 2)
+    for parameter, values in pair.base.optimizer.state.items():
         values["late"] = torch.ones_like(parameter)
-    switcher.switch()
-    for tied in tied_of(switcher):
-        sent, got = (switcher.base.optimizer.state[tied.base], switcher.motivated.optimizer.state[tied.motivated])
+    switch(pair)
+    for shared in shared_by(pair):
+        sent, got = (pair.base.optimizer.state[shared.base], pair.motivated.optimizer.state[shared.motivated])
         assert torch.equal(got["late"], sent["late"])
         assert got["late"] is not sent["late"]
     assert plans == [True, False, True]
 
 
 def test_a_value_under_another_name_is_carried_under_it(plans):
-    switcher = pair("momentum", lr=1e-2)
-    for side in switcher.sides:
+    pair = make_pair("momentum", lr=1e-2)
+    for side in pair.sides:
         update(side)
         for values in side.optimizer.state.values():
             values["old"] = 1
-    switched(switcher, 2)
-    for values in switcher.base.optimizer.state.values():
+    switched(pair, 2)
+    for values in pair.base.optimizer.state.values():
         del values["old"]
         values["new"] = 2
-    switcher.switch()
-    carried = [switcher.motivated.optimizer.state[tied.motivated] for tied in tied_of(switcher)]
+    switch(pair)
+    carried = [pair.motivated.optimizer.state[shared.motivated] for shared in shared_by(pair)]
     assert {values["new"] for values in carried} == {2}
     assert plans == [True, False, True]
 
 
 def test_what_an_optimizer_keeps_beside_its_parameters_is_left_alone(plans):
-    switcher = pair("momentum", lr=1e-2)
-    for side in switcher.sides:
+    pair = make_pair("momentum", lr=1e-2)
+    for side in pair.sides:
         update(side)
         side.optimizer.state["rounds"] = 3
-    switched(switcher, 4)
+    switched(pair, 4)
     assert plans == [True, False]
 
 
-def tied_of(switcher):
-    return switcher._carrier.tied
+def shared_by(pair):
+    return pair._switch.state_carrier.pairs
 
 
 def test_slices_stand_apart_from_whole_tensors():
@@ -142,6 +140,6 @@ def test_slices_stand_apart_from_whole_tensors():
     ]
     copies = grouped(pairs)
     assert [len(sources) for sources, _ in copies] == [3, 2]
-    execute(copies)
+    copy_all(copies)
     assert all(torch.equal(source, target) for source, target in pairs)
     assert large.sum() == 9

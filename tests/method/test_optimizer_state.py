@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from support.toys import Toy, assert_carried, pair, snapshot, update
-from timm.optim import create_optimizer_v2, list_optimizers
+from support.toys import Toy, assert_carried, learner, make_pair, snapshot, switch, toy_map, update
+from timm.optim import Adafactor, create_optimizer_v2, list_optimizers
 from torch import nn
 
 from motivation.method.optimizer_probe import first_step, inner_optimizer, kept_axes, load_optimizer
+from motivation.method.records import Role
+from motivation.method.switch import Switch
 from weight_maps import leading
 
 NAMES = list_optimizers()
@@ -37,22 +39,20 @@ def test_every_optimizer_of_timm_has_been_looked_at():
 def made(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pair(name, lr=1e-2)
+        return make_pair(name, lr=1e-2)
 
 
 @pytest.mark.parametrize("name", WORKS)
 def test_switches_carry_the_state_of(name):
-    switcher = made(name)
-    pointers = {
-        tensor.data_ptr() for one in switcher.sides for tensor in one.model.state_dict().values() if tensor.numel()
-    }
+    pair = made(name)
+    pointers = {tensor.data_ptr() for one in pair.sides for tensor in one.model.state_dict().values() if tensor.numel()}
     for step in range(2):
-        update(switcher.base, step)
-    before = snapshot(switcher.base)
-    switcher.switch()
-    compared = assert_carried(switcher, name, to_motivated=True)
-    switcher.switch()
-    after = snapshot(switcher.base)
+        update(pair.base, step)
+    before = snapshot(pair.base)
+    switch(pair)
+    compared = assert_carried(pair, name, to_motivated=True)
+    switch(pair)
+    after = snapshot(pair.base)
     for part in ("model", "state"):
         for key, value in before[part].items():
             for a, b in (
@@ -60,12 +60,12 @@ def test_switches_carry_the_state_of(name):
             ):
                 assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, (name, key)
     assert before["groups"] == after["groups"]
-    switcher.switch()
-    update(switcher.motivated, 3)
-    switcher.switch()
-    assert assert_carried(switcher, name, to_motivated=False) == compared or name == "momentum"
-    update(switcher.base, 4)
-    for one in switcher.sides:
+    switch(pair)
+    update(pair.motivated, 3)
+    switch(pair)
+    assert assert_carried(pair, name, to_motivated=False) == compared or name == "momentum"
+    update(pair.base, 4)
+    for one in pair.sides:
         for tensor in one.model.state_dict().values():
             assert torch.isfinite(tensor.float()).all()
             assert not tensor.numel() or tensor.data_ptr() in pointers, f"{name} replaced a weight"
@@ -73,16 +73,16 @@ def test_switches_carry_the_state_of(name):
 
 @pytest.mark.parametrize("name", ["lookahead_sgd", "lookahead_adamw", "lookahead_lamb", "lookahead_rmsproptf"])
 def test_lookahead_carries_slow_weights_and_its_counter(name):
-    switcher = made(name)
+    pair = made(name)
     for step in range(7):
-        update(switcher.base, step)
-    switcher.switch()
-    assert_carried(switcher, name, to_motivated=True)
-    assert all(group["lookahead_step"] == 7 for group in switcher.motivated.optimizer.param_groups)
+        update(pair.base, step)
+    switch(pair)
+    assert_carried(pair, name, to_motivated=True)
+    assert all(group["lookahead_step"] == 7 for group in pair.motivated.optimizer.param_groups)
     for step in range(6):
-        update(switcher.motivated, step)
-    switcher.switch()
-    assert_carried(switcher, name, to_motivated=False)
+        update(pair.motivated, step)
+    switch(pair)
+    assert_carried(pair, name, to_motivated=False)
 
 
 UNDER_LOOKAHEAD = [name for name in WORKS if not (OLDER_TIMM and name == "adahessian")]
@@ -130,56 +130,56 @@ def test_made_state_is_the_optimizers_own_first_step(name):
 
 
 def test_rmsproptf_starts_new_rows_at_one_not_zero():
-    switcher = pair("rmsproptf", wide=True)
-    update(switcher.base)
-    switcher.switch()
-    weight = dict(switcher.motivated.model.named_parameters())["head.weight"]
-    state = switcher.motivated.optimizer.state[weight]
+    pair = make_pair("rmsproptf", wide=True)
+    update(pair.base)
+    switch(pair)
+    weight = dict(pair.motivated.model.named_parameters())["head.weight"]
+    state = pair.motivated.optimizer.state[weight]
     assert torch.equal(state["square_avg"][:, 4:], torch.ones(3, 2))
     assert not torch.equal(state["square_avg"][:, :4], torch.ones(3, 4))
 
 
 def test_momentum_of_mapped_slice_is_carried_and_the_rest_starts_at_zero():
-    switcher = pair("sgd", wide=True)
-    update(switcher.base)
-    switcher.switch()
-    small = dict(switcher.base.model.named_parameters())["blocks.0.weight"]
-    large = dict(switcher.motivated.model.named_parameters())["blocks.0.weight"]
-    carried = switcher.motivated.optimizer.state[large]["momentum_buffer"]
-    assert torch.equal(carried[:4, :4], switcher.base.optimizer.state[small]["momentum_buffer"])
+    pair = make_pair("sgd", wide=True)
+    update(pair.base)
+    switch(pair)
+    small = dict(pair.base.model.named_parameters())["blocks.0.weight"]
+    large = dict(pair.motivated.model.named_parameters())["blocks.0.weight"]
+    carried = pair.motivated.optimizer.state[large]["momentum_buffer"]
+    assert torch.equal(carried[:4, :4], pair.base.optimizer.state[small]["momentum_buffer"])
     assert carried[4:].abs().sum() == carried[:, 4:].abs().sum() == 0
 
 
 def test_differential_tensors_get_no_state_before_their_first_update():
-    switcher = pair("adamw", wide=False)
-    update(switcher.base)
-    switcher.switch()
-    new = dict(switcher.motivated.model.named_parameters())["blocks.2.weight"]
-    assert new not in switcher.motivated.optimizer.state
-    update(switcher.motivated)
-    assert switcher.motivated.optimizer.state[new]["step"] == 1
-    old = dict(switcher.motivated.model.named_parameters())["blocks.0.weight"]
-    assert switcher.motivated.optimizer.state[old]["step"] == 2
+    pair = make_pair("adamw", wide=False)
+    update(pair.base)
+    switch(pair)
+    new = dict(pair.motivated.model.named_parameters())["blocks.2.weight"]
+    assert new not in pair.motivated.optimizer.state
+    update(pair.motivated)
+    assert pair.motivated.optimizer.state[new]["step"] == 1
+    old = dict(pair.motivated.model.named_parameters())["blocks.0.weight"]
+    assert pair.motivated.optimizer.state[old]["step"] == 2
 
 
 @pytest.mark.parametrize("name", ["lamb", "adan"])
 def test_counters_of_a_parameter_group_are_carried_whole(name):
-    switcher = pair(name)
+    pair = make_pair(name)
     for step in range(3):
-        update(switcher.base, step)
-    switcher.switch()
-    assert [group["step"] for group in switcher.motivated.optimizer.param_groups] == [3, 3]
-    update(switcher.motivated)
-    switcher.switch()
-    assert [group["step"] for group in switcher.base.optimizer.param_groups] == [4, 4]
+        update(pair.base, step)
+    switch(pair)
+    assert [group["step"] for group in pair.motivated.optimizer.param_groups] == [3, 3]
+    update(pair.motivated)
+    switch(pair)
+    assert [group["step"] for group in pair.base.optimizer.param_groups] == [4, 4]
 
 
 def test_the_probe_leaves_optimizer_and_random_states_alone():
-    switcher = pair("adamw")
-    update(switcher.base)
-    before, states = snapshot(switcher.base), torch.get_rng_state()
-    first_step(switcher.base.optimizer, 0, next(switcher.base.model.parameters()))
-    after = snapshot(switcher.base)
+    pair = make_pair("adamw")
+    update(pair.base)
+    before, states = snapshot(pair.base), torch.get_rng_state()
+    first_step(pair.base.optimizer, 0, next(pair.base.model.parameters()))
+    after = snapshot(pair.base)
     assert torch.equal(states, torch.get_rng_state())
     assert before["groups"] == after["groups"]
     assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
@@ -202,17 +202,12 @@ def test_factored_state_is_read_from_its_shape(state, parameter, expected):
 
 
 def test_adafactor_that_factors_one_side_only_is_refused():
-    from support.toys import Role, learner, toy_map
-    from timm.optim import Adafactor
-
-    from motivation.method.switcher import Switcher
-
     base, motivated = Toy(4, 1), Toy(6, 1)
     one, other = learner(base), learner(motivated, Role.MOTIVATED)
     one.optimizer = Adafactor(base.parameters(), lr=0.1, min_dim_size_to_factor=5)
     other.optimizer = Adafactor(motivated.parameters(), lr=0.1, min_dim_size_to_factor=5)
     with pytest.raises(ValueError, match="exp_avg_sq_row"):
-        Switcher(one, other, toy_map(base))
+        Switch(one, other, toy_map(base))
 
 
 def test_whole_index_is_the_leading_index():
@@ -231,7 +226,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_torchs_schedulers_which_wrap_the_step_do_not_disturb_the_probe(name, opt):
     """They put a `step` of their own on the optimizer; a twin must not take it along."""
-    small, large = (pair(opt=opt).sides for _ in range(2))  # the same weights twice, without and with schedulers
+    small, large = (make_pair(opt=opt).sides for _ in range(2))  # the same weights twice, without and with schedulers
     plain, scheduled = (sides[0].optimizer for sides in (small, large))
     SCHEDULES[name](scheduled)
     parameters = [next(sides[0].model.parameters()) for sides in (small, large)]

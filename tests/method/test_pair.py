@@ -11,9 +11,10 @@ from support.toys import Toy, batch, toy_map
 from torch import nn
 from torch.nn import functional as F
 
-from motivation.method.conditions import make_condition
+from motivation.method.condition_registry import make_condition
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import Role, UpdateRecord
+from motivation.method.side import Side
 from weight_maps import WeightMapError
 
 ROOT = Path(__file__).parents[2]
@@ -21,13 +22,13 @@ ROOT = Path(__file__).parents[2]
 
 def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", **options):
     models = Toy(4, 2, seed=1), Toy(6, 3, seed=2)
-    optimizers = [opt(model.parameters(), lr=0.05) for model in models]
-    return MotivatedPair(*models, *optimizers, toy_map(models[0]), make_condition(condition, k, **options), batchnorm)
+    sides = [Side(model, opt(model.parameters(), lr=0.05)) for model in models]
+    return MotivatedPair(*sides, toy_map(models[0]), make_condition(condition, k, **options), batchnorm)
 
 
 def step(pair, seed):
     """One update by hand; the role and the loss."""
-    model, optimizer = pair.active
+    model, optimizer = pair.select()
     b = batch(seed)
     loss = F.cross_entropy(model(b.images), b.targets)
     optimizer.zero_grad()
@@ -36,12 +37,27 @@ def step(pair, seed):
     return pair.observe(loss), loss.item()
 
 
+def role_of_next(pair):
+    pair.select()
+    return pair.role
+
+
+def test_looking_at_a_pair_changes_nothing():
+    pair = made("always")
+    assert pair.active is pair.base
+    assert not pair.is_motivated
+    assert pair.counts.switches == 0
+    assert pair.select() is pair.active is pair.motivated
+    assert pair.counts.switches == 1
+
+
 def test_the_active_side_follows_the_losses():
     pair = made(k=2)
     given, roles = [5.0, 4.0, 3.0, 2.0, 2.5, 2.0], []
     pair.start_epoch(0, 6)
     for loss in given:
-        roles.append(pair.active.role)
+        pair.select()
+        roles.append(pair.role)
         pair.observe(loss)
     assert [role is Role.MOTIVATED for role in roles] == [False, False, False, True, True, False]
     assert pair.counts.share == 2 / 6
@@ -58,12 +74,12 @@ def test_a_record_says_where_the_run_is():
 
 def test_a_switch_carries_weights_and_optimizer_state_in_place():
     pair = made("always")
-    base, motivated = pair.switcher.sides
+    base, motivated = pair.sides
     pointers = [p.data_ptr() for side in (base, motivated) for p in side.model.parameters()]
     pair.condition = make_condition("never")
     step(pair, 0)
     pair.condition = make_condition("always")
-    assert pair.active is motivated
+    assert pair.select() is motivated
     for name, value in base.model.state_dict().items():
         large = motivated.model.state_dict()[name]
         assert torch.equal(large[tuple(slice(0, n) for n in value.shape)], value)
@@ -85,7 +101,7 @@ def test_never_is_the_base_alone():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert_equal(pair.switcher.base.model.state_dict(), alone.state_dict())
+    assert_equal(pair.base.model.state_dict(), alone.state_dict())
 
 
 def test_tensors_are_not_read_unless_the_condition_wants_them():
@@ -104,7 +120,7 @@ def test_other_signals_are_given_by_the_loop(condition, signal):
     pair = made(condition)
     pair.observe(1.0, **{signal: 1.0})
     pair.observe(1.0, **{signal: 2.0 if condition == "slope" else 0.5})
-    assert pair.active.role is Role.MOTIVATED
+    assert role_of_next(pair) is Role.MOTIVATED
     with pytest.raises(ValueError, match=f"the {signal} of an update was not measured"):
         pair.observe(1.0)
 
@@ -136,8 +152,8 @@ def test_a_state_of_another_condition_is_refused():
 def test_the_motivated_model_can_be_brought_up_to_date_without_a_switch():
     pair = made("never")
     step(pair, 0)
-    pair.bring_up_to_date()
-    assert torch.equal(pair.switcher.motivated.model.head.weight[:, :4], pair.switcher.base.model.head.weight)
+    pair.sync_idle_model()
+    assert torch.equal(pair.motivated.model.head.weight[:, :4], pair.base.model.head.weight)
     assert pair.counts.switches == 0
 
 
@@ -145,8 +161,8 @@ def test_wrapped_models_keep_their_wrappers():
     base, motivated = nn.Linear(3, 2), nn.Linear(3, 2)
     compiled = [torch.compile(model, backend="eager") for model in (base, motivated)]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (base, motivated)]
-    pair = MotivatedPair(*compiled, *optimizers, None, make_condition("always"))
-    model, optimizer = pair.active
+    pair = MotivatedPair(*map(Side, compiled, optimizers), None, make_condition("always"))
+    model, optimizer = pair.select()
     assert model is compiled[1]
     assert optimizer is optimizers[1]
     assert torch.equal(motivated.weight, base.weight)
@@ -154,9 +170,9 @@ def test_wrapped_models_keep_their_wrappers():
 
 def test_models_that_do_not_nest_are_refused_with_the_reasons():
     models = nn.Linear(3, 2), nn.Linear(2, 2)
-    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    sides = [Side(model, torch.optim.SGD(model.parameters(), lr=0.1)) for model in models]
     with pytest.raises(WeightMapError, match="weight"):
-        MotivatedPair(*models, *optimizers, None, make_condition("loss"))
+        MotivatedPair(*sides, None, make_condition("loss"))
 
 
 def test_the_example_of_the_document_trains_a_transformer_that_grows(monkeypatch):
@@ -168,10 +184,10 @@ def test_the_example_of_the_document_trains_a_transformer_that_grows(monkeypatch
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
     assert pair.counts.total == 300
     assert 0.05 < pair.counts.share < 0.35
-    base, motivated = (side.model for side in pair.switcher.sides)
-    assert not pair.switcher.is_motivated
+    base, motivated = (side.model for side in pair.sides)
+    assert not pair.is_motivated
     # the base's second block lies in the motivated model's last one, q, k and v each in its own third
-    pair.bring_up_to_date()
+    pair.sync_idle_model()
     large, small = motivated.blocks[3].attn.qkv.weight, base.blocks[1].attn.qkv.weight
     for part in range(3):
         assert torch.equal(large[64 * part : 64 * part + 32, :32], small[32 * part : 32 * part + 32])
@@ -181,14 +197,14 @@ def test_the_example_of_the_document_trains_a_transformer_that_grows(monkeypatch
 @pytest.mark.parametrize("opt", [torch.optim.Adam, torch.optim.SGD])
 def test_schedulers_of_torch_move_both_optimizers(opt):
     pair = made(opt=opt)
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(side.optimizer, 20) for side in pair.switcher.sides]
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(side.optimizer, 20) for side in pair.sides]
     pair.start_epoch(0, 20)
     for seed in range(20):
         step(pair, seed)
         for schedule in schedules:
             schedule.step()
     assert pair.counts.switches > 2
-    rates = [side.optimizer.param_groups[0]["lr"] for side in pair.switcher.sides]
+    rates = [side.optimizer.param_groups[0]["lr"] for side in pair.sides]
     assert rates[0] == rates[1] == pytest.approx(0.0, abs=1e-9)
 
 
@@ -202,7 +218,7 @@ def test_an_answer_counts_by_its_truth(answers):
     pair.condition = Answers()
     for answer in answers:
         Answers.motivated = answer
-        assert (pair.active.role is Role.MOTIVATED) == bool(answer)
+        assert (role_of_next(pair) is Role.MOTIVATED) == bool(answer)
         pair.observe(1.0)
     assert pair.counts.switches == 2
 
@@ -211,17 +227,17 @@ def test_between_two_epochs_the_base_is_active():
     pair = made(k=1)
     pair.start_epoch(0, 3)
     for loss in (3.0, 2.0):
-        _ = pair.active
+        pair.select()
         pair.observe(loss)
     pair.end_epoch()
     assert pair.condition.motivated
-    assert pair.active.role is Role.BASE
+    assert role_of_next(pair) is Role.BASE
     assert pair.counts.switches == 0
     restored = made(k=1)
     restored.load_state_dict(pair.state_dict())
-    assert restored.active.role is Role.BASE
+    assert role_of_next(restored) is Role.BASE
     pair.observe(1.0)  # a loop without epochs goes on
-    assert pair.active.role is Role.MOTIVATED
+    assert role_of_next(pair) is Role.MOTIVATED
 
 
 class Language(nn.Module):
@@ -237,17 +253,18 @@ class Language(nn.Module):
 
 
 def language_pair(base, motivated, opt=torch.optim.Adam, others=None, **options):
-    small, large = others or (base, motivated)
-    optimizers = [opt(small.parameters(), lr=0.1), opt(large.parameters(), lr=0.1)]
-    return MotivatedPair(base, motivated, *optimizers, None, make_condition("always"), **options)
+    optimizers = [opt(model.parameters(), lr=0.1) for model in others or (base, motivated)]
+    return MotivatedPair(
+        Side(base, optimizers[0]), Side(motivated, optimizers[1]), None, make_condition("always"), **options
+    )
 
 
 def test_a_tied_tensor_is_carried_once_whatever_its_names_order():
     pair = language_pair(Language(3, True), Language(6, True, head_first=True))
-    base, motivated = pair.switcher.sides
+    base, motivated = pair.sides
     base.model.embed(torch.arange(5)).sum().backward()
     base.optimizer.step()
-    assert pair.active is motivated
+    assert pair.select() is motivated
     state = motivated.optimizer.state[motivated.model.embed.weight]
     assert torch.equal(state["exp_avg"][:, :3], base.optimizer.state[base.model.embed.weight]["exp_avg"])
 
@@ -258,15 +275,18 @@ def wrong_pairs():
         "are one tensor in the motivated model only": lambda: language_pair(small, Language(6, True)),
         "are one tensor in the base only": lambda: language_pair(Language(3, True), large),
         "is torch.float32, its counterpart torch.bfloat16": lambda: language_pair(small, Language(6, False).bfloat16()),
-        "base_optimizer has parameters that are not those": lambda: language_pair(small, large, others=(large, small)),
+        "the optimizer of the base model has parameters that are not": lambda: language_pair(
+            small, large, others=(large, small)
+        ),
         "are the same module": lambda: language_pair(small, small),
         "batchnorm is one of copy, separate, not 'kopie'": lambda: language_pair(small, large, batchnorm="kopie"),
         "the optimizers are Adam and SGD": lambda: MotivatedPair(
-            small, large, torch.optim.Adam(small.parameters()), torch.optim.SGD(large.parameters()), None,
+            Side(small, torch.optim.Adam(small.parameters())), Side(large, torch.optim.SGD(large.parameters())), None,
             make_condition("loss"),
         ),
         "condition is 'loss'; make one with make_condition": lambda: MotivatedPair(
-            small, large, torch.optim.Adam(small.parameters()), torch.optim.Adam(large.parameters()), None, "loss"
+            Side(small, torch.optim.Adam(small.parameters())), Side(large, torch.optim.Adam(large.parameters())), None,
+            "loss",
         ),
     }  # fmt: skip
 

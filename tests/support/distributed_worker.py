@@ -21,12 +21,12 @@ from motivation.training.loop import train
 
 class Witness(Hook):
     def __init__(self):
-        self._seen = {"roles": [], "losses": [], "own_losses": [], "signals": []}
+        self._seen = {"roles": [], "losses": [], "local_losses": [], "signals": []}
 
     def update_end(self, record):
         self._seen["roles"].append(record.role.value)
         self._seen["losses"].append(record.loss)
-        self._seen["own_losses"].append(record.outcome.own_losses[0][0].value)
+        self._seen["local_losses"].append(record.outcome.local_losses[0][0].value)
         self._seen["signals"].append({name: signal.value for name, signal in record.signals.items()})
 
 
@@ -38,9 +38,9 @@ def train_one(folder, argv):
     train(run)
     if args.rank == 0:
         report(run, args)
-    models = {learner.role.value: learner.model.state_dict() for learner in run.switcher.sides}
-    if run.switcher.base.ema is not None:
-        models["ema"] = run.switcher.base.ema.module.state_dict()
+    models = {learner.role.value: learner.model.state_dict() for learner in run.pair.sides}
+    if run.pair.base.ema is not None:
+        models["ema"] = run.pair.base.ema.module.state_dict()
     seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by}
     torch.save(seen, f"{folder}/rank{os.environ['RANK']}.pth")
 

@@ -6,9 +6,10 @@ from timm.task import ClassificationTask
 from torch import nn
 
 from motivation.data.update_loader import MicroBatch
+from motivation.method.conditions import Never
 from motivation.method.optimizer_probe import inner_optimizer
+from motivation.method.pair import MotivatedPair
 from motivation.method.records import Role
-from motivation.method.switcher import Switcher
 from motivation.training.learner import Learner, UpdateRule
 from weight_maps import Link, WeightMap, leading
 
@@ -48,14 +49,19 @@ def learner(model, role=Role.BASE, opt="sgd", rule=None, ema_decay=None, lr=0.05
     return Learner(role, task, optimizer, None, rule or UpdateRule())
 
 
-def pair(opt="sgd", batchnorm="copy", wide=True, ema_decay=None, rule=None, **options):
-    """A switcher over two toys; ``wide`` makes the motivated one wider, else only deeper."""
+def make_pair(opt="sgd", batchnorm="copy", wide=True, ema_decay=None, rule=None, **options):
+    """A pair of two toys under the condition never; ``wide`` makes the motivated one wider, else only deeper."""
     base, motivated = Toy(4, 2, seed=1), Toy(6 if wide else 4, 3, seed=2)
     learners = [
         learner(model, role, opt, rule, ema_decay, **options)
         for model, role in ((base, Role.BASE), (motivated, Role.MOTIVATED))
     ]
-    return Switcher(*learners, toy_map(base), batchnorm)
+    return MotivatedPair(*learners, toy_map(base), Never(), batchnorm)
+
+
+def switch(pair):
+    """Make the other model the active one."""
+    pair.extract() if pair.is_motivated else pair.expand()
 
 
 def batch(seed=0, size=8, accum_steps=1, is_last=True, classes=3):
@@ -74,8 +80,6 @@ def update(one, seed=0):
 def snapshot(one):
     """A deep copy of weights, buffers and optimizer state, by name."""
     names = {parameter: name for name, parameter in one.model.named_parameters()}
-    from motivation.method.optimizer_probe import inner_optimizer
-
     state = {
         names[p]: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
         for p, values in inner_optimizer(one.optimizer).state.items()
@@ -85,12 +89,12 @@ def snapshot(one):
     return {"model": {k: v.clone() for k, v in one.model.state_dict().items()}, "state": state, "groups": groups}
 
 
-def assert_carried(switcher, name, to_motivated):
+def assert_carried(pair, name, to_motivated):
     """The receiver has the sender's state on the mapped part; the sender's is untouched."""
-    small = dict(switcher.base.model.named_parameters())
-    large = dict(switcher.motivated.model.named_parameters())
-    base_state = inner_optimizer(switcher.base.optimizer).state
-    motivated_state = inner_optimizer(switcher.motivated.optimizer).state
+    small = dict(pair.base.model.named_parameters())
+    large = dict(pair.motivated.model.named_parameters())
+    base_state = inner_optimizer(pair.base.optimizer).state
+    motivated_state = inner_optimizer(pair.motivated.optimizer).state
     compared = 0
     for key, parameter in small.items():
         sent = base_state[parameter] if to_motivated else motivated_state[large[key]]

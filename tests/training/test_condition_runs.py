@@ -11,7 +11,7 @@ from support.toys import Toy, batch, learner
 from torch import nn
 
 from motivation.build.run import build_run
-from motivation.method import condition
+from motivation.method import condition_registry
 from motivation.method.conditions import Never
 from motivation.method.records import Role
 from motivation.options.parse import parse
@@ -151,7 +151,7 @@ def witnessed(run):
 
 
 def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(condition._conditions, "watching", Watching)
+    monkeypatch.setitem(condition_registry._conditions, "watching", Watching)
     flags = (*MOTIVATED, "--motivation-condition", "watching", "--drop", "0.3", "--reprob", "0.3", "--mixup", "0.2")
     with_it, without = built(tmp_path, *flags), None
     seen = witnessed(with_it)
@@ -161,9 +161,7 @@ def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, m
     other = witnessed(without)
     assert [s["loss"] for s in seen._signals] == [s["loss"] for s in other._signals]
     assert all("validation_loss" in s for s in seen._signals)
-    for a, b in zip(
-        with_it.switcher.base.model.state_dict().values(), without.switcher.base.model.state_dict().values()
-    ):
+    for a, b in zip(with_it.pair.base.model.state_dict().values(), without.pair.base.model.state_dict().values()):
         assert torch.equal(a, b)
 
 
@@ -279,7 +277,7 @@ def test_split_batchnorm_sees_whole_batches_where_statistics_are_measured(flags,
 def test_a_split_layer_is_measured_by_its_first_part_and_put_back():
     from timm.layers import SplitBatchNorm2d
 
-    from motivation.method.batchnorm import on_batch_statistics
+    from motivation.training.batchnorm import on_batch_statistics
 
     layer = SplitBatchNorm2d(3, num_splits=2)
     with torch.no_grad():

@@ -7,11 +7,12 @@ import torch
 from support.toys import Toy
 from torch import nn
 
-from motivation.training.evaluate import Evaluator, Recalibration
+from motivation.training.batchnorm import Recalibration
+from motivation.training.evaluate import Validator
 
 
-def evaluator(loader, **options):
-    return Evaluator(loader, torch.device("cpu"), nullcontext, **options)
+def validator(loader, **options):
+    return Validator(loader, torch.device("cpu"), nullcontext, **options)
 
 
 class Identity(nn.Module):
@@ -22,7 +23,7 @@ class Identity(nn.Module):
 def test_metrics_count_every_image_once():
     scores = torch.eye(10)[torch.tensor([0, 1, 2, 3, 4, 5, 6])] * 9
     targets = torch.tensor([0, 1, 2, 9, 9, 9, 9])
-    metrics = evaluator([(scores[:4], targets[:4]), (scores[4:], targets[4:])])(Identity())
+    metrics = validator([(scores[:4], targets[:4]), (scores[4:], targets[4:])]).validate(Identity())
     assert metrics["top1"] == pytest.approx(100 * 3 / 7)
     expected = nn.functional.cross_entropy(scores, targets).item()
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
@@ -32,7 +33,7 @@ def test_metrics_count_every_image_once():
 def test_views_of_an_image_are_averaged():
     scores = torch.tensor([[9.0, 0, 0], [0, 5, 0], [0, 9, 0], [0, 0, 5], [0, 0, 1.0]])
     targets = torch.tensor([0, 0, 1, 1, 2])
-    assert evaluator([(scores, targets)], tta=2)(Identity())["top1"] == 100
+    assert validator([(scores, targets)], tta=2).validate(Identity())["top1"] == 100
 
 
 def recalibration(batches, number):

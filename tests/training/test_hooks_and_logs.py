@@ -14,7 +14,7 @@ from motivation.method.records import Counts, Role
 from motivation.training.hooks import EVENTS, Hook, HookList, RunView
 from motivation.training.logs.closing import closing_table
 from motivation.training.logs.csv_files import append_rows, keep_rows_before
-from motivation.training.records import EpochRecord, Mean
+from motivation.training.records import EpochRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,14 +113,6 @@ def test_counts_subtract_to_those_of_an_epoch():
     restored = Counts()
     restored.load_state_dict(state)
     assert restored == after
-
-
-def test_a_mean_is_weighted():
-    mean = Mean()
-    assert mean.mean == 0.0
-    mean.add(1.0, 3)
-    mean.add(5.0, 1)
-    assert (mean.mean, mean.last) == (2.0, 5.0)
 
 
 def test_no_progress_bar_where_nobody_watches(train, capfd):

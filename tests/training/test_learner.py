@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.toys import Toy, batch, learner, pair
+from support.toys import Toy, batch, learner, make_pair, switch
 
 from motivation.method.records import DeferredScalar
 from motivation.training.learner import UpdateRule
@@ -33,7 +33,7 @@ def test_accumulated_micro_batches_are_one_update_of_their_mean():
     assert torch.allclose(weights(accumulated), weights(whole), atol=1e-6)
     assert outcome.loss.value == pytest.approx(expected.loss.value, rel=1e-5)
     assert outcome.images == expected.images == 24
-    assert len(outcome.own_losses) == 3
+    assert len(outcome.local_losses) == 3
 
 
 def test_a_group_that_the_data_cut_short_is_no_update():
@@ -66,18 +66,18 @@ def test_a_gradient_scaler_gives_the_same_update():
 
 def test_a_scaler_is_shared_over_switches_and_skips_an_overflow():
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    switcher = pair(rule=UpdateRule(scaler=scaler))
-    switcher.active.train([batch(0)])
-    switcher.switch()
-    before = weights(switcher.active)
+    pair = make_pair(rule=UpdateRule(scaler=scaler))
+    pair.active.train([batch(0)])
+    switch(pair)
+    before = weights(pair.active)
     overflow = batch(1)
     overflow.images = overflow.images * float("inf")
-    switcher.active.train([overflow])
-    assert torch.equal(before, weights(switcher.active))
+    pair.active.train([overflow])
+    assert torch.equal(before, weights(pair.active))
     assert scaler.get_scale() == 2.0
-    switcher.switch()
-    switcher.active.train([batch(2)])
-    assert torch.isfinite(weights(switcher.active)).all()
+    switch(pair)
+    pair.active.train([batch(2)])
+    assert torch.isfinite(weights(pair.active)).all()
 
 
 def test_autocast_is_used_in_the_forward_pass():

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from support.program import DIGITS, MOTIVATED, assert_same_run, load, part_and_whole, rows
 
-from motivation.method import condition, conditions
-from motivation.method.plugin_errors import PluginError
+from motivation.method import condition_registry, conditions
 from motivation.tools.train import main
 from motivation.training import hooks
+from motivation.training.plugin_errors import PluginError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conditions.md"
 
@@ -18,9 +18,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "conditions.md"
 @pytest.fixture(autouse=True)
 def _forgotten():
     """What plugins register is forgotten after each test."""
-    before = dict(condition._conditions), dict(hooks._hooks)
+    before = dict(condition_registry._conditions), dict(hooks._hooks)
     yield
-    for registry, kept in zip((condition._conditions, hooks._hooks), before):
+    for registry, kept in zip((condition_registry._conditions, hooks._hooks), before):
         registry.clear()
         registry.update(kept)
 
@@ -116,8 +116,7 @@ def test_hooks_of_an_earlier_runs_plugin_are_not_in_the_next(train, tmp_path):
 
 
 HEAD = (
-    "from motivation.training.hooks import Hook, register_hook\n"
-    "from motivation.method.conditions import Condition, register_condition\n"
+    "from motivation.training.hooks import Hook, register_hook\nfrom motivation import Condition, register_condition\n"
 )
 
 
@@ -253,12 +252,12 @@ def test_plugins_that_would_not_act_are_said(text, flags, message, error):
 
 
 def test_needs_may_be_one_name():
-    @conditions.register_condition("one_need")
+    @condition_registry.register_condition("one_need")
     class One(conditions.Condition):
         motivated = False
         needs = "gradient_norm"
 
-    assert conditions.needs_of("one_need") == {"gradient_norm"}
+    assert condition_registry.needs_of("one_need") == {"gradient_norm"}
 
 
 def test_every_hook_hears_of_the_end_also_when_one_fails():

@@ -86,7 +86,7 @@ def opened_run(argv: Sequence[str]) -> Iterator[Run]:
     others = [hook for hook in run.hooks.hooks if not isinstance(hook, ProgressBar)]  # there is one on a terminal
     run.hooks.hooks = [*others, ProgressBar(io.StringIO())]
     try:
-        view = RunView(run.epochs, 0, run.feed.updates_per_epoch, run.switcher.motivated is not None, 0)
+        view = RunView(run.epochs, 0, run.feed.updates_per_epoch, run.pair.motivated is not None, 0)
         run.hooks.run_start(view)
         yield run
     finally:
@@ -102,7 +102,8 @@ def account(argv: Sequence[str]) -> Account:
         host, device = torch.device("cpu"), run.device
         switching, logging, deciding = Stopwatch(device), Stopwatch(host), Stopwatch(host)
         train_epoch(run, 0)
-        run.switcher.switch = _timed(run.switcher.switch, switching)  # type: ignore[method-assign]
+        run.pair.expand = _timed(run.pair.expand, switching)  # type: ignore[method-assign]
+        run.pair.extract = _timed(run.pair.extract, switching)  # type: ignore[method-assign]
         run.hooks.update_end = _timed(run.hooks.update_end, logging)  # type: ignore[method-assign]
         run.pair.observe = _arrived(_timed(run.pair.observe, deciding))  # type: ignore[method-assign]
         waiter(device)()

@@ -10,9 +10,8 @@ from timm.models import create_model
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from motivation.method.records import Role
 from motivation.method.side import Side
-from motivation.method.switcher import Switcher
+from motivation.method.switch import Switch
 from motivation.tools.benchmark.timing import in_turns, table, waiter
 from weight_maps import find_map
 
@@ -59,10 +58,10 @@ class SwitchTime:
         return 2 * self.flat / (self.expand + self.extract)
 
 
-def trained_side(role: Role, name: str, optimizer: str, device: torch.device) -> Side:
+def trained_side(name: str, optimizer: str, device: torch.device) -> Side:
     """A model after one update with random gradients, so that its optimizer has its state."""
     model = create_model(name).to(device)
-    side = Side(role, model, create_optimizer_v2(model, optimizer, lr=1e-3, momentum=0.9))
+    side = Side(model, create_optimizer_v2(model, optimizer, lr=1e-3, momentum=0.9))
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     side.optimizer.step()
@@ -72,11 +71,11 @@ def trained_side(role: Role, name: str, optimizer: str, device: torch.device) ->
 
 def measure(pair: Pair, device: torch.device, rounds: int) -> SwitchTime:
     """Time both switches of a pair."""
-    base = trained_side(Role.BASE, pair.base, pair.optimizer, device)
-    motivated = trained_side(Role.MOTIVATED, pair.motivated, pair.optimizer, device)
+    base = trained_side(pair.base, pair.optimizer, device)
+    motivated = trained_side(pair.motivated, pair.optimizer, device)
     small, large = base.model, motivated.model
-    switcher = Switcher(base, motivated, find_map(pair.base, pair.motivated, small, large))
-    copies = switcher.plan(to_motivated=True)
+    switch = Switch(base, motivated, find_map(pair.base, pair.motivated, small, large))
+    copies = switch.copies(to_motivated=True)
     sources, targets = ([tensor for copy in copies for tensor in copy[side]] for side in (0, 1))
     count = sum(tensor.numel() * tensor.element_size() for tensor in sources)
     flat: list[Tensor] = [torch.ones(count // 4, device=device) for _ in range(2)]
@@ -89,8 +88,8 @@ def measure(pair: Pair, device: torch.device, rounds: int) -> SwitchTime:
     calls = {
         "flat": lambda: flat[1].copy_(flat[0]),
         "one_by_one": one_by_one,
-        "expand": switcher.expand,
-        "extract": switcher.extract,
+        "expand": switch.expand,
+        "extract": switch.extract,
     }
     times = {name: one.median_ms for name, one in in_turns(calls, rounds, waiter(device)).items()}
     return SwitchTime(pair, len(sources), count / 1e6, **times)

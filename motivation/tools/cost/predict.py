@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from motivation.method.conditions import expected_share, has_streak_law, make_condition
+from motivation.method.condition_registry import has_streak_law, make_condition
+from motivation.method.conditions import expected_share
 from motivation.training.flops import forward_flops, torch_flops
 
 FIXED_SHARES = {"never": 0.0, "random": 0.5, "always": 1.0}

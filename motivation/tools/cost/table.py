@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from motivation.method.conditions import condition_names, has_streak_law
+from motivation.method.condition_registry import condition_names, has_streak_law
 from motivation.tools.cost.predict import FIXED_SHARES, HARDLY, Length, ModelCost, Row
 from motivation.training.flops import readable
 

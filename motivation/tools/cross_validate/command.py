@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.method.conditions import takes
+from motivation.method.condition_registry import takes
 from motivation.options.parse import OptionParser, given_options, parse
 from motivation.tools.cross_validate.plan import (
     PER_RUN,

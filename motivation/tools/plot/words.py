@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from motivation.method.conditions import expected_share, has_streak_law, takes
+from motivation.method.condition_registry import has_streak_law, takes
+from motivation.method.conditions import expected_share
 from motivation.training.run_folder import RunFolder
 
 

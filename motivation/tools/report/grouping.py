@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from motivation.method.conditions import takes
+from motivation.method.condition_registry import takes
 from motivation.method.records import Role
 from motivation.options.parse import make_parser
 from motivation.training.run_folder import NOT_MEASURED, RunFolder

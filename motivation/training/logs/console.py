@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from timm.utils import AverageMeter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from motivation.method.records import DeferredScalar, Role
 from motivation.training.hooks import Hook, RunView
-from motivation.training.records import EpochRecord, Mean, UpdateReport
+from motivation.training.records import EpochRecord, UpdateReport
 
 _logger = logging.getLogger("train")
 
@@ -43,7 +44,7 @@ class ConsoleLog(Hook):
         self._updates, self._motivated_updates = state["updates"], state["motivated_updates"]
 
     def epoch_start(self, epoch: int) -> None:
-        self._loss, self._time, self._data = Mean(), Mean(), Mean()
+        self._loss, self._time, self._data = AverageMeter(), AverageMeter(), AverageMeter()
         self._unread: list[tuple[DeferredScalar, int]] = []
         self._since = time.time()
 
@@ -52,24 +53,24 @@ class ConsoleLog(Hook):
         self._motivated_updates += record.role is Role.MOTIVATED
         self._unread.append((record.outcome.loss, record.outcome.images))
         now = time.time()
-        self._time.add(now - self._since)
+        self._time.update(now - self._since)
         self._since = now
-        self._data.add(record.outcome.data_time_s)
+        self._data.update(record.outcome.data_time_s)
         if record.update % self._interval == 0 or record.update == self._per_epoch - 1:
             self._line(record)
 
     def _line(self, record: UpdateReport) -> None:
         for loss, images in self._unread:
-            self._loss.add(loss.value, images)
+            self._loss.update(loss.value, images)
         self._unread.clear()
         images, done = record.outcome.images, record.update + 1
         parts = [
             f"Train: {record.epoch} [{record.update:>4d}/{self._per_epoch} ({100 * done / self._per_epoch:>3.0f}%)]",
-            f"Loss: {self._loss.last:#.3g} ({self._loss.mean:#.3g})",
-            f"Time: {self._time.last:.3f}s, {images / max(self._time.last, 1e-9):>7.2f}/s",
-            f"({self._time.mean:.3f}s, {images / max(self._time.mean, 1e-9):>7.2f}/s)",
+            f"Loss: {self._loss.val:#.3g} ({self._loss.avg:#.3g})",
+            f"Time: {self._time.val:.3f}s, {images / max(self._time.val, 1e-9):>7.2f}/s",
+            f"({self._time.avg:.3f}s, {images / max(self._time.avg, 1e-9):>7.2f}/s)",
             f"LR: {record.lr:.3e}",
-            f"Data: {self._data.last:.3f} ({self._data.mean:.3f})",
+            f"Data: {self._data.val:.3f} ({self._data.avg:.3f})",
         ]
         if self._motivated_run:
             parts.append(f"Active: {record.role.value} (share {self._motivated_updates / self._updates:.4f})")

@@ -1,0 +1,147 @@
+"""Motivation conditions by name: those of the paper, and those that users register."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from motivation.method import conditions
+from motivation.method.conditions import Condition, Streak
+from motivation.method.records import SIGNALS
+
+_conditions: dict[str, type[Condition]] = {
+    cls.name: cls
+    for cls in (
+        conditions.FallingLoss,
+        conditions.FallingAverage,
+        conditions.FallingValidationLoss,
+        conditions.RisingSlope,
+        conditions.RandomUpdates,
+        conditions.ScheduledUpdates,
+        conditions.Never,
+        conditions.Always,
+    )
+}
+_Class = TypeVar("_Class", bound=type)
+
+
+def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Condition:
+    """Make the condition of that name.
+
+    Args:
+        k: length of a streak; for conditions that have one.
+        seed: of random draws; for conditions that draw.
+        options: further arguments of its constructor.
+
+    Raises:
+        ValueError: there is no such condition, or it does not take these arguments or values.
+
+    >>> make_condition("ema", k=3, decay=0.8).k
+    3
+    """
+    taken = arguments_of(condition_class(name))
+    if unknown := sorted(options.keys() - set(taken)):
+        raise ValueError(f"the condition {name!r} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
+    common = {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
+    try:
+        return condition_class(name)(**common, **options)
+    except ValueError:
+        raise
+    except Exception as error:  # a user's class may raise anything
+        raise ValueError(f"the condition {name!r} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def register_condition(name: str) -> Callable[[_Class], _Class]:
+    """Decorate a condition class, so that ``--motivation-condition name`` chooses it.
+
+    Its constructor is given ``k`` and ``seed`` if it names them, and what ``--motivation-plugin-kwargs`` says. The
+    class need not derive from `Condition`: it needs a property ``motivated`` and a method ``observe(record)``.
+
+    Raises:
+        ValueError: the name is taken, ``motivated`` or ``observe`` is missing, or ``needs`` names an unknown signal.
+    """
+
+    def register(cls: _Class) -> _Class:
+        if name in _conditions:
+            raise ValueError(
+                f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}"
+            )
+        condition = _as_condition(cls)
+        if condition.motivated is Condition.motivated:
+            raise ValueError(
+                f"the condition {cls.__name__} has no `motivated`, a property that says whether the next update trains "
+                "the motivated model"
+            )
+        if callable(condition.motivated):
+            raise ValueError(f"`motivated` of the condition {cls.__name__} is a method: put @property above it")
+        if not hasattr(cls, "observe"):
+            raise ValueError(f"the condition {cls.__name__} has no method `observe(record)`")
+        if isinstance(condition.needs, str):
+            condition.needs = (condition.needs,)
+        if unknown := [need for need in condition.needs if need not in SIGNALS]:
+            raise ValueError(f"the condition {cls.__name__} needs {unknown[0]!r}; there are {', '.join(SIGNALS)}")
+        condition.name = name
+        _conditions[name] = condition
+        return condition
+
+    return register
+
+
+def _as_condition(cls: type) -> Any:
+    """Return the class itself, or one that also derives from `Condition`, whose defaults fill in what it leaves out."""
+    if issubclass(cls, Condition):
+        return cls
+    return type(cls.__name__, (cls, Condition), {"__module__": cls.__module__})
+
+
+def condition_class(name: str) -> type[Condition]:
+    """Return the condition class of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _conditions:
+        raise ValueError(f"no motivation condition {name!r}; there are {', '.join(condition_names())}")
+    return _conditions[name]
+
+
+def condition_names() -> list[str]:
+    """Return all registered names."""
+    return sorted(_conditions)
+
+
+def is_registered(cls: type) -> bool:
+    """Return True if a class, or one derived from it, is registered."""
+    return any(issubclass(condition, cls) for condition in _conditions.values())
+
+
+def needs_of(name: str) -> frozenset[str]:
+    """Return the signals beside the loss that the condition of that name reads; none if there is no such condition."""
+    return frozenset(_conditions[name].needs) if name in _conditions else frozenset()
+
+
+def arguments_of(cls: type) -> list[str]:
+    """Return the names of a constructor's arguments.
+
+    >>> class Own:
+    ...     def __init__(self, k, decay=0.9): ...
+    >>> arguments_of(Own)
+    ['k', 'decay']
+    """
+    constructor = cls.__init__  # type: ignore[misc]
+    return [] if constructor is object.__init__ else list(inspect.signature(constructor).parameters)[1:]
+
+
+def takes(name: str, argument: str) -> bool:
+    """Return True if the condition of that name takes that argument, or is not registered here (a user's own)."""
+    return name not in _conditions or argument in arguments_of(_conditions[name])
+
+
+def has_streak_law(name: str) -> bool:
+    """Return True if the condition of that name has the share 1 / (k + 1)! where signals are independent.
+
+    >>> [name for name in condition_names() if has_streak_law(name)]
+    ['loss', 'slope', 'valloss']
+    """
+    return name in _conditions and getattr(_conditions[name], "expected_share", None) is Streak.expected_share

@@ -1,0 +1,145 @@
+"""BatchNorm in evaluation: on a batch's own statistics, and with statistics that are re-estimated (ours)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.layers import SplitBatchNorm2d
+from torch import Tensor, nn
+
+from motivation.method.batchnorm import running_statistics
+from motivation.method.random_states import fork_rng
+
+
+def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the BatchNorm layers that keep running statistics, without timm's auxiliary ones, which only train."""
+    auxiliary = {aux for layer in model.modules() if isinstance(layer, SplitBatchNorm2d) for aux in layer.aux_bn}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module not in auxiliary
+    ]
+
+
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and each back in its own mode afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def on_batch_statistics(model: nn.Module, update: bool = False) -> Iterator[None]:
+    """Let BatchNorm normalise by the batch, with all else in evaluation mode; afterwards all is as before.
+
+    timm's SplitBatchNorm2d sees the whole batch in its first layer, the one that is evaluated.
+
+    Args:
+        model: its modes are put back.
+        update: True to update the running statistics, as a cumulative average.
+    """
+    layers = batchnorms(model)
+    settings = [(layer, layer.momentum, layer.track_running_stats) for layer in layers]
+    split = [layer for layer in layers if isinstance(layer, SplitBatchNorm2d)]
+    for layer in layers:
+        layer.track_running_stats = update
+        if update:
+            layer.momentum = None  # torch: a cumulative average
+    for layer in split:
+        layer.forward = partial(_unsplit, layer)  # type: ignore[method-assign]
+    try:
+        with in_evaluation_mode(model):
+            for layer in layers:
+                layer.training = True
+            yield
+    finally:
+        for layer in split:
+            del layer.forward
+        for layer, momentum, track in settings:
+            layer.momentum, layer.track_running_stats = momentum, track
+
+
+def _unsplit(layer: nn.Module, images: Tensor) -> Tensor:
+    """Run a SplitBatchNorm2d on a batch that is not split."""
+    output = nn.BatchNorm2d.forward(layer, images)  # type: ignore[arg-type]
+    for name in ("drop", "act"):  # there if it stands for timm's BatchNormAct2d
+        if hasattr(layer, name):
+            output = getattr(layer, name)(output)
+    return output
+
+
+@dataclass
+class Recalibration:
+    """Re-estimates BatchNorm statistics on training images (ours; the weights are not touched).
+
+    Attributes:
+        loader: training images without mixup, cutmix or erasing, ``([B, C, H, W], targets)``.
+        batches: number of batches to use; a shorter loader is started over.
+        prepare: brings a batch of images to the device, dtype and layout of the model.
+        autocast: makes the context of a forward pass.
+        world_size: number of ranks, each with batches of its own; the statistics are averaged over them.
+    """
+
+    loader: Any
+    batches: int
+    prepare: Callable[[Any], Any]
+    autocast: Callable[[], AbstractContextManager]
+    world_size: int = 1
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Give the model re-estimated statistics inside the context, which yields its own; they are put back after it.
+
+        All batches count the same. Everything but the BatchNorm layers is in evaluation mode, so the statistics are
+        those of the function that is evaluated.
+        """
+        layers = batchnorms(model)
+        buffers = dict(model.named_buffers())
+        statistics = {name: buffers[name] for name in running_statistics(model)}
+        kept = {name: value.clone() for name, value in statistics.items()}
+        try:
+            with on_batch_statistics(model, update=True):
+                for layer in layers:
+                    layer.reset_running_stats()
+                self._observe(model, layers)
+            with in_evaluation_mode(model):
+                yield kept
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    statistics[name].copy_(value)
+
+    @torch.no_grad()
+    def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
+        with fork_rng():
+            for images in itertools.islice(self._images(), self.batches):
+                with self.autocast():
+                    model(self.prepare(images))
+        if self.world_size > 1:
+            for layer in layers:
+                statistics: list[Any] = [layer.running_mean, layer.running_var]
+                for statistic in statistics:
+                    dist.all_reduce(statistic)
+                    statistic /= self.world_size
+
+    def _images(self) -> Iterator[Any]:
+        found = True
+        while found:  # an empty loader ends this
+            found = False
+            for images, _ in self.loader:
+                found = True
+                yield images
