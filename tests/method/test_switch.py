@@ -210,17 +210,15 @@ def test_state_is_saved_and_resumed_inside_a_motivated_stretch():
         pair.observe(0.0)
         if step == 2:
             switch(pair)
-    state = copy.deepcopy((pair.state_dict(), pair.base.state_dict()))
     other = make_pair("lamb", ema_decay=0.9)
-    other.base.load_state_dict(state[1])
-    other.load_state_dict(state[0])
+    other.load_state_dict(copy.deepcopy(pair.state_dict()))
     assert other.is_motivated
     for one in (pair, other):
         update(one.active, 9)
-        one.count_update(4)
-        one.switch()
+        one.observe(0.0)
+        switch(one)
         update(one.active, 10)
-        one.count_update(5)
+        one.observe(0.0)
     for a, b in zip(pair.sides, other.sides):
         assert equal(a.model.state_dict(), b.model.state_dict())
         assert equal(a.ema.module.state_dict(), b.ema.module.state_dict())
