@@ -1,4 +1,4 @@
-"""The small values that the method passes around: roles, scalars on their way to the host, records of updates."""
+"""Small values of the method: the role of a model, scalars that are read late, records of updates, counts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 
 class Role(str, Enum):
-    """Which of the two models."""
+    """One of the two models."""
 
     BASE = "base"
     MOTIVATED = "motivated"
 
 
 class DeferredScalar:
-    """A 0-dimensional tensor on its way to the host.
+    """A number on the device that is read later.
 
-    On a GPU the copy starts when the object is made and is waited for when `value` is first read, so the work enqueued
-    in between (the backward pass, the optimizer step) hides it.
+    On a GPU the device-to-host copy starts when the object is made, and reading `value` waits for it. What is enqueued
+    in between (the backward pass, the optimizer step) overlaps the copy.
 
     Args:
-        tensor: the scalar; a plain number is there already.
-        factor: a whole number to multiply it by, on the host.
+        tensor: a 0-dimensional tensor, or a plain number.
+        factor: an integer to multiply it by, on the host.
     """
 
     def __init__(self, tensor: Tensor | float, factor: int = 1):
@@ -45,7 +45,7 @@ class DeferredScalar:
 
     @property
     def value(self) -> float:
-        """The number; blocks until it has arrived."""
+        """The number; waits until it has arrived."""
         if self._value is None:
             if self._event is not None:
                 self._event.synchronize()
@@ -54,7 +54,7 @@ class DeferredScalar:
 
 
 SIGNALS = ("loss", "gradient_norm", "validation_loss")
-"""What a record may tell of an update. The loss always; the others to a condition that names them in ``needs``."""
+"""Signals of an update that a condition can read: always the loss, the others if it names them in ``needs``."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class UpdateRecord:
         update: index in the epoch, from 0.
         step: updates done since the start of training, this one included.
         role: the model that was trained.
-        signals: what was measured, by the names of `SIGNALS`, on its way to the host.
+        signals: the measured signals, by the names of `SIGNALS`.
     """
 
     epoch: int
@@ -77,7 +77,7 @@ class UpdateRecord:
 
     @property
     def loss(self) -> float:
-        """Training loss of the update, mean over micro-batches and ranks. Reading it waits for a GPU."""
+        """Training loss of the update, mean over micro-batches and ranks. Reading it waits for the GPU."""
         return self._signal("loss")
 
     @property
@@ -98,27 +98,27 @@ class UpdateRecord:
 
 @dataclass
 class Counts:
-    """How often each model was trained, and how often they changed."""
+    """Updates of each model, and switches."""
 
     updates: dict[Role, int] = field(default_factory=lambda: dict.fromkeys(Role, 0))
     switches: int = 0
 
     @property
     def total(self) -> int:
-        """All updates."""
+        """Number of all updates."""
         return sum(self.updates.values())
 
     @property
     def share(self) -> float:
-        """Motivated updates over all updates; 0 before the first."""
+        """Share of motivated updates; 0 before the first update."""
         return self.updates[Role.MOTIVATED] / self.total if self.total else 0.0
 
     def state_dict(self) -> dict[str, int]:
-        """For a checkpoint."""
+        """Return plain values for a checkpoint."""
         return {"base": self.updates[Role.BASE], "motivated": self.updates[Role.MOTIVATED], "switches": self.switches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """From a checkpoint."""
+        """Restore what `state_dict` returned."""
         self.updates = {role: state[role.value] for role in Role}
         self.switches = state["switches"]
 
@@ -128,5 +128,5 @@ class Counts:
         )
 
     def copy(self) -> Counts:
-        """A snapshot."""
+        """Return a copy."""
         return Counts(dict(self.updates), self.switches)

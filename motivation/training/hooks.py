@@ -1,4 +1,4 @@
-"""What watches a run. The events, in the order of the loop::
+"""Hooks watch a run. Their events, in the order of the loop::
 
     run_start
     for each epoch:
@@ -8,8 +8,8 @@
         epoch_end                # only of epochs that are evaluated
     run_end
 
-Optimizer steps, schedules, switches and checkpoints are not hooks: a run without any hook trains the same weights. A
-hook may ask the run to stop (`Hook.request_stop`), and may remember something over a resume (``state_dict``).
+Optimizer steps, schedules, switches and checkpoints are not hooks: without any hook a run trains the same weights. A
+hook can ask the run to stop (`Hook.request_stop`), and can remember something over a resume (``state_dict``).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from motivation.training.records import EpochRecord, UpdateReport
 
 @dataclass(frozen=True)
 class RunView:
-    """What a hook is told of the run at its start.
+    """Facts about a run that hooks are told at its start.
 
     Attributes:
-        epochs: epochs to be trained, in all.
-        start_epoch: the first one of this process.
-        updates_per_epoch: optimizer updates in each.
-        motivated: whether there is a motivated model.
-        start_update: updates of that first epoch that were done before; more than 0 where a run is resumed inside it.
+        epochs: number of epochs of the whole run.
+        start_epoch: the first epoch of this process.
+        updates_per_epoch: optimizer updates in each epoch.
+        motivated: True if there is a motivated model.
+        start_update: updates of the first epoch that were done before the run was resumed, else 0.
     """
 
     epochs: int
@@ -44,42 +44,42 @@ class RunView:
 
 
 class Hook:
-    """Override the events you need."""
+    """Watches a run; subclasses override the events that they need."""
 
     stop_reason: str | None = None
 
     def run_start(self, run: RunView) -> None:
-        """Training is about to begin."""
+        """Called before training begins."""
 
     def epoch_start(self, epoch: int) -> None:
-        """The first update of the epoch is about to begin, or the first after a resume inside it."""
+        """Called before the first update of an epoch, or the first after a resume inside it."""
 
     def update_end(self, record: UpdateReport) -> None:
-        """An update was done. Reading ``record.loss`` waits for the GPU."""
+        """Called after each update. Reading ``record.loss`` waits for the GPU."""
 
     def epoch_end(self, record: EpochRecord) -> None:
-        """The epoch was trained and evaluated; its checkpoint is not written yet."""
+        """Called once an epoch was trained and evaluated, before its checkpoint is written."""
 
     def run_end(self) -> None:
-        """Training is over, also when it was interrupted or failed."""
+        """Called once training is over, also if it was interrupted or failed."""
 
     def request_stop(self, reason: str) -> None:
-        """Ask the run to end; not an event, to be called by the hook itself.
+        """Ask the run to stop; not an event, but called by the hook itself.
 
-        After `epoch_end` the run ends with that epoch. After `update_end` it ends with that update: the epoch is
-        evaluated and saved as it is, with several processes after the rest of it.
+        Called in `epoch_end`, the run ends with that epoch. Called in `update_end`, it ends with that update, and the
+        epoch is evaluated and saved as it is; with several processes it ends with that epoch.
         """
         self.stop_reason = reason
 
     def state_dict(self) -> dict[str, Any]:
-        """What to remember over a resume, in plain values and tensors; nothing by default.
+        """Return what to remember over a resume, in plain values and tensors; nothing by default.
 
-        It is asked just before a checkpoint is written; what is in a file then will be there after a resume.
+        Called just before a checkpoint is written, so a file that the hook has written by then is there after a resume.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
 
 
 NO_EVENTS = ("request_stop", "state_dict", "load_state_dict")
@@ -89,7 +89,7 @@ EVENTS = frozenset(name for name in vars(Hook) if not name.startswith("_") and c
 
 
 def unknown_event(hook: type) -> str | None:
-    """Why a class is no hook: a public method that is no event, most likely a misspelt one, which would never fire."""
+    """Return why a class is no hook: a public method that is no event, most likely misspelt; None if it is one."""
     public = {name for name in dir(hook) if not name.startswith("_") and callable(getattr(hook, name))}
     if unknown := sorted(public - EVENTS - set(NO_EVENTS)):
         return (
@@ -149,7 +149,7 @@ class HookList(Hook):
         return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; hooks that the state does not know begin anew."""
+        """Restore what `state_dict` returned; hooks that are not in it begin anew."""
         for hook in self.hooks:
             if name_of(hook) in state:
                 with blaming_plugin(hook, "load_state_dict"):
@@ -161,14 +161,14 @@ _HookClass = TypeVar("_HookClass", bound=type[Hook])
 
 
 def name_of(hook: Hook) -> str:
-    """The name that a hook was registered by, else its class's."""
+    """Return the name that a hook was registered by, else that of its class."""
     return next((name for name, cls in _hooks.items() if cls is type(hook)), type(hook).__name__)
 
 
 def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
-    """Decorator: a `Hook` class of the user's own; every run with its plugin makes one.
+    """Decorate a `Hook` class; every run with the plugin that it stands in makes one.
 
-    It is made with those of ``--motivation-plugin-kwargs`` that its constructor names.
+    Its constructor is given those of ``--motivation-plugin-kwargs`` that it names.
 
     Raises:
         ValueError: the name is taken, the class is no `Hook`, or it has a public method that is no event.
@@ -188,11 +188,11 @@ def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
 
 
 def is_registered(cls: type) -> bool:
-    """Whether a class, or one derived from it, has a name."""
+    """Return True if a class, or one derived from it, is registered."""
     return any(issubclass(hook, cls) for hook in _hooks.values())
 
 
 def hooks_of(plugins: Iterable[ModuleType]) -> list[type[Hook]]:
-    """The registered hooks that stand in these modules, each once."""
+    """Return the registered hooks that stand in these modules, each once."""
     there = [id(value) for module in plugins for value in vars(module).values()]
     return [cls for cls in _hooks.values() if id(cls) in there]

@@ -1,4 +1,4 @@
-"""A run: everything the loop needs, and what its ranks agree on."""
+"""A run: all that the loop needs, and the decisions that its ranks take together."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PLATEAU_POSITION = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", 
 
 @dataclass
 class Clock:
-    """Moves the schedules of both learners together."""
+    """Steps the schedules of both learners together."""
 
     schedules: list[Any]
     updates_per_epoch: int
 
     def plateau_state(self) -> list[dict[str, Any]]:
-        """Of schedules that follow the metric; all others are functions of the epoch or the update."""
+        """Return the state of schedules that follow the metric; all others are functions of epoch or update."""
         return [
             {
                 "scheduler": schedule.lr_scheduler.state_dict(),
@@ -48,31 +48,31 @@ class Clock:
         ]
 
     def load_plateau_state(self, states: list[dict[str, Any]]) -> None:
-        """The inverse of `plateau_state`."""
+        """Restore what `plateau_state` returned."""
         for schedule, state in zip(self.schedules, states, strict=False):
             present, saved = schedule.lr_scheduler, state["scheduler"]
             position = {name: saved[name] for name in PLATEAU_POSITION if name in saved}
             if saved["mode"] != present.mode:
-                position.pop("best", None)  # of another metric
+                position.pop("best", None)  # it is of another metric
             present.load_state_dict({**present.state_dict(), **position})
             schedule.restore_lr = state["restore_lr"]
             for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
                 group["lr"] = lr
 
     def tick(self, step: int) -> None:
-        """Update number ``step`` was done: schedules in updates take their next value."""
+        """Step the schedules that move per update, after update number ``step``."""
         for schedule in self.schedules:
             schedule.step_update(num_updates=step)
 
     def end_epoch(self, epoch: int, metric: float | None) -> None:
-        """Epoch ``epoch`` is over: schedules in epochs take the next one's value."""
+        """Step the schedules that move per epoch, after that epoch."""
         for schedule in self.schedules:
             schedule.step(epoch + 1, metric)
 
 
 @dataclass
 class Run:
-    """Everything the loop needs; made by `motivation.build`.
+    """All that the loop needs; made by `motivation.build`.
 
     Attributes:
         held_out: measures the loss on held-out images after an update, for a condition that wants it.
@@ -80,17 +80,17 @@ class Run:
         world_size: number of ranks.
         ranking: the metric by which checkpoints of the base are ranked.
         guard: watches for losses that are not finite.
-        losses: of the present epoch.
-        epoch_counts: the counts at the present epoch's start.
+        losses: mean loss of the present epoch.
+        epoch_counts: the pair's counts at the start of the present epoch.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
         completed: True once all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
-        folder, lock: of the run's files, on the primary rank.
+        folder, lock: folder of the run's files and the lock on it, on the primary rank.
         can_be_stopped: True if there are hooks of the user's own; the same on all ranks.
         stopped_by: the reason a hook gave for stopping the run before its last epoch; set from the start if the run
             that is resumed was stopped.
-        interrupted_by: the signal that ended it, 0 for none.
-        rank_states: what a checkpoint must hold of each rank, on the primary one; made for each checkpoint anew.
+        interrupted_by: number of the signal that ended the run, 0 for none.
+        rank_states: states of all ranks for the checkpoint that is written, on the primary one.
     """
 
     pair: MotivatedPair[Learner]
