@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -88,8 +89,6 @@ FAST = {
     "accumulation": [*DEPTH, "-b", "60", "--grad-accum-steps", "3", "--clip-grad", "0.5"],
     "two_workers": [*DEPTH, "-j", "2", "--aa", "rand-m6-mstd0.5-inc1", "--mixup", "0.2", "--epochs", "1"],
     "two_ranks": [*DEPTH, "-b", "120", "--epochs", "1"],
-    "bn_copy": [*DEPTH, "--motivation-bn", "copy"],
-    "random": _condition("random", "--epochs", "1"),
     "format2_between_epochs": [*FORMAT2, "--resume", "format2/last.pth.tar"],
     "format2_inside_epoch": [*FORMAT2, "--resume", "format2/recovery-1-2.pth.tar"],
     "format2": [*FORMAT2, "--resume", "auto"],
@@ -98,6 +97,8 @@ FAST = {
 
 CASES = {
     **FAST,
+    "bn_copy": [*DEPTH, "--motivation-bn", "copy"],
+    "random": _condition("random", "--epochs", "1"),
     "plain_ema": [*EMA, "--opt", "lamb"],
     "width_ema": [*WIDTH, *EMA, "--model-ema-warmup", "--drop-path", "0.1", "--motivated-drop-path", "0.2"],
     "width_bce": [*WIDTH, "--bce-loss", "--mixup", "0.2", "--cutmix", "1.0", "--sched-on-updates", "--warmup-epochs",
@@ -367,6 +368,7 @@ def differences(expected: Any, found: Any, where: str = "") -> list[str]:
 
 PLACEMENTS = ("paper", "first", "last", "even")
 NOT_MAPPED = "-"
+CIFAR_DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56, 110)
 
 
 @lru_cache(maxsize=200)
@@ -389,11 +391,13 @@ def link_hash(base: str, motivated: str) -> str:
         try:
             found = find_map(base, motivated, _layout(base), _layout(motivated), placement=placement)
         except WeightMapError:
+            if not tables:
+                return NOT_MAPPED
             tables.append(None)
             continue
         links = sorted((link.base, link.motivated, _plain(link.index)) for link in found.links)
         tables.append([links, sorted(found.unmapped)])
-    return NOT_MAPPED if tables[0] is None else digest(tables)[:12]
+    return digest(tables)[:12]
 
 
 def _plain(index: Any) -> list[list[list[int]]]:
@@ -420,20 +424,34 @@ def all_links(pairs: dict[str, list[str]], jobs: int) -> dict[str, dict[str, str
         return dict(pool.map(_link_hashes, sorted(pairs.items()), chunksize=20))
 
 
-def commit_links(jobs: int) -> None:
-    """Find all pairs of timm and write their hashes."""
-    from weight_maps.coverage import cover, modules_of_timm
+def _cover(job: tuple[str, list[str]]) -> dict[str, dict[str, str]]:
+    from weight_maps.coverage import cover
 
+    torch.set_num_threads(1)
+    found = cover(*job)
+    tables: dict[str, dict[str, str]] = {}
+    for base, motivated in sorted(found.pairs):
+        mapped = (base, motivated) in found.mapped
+        tables.setdefault(base, {})[motivated] = link_hash(base, motivated) if mapped else NOT_MAPPED
+    print(f"{job[0]}: {len(found.mapped)} of {len(found.pairs)} pairs are mapped", flush=True)
+    return tables
+
+
+def commit_links(jobs: int) -> None:
+    """Find all pairs of timm and of the CIFAR ResNets, and write their hashes."""
+    from weight_maps.coverage import modules_of_timm
+
+    tables: dict[str, dict[str, str]] = {}
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        found = pool.starmap(cover, modules_of_timm().items(), chunksize=1)
-    pairs: dict[str, list[str]] = {}
-    for base, motivated in sorted(pair for one in found for pair in one.pairs):
-        pairs.setdefault(base, []).append(motivated)
-    tables = all_links(pairs, jobs)
-    mapped = sorted(pair for one in found for pair in one.mapped)
-    assert mapped == sorted((b, m) for b, row in tables.items() for m, value in row.items() if value != NOT_MAPPED)
+        for found in pool.imap_unordered(_cover, modules_of_timm().items()):
+            tables |= found
+    for base, motivated in itertools.combinations(CIFAR_DEPTHS, 2):
+        names = f"resnet{base}_cifar", f"resnet{motivated}_cifar"
+        tables.setdefault(names[0], {})[names[1]] = link_hash(*names)
     lines = ["# base, then motivated=hash of the links in all placements; - for a pair without a map (see frozen.py)"]
-    lines += [" ".join([base, *(f"{name}={value}" for name, value in row.items())]) for base, row in tables.items()]
+    lines += [
+        " ".join([base, *(f"{name}={value}" for name, value in row.items())]) for base, row in sorted(tables.items())
+    ]
     (DATA / "links.txt").write_text("\n".join(lines) + "\n")
 
 
