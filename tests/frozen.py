@@ -467,12 +467,9 @@ def config_files() -> dict[str, Path]:
 
 def options_of(program: str, argv: Sequence[str]) -> dict[str, Any]:
     """Resolve a command line of one of the programs, without what ``--checkpoint`` brings to fine-tuning."""
-    try:
-        from motivation.options.parse import make_parser, parse
-        from motivation.tools import finetune
-    except ImportError:  # before the move into rooms
-        from motivation import finetune
-        from motivation.options import make_parser, parse
+    from motivation.options.parse import make_parser, parse
+    from motivation.tools import finetune
+
     parser = finetune.make_parser() if program == FINETUNE else make_parser()
     return vars(parse(list(argv), parser)[0])
 

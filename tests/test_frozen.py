@@ -1,4 +1,4 @@
-"""Runs, configurations and files are still what they were when they were frozen (`frozen.py`)."""
+"""Runs, configurations, files and link tables are still what they were when they were frozen (`frozen.py`)."""
 
 import frozen
 import pytest
@@ -44,3 +44,22 @@ def test_a_run_leaves_the_frozen_files(name, runs):
 def test_every_configuration_resolves_to_the_frozen_options():
     found = frozen.all_options()
     assert frozen.differences(OPTIONS, found) == []
+
+
+LINKED = [
+    ("resnet8_cifar", "resnet14_cifar"), ("resnet20_cifar", "resnet110_cifar"), ("resnet18", "resnet34"),
+    ("resnet50", "resnet101"), ("seresnet50", "seresnet101"), ("resnext50_32x4d", "resnext101_32x4d"),
+    ("efficientnet_b0", "efficientnet_b1"), ("mobilenetv3_small_075", "mobilenetv3_small_100"),
+    ("vit_tiny_patch16_224", "vit_small_patch16_224"), ("vit_base_patch16_224", "vit_large_patch16_224"),
+    ("deit3_small_patch16_224", "deit3_base_patch16_224"), ("beit_base_patch16_224", "beit_large_patch16_224"),
+    ("convnext_tiny", "convnext_small"), ("convnextv2_atto", "convnextv2_femto"), ("mixer_s16_224", "mixer_b16_224"),
+    ("poolformer_s12", "poolformer_s24"), ("pvt_v2_b1", "pvt_v2_b2"), ("regnety_032", "regnety_040"),
+    ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224"), ("densenet121", "densenet161"),
+    ("resnet50", "resnext50_32x4d"),
+]  # fmt: skip
+"""Pairs of many families; the script checks all."""
+
+
+@pytest.mark.parametrize(("base", "motivated"), LINKED)
+def test_links_of_a_pair_are_the_frozen_ones(base, motivated):
+    assert frozen.link_hash(base, motivated) == frozen.read_links()[base][motivated]
