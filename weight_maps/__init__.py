@@ -1,4 +1,4 @@
-"""Where the small model lies inside the large one (paper, section 3.3).
+"""Weights maps: where the base model lies inside the motivated model (paper, section 3.3).
 
 >>> from weight_maps import find_map
 >>> weights_map = find_map("resnet50", "resnet101")
@@ -6,11 +6,11 @@
 'layer3.22.conv1.weight'
 """
 
-from weight_maps.core import Link, Shapes, WeightMap, WeightMapError, leading, shapes_of
+from weight_maps.core import Link, Shapes, WeightMap, WeightMapError, fits, leading, shapes_of
 from weight_maps.depth import PLACEMENTS
 from weight_maps.find import find_map
 from weight_maps.layout import Facts, Layout, layout_of
-from weight_maps.nest import leading_parts
+from weight_maps.parts import leading_parts
 from weight_maps.registry import map_for, map_named, register_map, registered_maps
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "WeightMap",
     "WeightMapError",
     "find_map",
+    "fits",
     "layout_of",
     "leading",
     "leading_parts",

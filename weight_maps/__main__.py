@@ -1,4 +1,4 @@
-"""``python -m weight_maps BASE MOTIVATED``: what lies where, as a table, JSON or a picture; checkpoints grown and cut.
+"""``python -m weight_maps``: show where one timm model lies inside another, and convert checkpoints between them.
 
 python -m weight_maps resnet50 resnet101
 python -m weight_maps vit_tiny_patch16_224 vit_small_patch16_224 --plot map.png
@@ -31,7 +31,7 @@ from weight_maps.summary import summarise, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command and return its exit code."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Make the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m weight_maps", description="Show where one timm model lies inside another."
     )

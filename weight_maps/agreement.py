@@ -1,17 +1,17 @@
-"""Where two models differ in what no slice can bridge: heads, groups, strides, windows, positions, construction.
+"""Differences between two models that no slice can bridge: heads, groups, strides, windows, positions, construction.
 
-All of it is compared module by module, a module of the base with its counterpart in the motivated model. Many blocks
-differ in the same way, so a reason is given once, with the first place and how many more there are.
+Each module of the base is compared with its counterpart in the motivated model. Many blocks differ in the same way, so
+a reason is given once, with the first place and how many more there are.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from weight_maps.depth import name_of, words_of
-from weight_maps.fused import counts_of, splits_at, unsliceable
+from weight_maps.depth import BlockAlignment, name_of, words_of
 from weight_maps.layout import EQUAL, Facts, Layout, role_of, same_setting
+from weight_maps.parts import COUNTS_OF, SPLIT_AT, unsliceable
 
 COUNTS = ("num_heads", "heads", "num_kv_heads")
 HEAD_WIDTHS = ("head_dim", "dim_head", "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
@@ -26,32 +26,21 @@ _TOKEN_MIXERS = re.compile(
 )
 
 
-def disagreements(
-    base: Layout, motivated: Layout, align: Callable[[str], str], too_deep: tuple[str, ...] = ()
-) -> list[str]:
-    """Reasons why the base cannot lie inside the motivated model, though its shapes may fit.
-
-    Args:
-        base, motivated: layouts of the two models.
-        align: name of a tensor or module of the base to its counterpart's.
-        too_deep: where the base has more blocks than the motivated model, which is known already.
-    """
-    found = [*_of_modules(base, motivated, align, too_deep), *_of_positions(base, motivated, align)]
-    found += _of_construction(base, motivated, align)
-    return summarised(found)
+def disagreements(blocks: BlockAlignment) -> list[str]:
+    """Return the reasons why the base cannot lie inside the motivated model, though its shapes may fit."""
+    return summarised([*_of_modules(blocks), *_of_positions(blocks), *_of_construction(blocks)])
 
 
-def _of_modules(
-    base: Layout, motivated: Layout, align: Callable[[str], str], too_deep: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _of_modules(blocks: BlockAlignment) -> Iterator[tuple[str, str]]:
+    base, motivated, align, too_deep = blocks.base, blocks.motivated, blocks.counterpart, blocks.too_deep
     owners, owners_there = _owners(base), _owners(motivated)
     wider = any(shape != motivated.get(align(name), shape) for name, shape in base.items())
     met = {""}
     other: tuple[str, ...] = ()
     for path, facts in base.modules.items():
-        target = align(path) if path else path
+        target = align(path)
         met.add(target)
-        if other and path.startswith(other):  # inside something that is of another kind as a whole
+        if other and path.startswith(other):  # inside a module that is of another kind as a whole
             continue
         there = motivated.modules.get(target)
         if there is None:
@@ -74,7 +63,7 @@ def _of_modules(
 
 
 def _does_nothing(facts: Facts, path: str, owners: set[str]) -> bool:
-    """Whether a module changes nothing by itself: dropout, an identity, a container without tensors."""
+    """Tell whether a module changes nothing by itself: dropout, an identity, a container without tensors."""
     return path not in owners and (role_of(facts.kind) == "Identity" or facts.kind in _CONTAINERS)
 
 
@@ -82,18 +71,18 @@ _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "ParameterList")
 
 
 def _between(mine: Facts, theirs: Facts, wider: bool) -> Iterator[str]:
-    """What differs between a module and its counterpart of the same kind."""
+    """Yield the differences between a module and its counterpart of the same kind."""
     for name in EQUAL:
         if name in mine.settings and name in theirs.settings:
             a, b = mine.settings[name], theirs.settings[name]
             if not same_setting(a, b):
                 yield f"{name} is {a}, in the motivated model {b}"
     yield from (reason for reason in (_heads(mine, theirs), _groups(mine, theirs)) if reason)
-    for name in splits_at(mine.kind):
+    for name in SPLIT_AT.get(mine.kind, ()):
         if (a := mine.settings.get(name)) != (b := theirs.settings.get(name)):
             where = f"splits or joins its channels at {a} ({name}), in the motivated model at {b}"
             yield f"{mine.kind} {where}: the base's would move"
-    for name in counts_of(mine.kind):
+    for name in COUNTS_OF.get(mine.kind, ()):
         if (a := mine.settings.get(name)) != (b := theirs.settings.get(name)):
             yield f"{mine.kind}: {name} is {a}, in the motivated model {b}"
     if wider and "catavgmax" in (mine.settings.get("pool_type"), mine.settings.get("global_pool")):
@@ -101,7 +90,7 @@ def _between(mine: Facts, theirs: Facts, wider: bool) -> Iterator[str]:
 
 
 def _owners(layout: Layout) -> set[str]:
-    """Paths of the modules that have tensors, in themselves or below."""
+    """Return the paths of the modules that have tensors, in themselves or below."""
     owners = {""}
     for name in layout:
         words = words_of(name)
@@ -115,7 +104,7 @@ def _shapes_below(layout: Layout, path: str) -> dict[str, tuple[int, ...]]:
 
 
 def _heads(base: Facts, motivated: Facts) -> str | None:
-    """What is wrong with the heads of an attention."""
+    """Return the difference in the width of attention heads, if there is one."""
     mine, theirs = base.settings, motivated.settings
     count = next((n for n in COUNTS if isinstance(mine.get(n), int) and isinstance(theirs.get(n), int)), None)
     if count is None:
@@ -139,7 +128,7 @@ def _heads(base: Facts, motivated: Facts) -> str | None:
 
 
 def _groups(base: Facts, motivated: Facts) -> str | None:
-    """What is wrong with the groups of a convolution or normalisation."""
+    """Return the difference in the groups of a convolution or normalisation, if there is one."""
     mine, theirs = base.settings, motivated.settings
     if all(isinstance(s.get(n), int) for s in (mine, theirs) for n in ("groups", "in_channels", "out_channels")):
         small, large = ((s["in_channels"] // s["groups"], s["out_channels"] // s["groups"]) for s in (mine, theirs))
@@ -155,10 +144,11 @@ def _groups(base: Facts, motivated: Facts) -> str | None:
     return None
 
 
-def _of_positions(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    widths = _known_widths(base, motivated, align)
+def _of_positions(blocks: BlockAlignment) -> Iterator[tuple[str, str]]:
+    base = blocks.base
+    widths = _known_widths(blocks)
     for name, shape in base.items():
-        there = motivated.get(align(name))
+        there = blocks.motivated.get(blocks.counterpart(name))
         if there is None or len(there) != len(shape):
             continue
         sliced = [axis for axis, (a, b) in enumerate(zip(shape, there, strict=True)) if a < b]
@@ -172,12 +162,12 @@ def _of_positions(base: Layout, motivated: Layout, align: Callable[[str], str]) 
             yield name, f"mixes {shape[axis]} positions, in the motivated model {there[axis]}: {_SAME_SIZE}"
 
 
-def _known_widths(base: Layout, motivated: Layout, align: Callable[[str], str]) -> set[tuple[int, int]]:
-    """Sizes that are channels or heads: pairs of the base's and its counterpart's."""
+def _known_widths(blocks: BlockAlignment) -> set[tuple[int, int]]:
+    """Return the sizes that are numbers of channels or heads, each with that of the counterpart."""
     names = (*COUNTS, *WIDTHS, *HEAD_WIDTHS, "num_features", "out_features", "out_channels", "in_channels")
     pairs = set()
-    for path, facts in base.modules.items():
-        there = motivated.modules.get(align(path) if path else path)
+    for path, facts in blocks.base.modules.items():
+        there = blocks.motivated.modules.get(blocks.counterpart(path))
         if there is None:
             continue
         for name in names:
@@ -191,15 +181,15 @@ _SAME_SIZE = "positions must be the same; build both for one image and window si
 
 
 def _token_axis(layer: str) -> int:
-    """The axis of a token-mixing layer's tensor that holds positions: inputs of the first layer, outputs of others."""
+    """Return the axis of positions in a token-mixing layer: inputs of the first layer, outputs of the others."""
     return 1 if layer.endswith("fc1.weight") else 0
 
 
-def _of_construction(base: Layout, motivated: Layout, align: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Tensors that only the motivated model has, in modules that both have."""
-    counterparts = dict.fromkeys(map(align, base), ())
+def _of_construction(blocks: BlockAlignment) -> Iterator[tuple[str, str]]:
+    """Yield the tensors that only the motivated model has, in modules that both have."""
+    counterparts = dict.fromkeys(map(blocks.counterpart, blocks.base), ())
     shared = _owners(Layout(counterparts))
-    for name in motivated:
+    for name in blocks.motivated:
         if name in counterparts:
             continue
         words = words_of(name)
@@ -209,10 +199,10 @@ def _of_construction(base: Layout, motivated: Layout, align: Callable[[str], str
 
 
 def summarised(found: list[tuple[str, str]]) -> list[str]:
-    """Each reason once: at its first place, with how many more there are like it.
+    """Return each reason once, with its first place and how many more there are like it.
 
     Args:
-        found: pairs of a place (a tensor or module) and what is wrong there. Numbers do not make a difference.
+        found: pairs of a place (a tensor or module) and a reason. Reasons that differ in numbers alone are alike.
     """
     alike: dict[tuple[str, str], list[str]] = {}
     for place, reason in found:

@@ -1,4 +1,4 @@
-"""Files: the checkpoint of a small model grown into a larger one's, and cut out again."""
+"""Grow the checkpoint of a small model into one of a larger model, and cut the small one out again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
-from timm.models import clean_state_dict
+from safetensors.torch import save_file
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from weight_maps.find import find_map, make_model
@@ -27,20 +27,20 @@ def grow(
     kwargs: Sequence[dict[str, Any]] = ({}, {}),
     **options: Any,
 ) -> None:
-    """Write a checkpoint of the motivated model that has the base's weights in their place.
+    """Write a checkpoint of the motivated model that holds the base's weights in their places.
 
     Args:
         base_name, motivated_name: timm model names.
         source: checkpoint of the base: timm's ``.pth.tar``, a state dict, or ``.safetensors``.
         target: file to write, ``.safetensors`` or ``.pth``/``.pth.tar``.
-        onto: checkpoint of the motivated model that gives the other weights; default timm's initialisation.
-        kwargs: arguments of the two models; the number of classes is taken from the source if they do not say.
+        onto: checkpoint of the motivated model with the other weights; default timm's initialisation.
+        kwargs: arguments of the two models; where they have no ``num_classes``, that of the source.
         options: as in `find_map`.
 
     Raises:
-        ValueError: a file is no checkpoint of its model; the file is named.
+        ValueError: a file is not a checkpoint of its model.
         OSError: a file cannot be read or written.
-        WeightMapError: there is no map.
+        WeightMapError: the motivated model does not contain the base.
     """
     _check_target(source, target)
     weights = read_weights(source)
@@ -60,7 +60,7 @@ def cut(
     kwargs: Sequence[dict[str, Any]] = ({}, {}),
     **options: Any,
 ) -> None:
-    """Write a checkpoint of the base out of one of the motivated model; arguments and errors as in `grow`."""
+    """Write the base's part of a motivated model's checkpoint; arguments and errors are those of `grow`."""
     _check_target(source, target)
     weights = read_weights(source)
     base, motivated = _models(base_name, motivated_name, weights, kwargs, base_is_source=False)
@@ -70,34 +70,26 @@ def cut(
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The state dict in a file; of a training checkpoint the model's. No code in a file is run.
+    """Read the model's state dict from a file; no code in the file is run.
 
     Raises:
         ValueError: it holds no state dict.
-        OSError: it cannot be read.
+        OSError: there is no such file.
     """
     if not file.is_file():
         raise OSError(f"{file}: there is no such file")
     try:
-        if file.suffix == ".safetensors":
-            found: Any = load_file(file)
-        else:
-            with torch.serialization.safe_globals([Namespace]):
-                found = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the options in timm's training checkpoints
+            found = load_state_dict(str(file), use_ema=False, weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise ValueError(f"{file}: not a readable checkpoint ({type(error).__name__})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-            break
-    named = isinstance(found, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())
-    if not named or not found:
+    if not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{file}: holds no state dict")
-    return clean_state_dict(found)
+    return found
 
 
 def write_weights(model: nn.Module, file: Path) -> None:
-    """Write a state dict whole or not at all."""
+    """Write a model's state dict, the whole file or none."""
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -114,9 +106,9 @@ def _check_target(source: Path, file: Path) -> None:
     if not file.parent.is_dir():
         raise OSError(f"{file}: there is no folder {file.parent}")
     if file.resolve() == source.resolve():
-        raise ValueError(f"{file}: would overwrite what it is made from; give another file")
+        raise ValueError(f"{file}: would overwrite the file it is made from")
     if file.suffix not in (".safetensors", ".pth", ".pt", ".tar"):
-        raise ValueError(f"{file}: the ending says how to write: .safetensors, .pth, .pt or .pth.tar")
+        raise ValueError(f"{file}: a checkpoint ends in .safetensors, .pth, .pt or .pth.tar")
 
 
 def _models(
@@ -126,7 +118,7 @@ def _models(
     kwargs: Sequence[dict[str, Any]],
     base_is_source: bool,
 ) -> list[nn.Module]:
-    """Both models, with as many classes as the weights have."""
+    """Make both models, with as many classes as the weights have."""
     name, given = (base_name, kwargs[0]) if base_is_source else (motivated_name, kwargs[1])
     classes = {} if "num_classes" in given else _classes_of(name, weights)
     return [make_model(n, **{**classes, **k}) for n, k in zip((base_name, motivated_name), kwargs, strict=True)]
@@ -142,17 +134,12 @@ def _classes_of(name: str, weights: dict[str, Tensor]) -> dict[str, int]:
 
 def _load(model: nn.Module, weights: dict[str, Tensor], file: Path, name: str) -> None:
     expected = model.state_dict()
-    missing, unknown = [n for n in expected if n not in weights], [n for n in weights if n not in expected]
-    misfits = [n for n in expected if n in weights and weights[n].shape != expected[n].shape]
-    faults = [
-        *(f"{len(missing)} tensors are missing, {missing[0]} among them" for _ in missing[:1]),
-        *(f"{len(unknown)} are unknown, {unknown[0]} among them" for _ in unknown[:1]),
-        *(
-            f"{n} is {list(weights[n].shape)} instead of {list(expected[n].shape)}"
-            + (f" (and {len(misfits) - 1} more like it)" if len(misfits) > 1 else "")
-            for n in misfits[:1]
-        ),
-    ]
-    if faults:
-        raise ValueError(f"{file}: not the weights of {name}: {'; '.join(faults)}")
+    faults = {
+        "missing": [n for n in expected if n not in weights],
+        "unknown": [n for n in weights if n not in expected],
+        "of another shape": [n for n in expected if n in weights and weights[n].shape != expected[n].shape],
+    }
+    if any(faults.values()):
+        counts = [f"{len(names)} {kind} ({names[0]})" for kind, names in faults.items() if names]
+        raise ValueError(f"{file}: not the weights of {name}: tensors {', '.join(counts)}")
     model.load_state_dict(weights)

@@ -1,10 +1,10 @@
-"""Is the base's computation found inside the motivated model? The test behind the word *right*.
+"""Test by computing that the motivated model contains the base's computation.
 
-A map places weights; whether they still mean the same there is seen by computing. The motivated model is given the
-base's weights and zero everywhere else; blocks that only it has are bypassed; and what normalises over channels does so
-over the base's channels. Then every layer must give the base's values on the base's channels, and the two models the
-same logits. Shifted channels (a concatenation), torn heads or groups, a q that lands in k, another stride: each shows
-as the first layer that differs.
+A map places weights, but do they still mean the same there? The motivated model gets the base's weights and zeros
+everywhere else, blocks that only it has are bypassed, and a layer that normalises over channels does so over the base's
+channels. Then every layer must return the base's values on the base's channels, and both models the same logits.
+Shifted channels (a concatenation), torn heads or groups, a q that lands in k, another stride: each shows as the first
+layer that differs.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _NORMALISES = (
 _STANDARDISES = ("StdConv2d",)
 
 Owners = dict[str, tuple[str, Link]]
-"""Module path of the base to its counterpart's, with the link of the module's weight."""
+"""Module path in the base to that of its counterpart, with the link of the module's weight."""
 
 
 @dataclass(frozen=True)
 class Containment:
-    """What the comparison found.
+    """Result of `compare`.
 
     Attributes:
         error: largest difference of the output, relative to the largest value; 0 where the map leaves tensors of the
             base unmapped, so that the output may differ.
-        first_difference: the first layer of the base (in the order of the computation) whose output differs, and what
-            was wrong with it; None if there is none.
-        layers: how many layers were compared.
+        first_difference: the first layer of the base whose output differs, in the order of the computation, and how;
+            None if there is none.
+        layers: number of layers that were compared.
     """
 
     error: float
@@ -56,7 +56,7 @@ class Containment:
 
     @property
     def holds(self) -> bool:
-        """Whether the base's computation is there."""
+        """Tell whether the motivated model contains the base's computation."""
         return self.first_difference is None
 
 
@@ -64,16 +64,13 @@ class Containment:
 def compare(
     weights_map: WeightMap, base: nn.Module, motivated: nn.Module, images: Tensor, tolerance: float = 1e-4
 ) -> Containment:
-    """Run both models as the module says; both are copied, neither is changed.
+    """Compare the computations of two models, as described at the top of this module; neither model is changed.
 
     Args:
         weights_map: a checked map of ``base`` in ``motivated``.
         base, motivated: the models, on one device.
         images: ``[B, C, H, W]``, on that device.
         tolerance: largest relative difference that still counts as equal.
-
-    Returns:
-        A `Containment`.
     """
     small, large = (copy.deepcopy(model).double().eval() for model in (base, motivated))
     _make_generic(small)
@@ -82,27 +79,27 @@ def compare(
     weights_map.expand(small, large)
     owners = _paired_owners(weights_map, small, large)
     recorder = _Recorder(tolerance)
-    with recorder.remembering(small, owners):
+    with recorder.recording(small, owners):
         expected = small(images.double())
+    _bypass_extra_blocks(weights_map, large)
+    _carry_constants(weights_map, small, large)
+    for path, (target, link) in owners.items():
+        _restrict_norm(small.get_submodule(path), large, target, link)
+    _restrict_bare_norms(weights_map, small, large)
     try:
-        _bypass_extra_blocks(weights_map, large)
-        _carry_constants(weights_map, small, large)
-        for path, (target, link) in owners.items():
-            _restrict_norm(small.get_submodule(path), large, target, link)
-        _restrict_bare_norms(weights_map, small, large)
         with recorder.checking(large, owners):
             found = large(images.double())
     except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
-        return Containment(float("inf"), recorder.first or f"the computation breaks off: {error}", recorder.compared)
+        return Containment(float("inf"), recorder.first or f"the computation fails: {error}", recorder.compared)
     difference = 0.0 if weights_map.unmapped else _relative(expected, found)
-    first = recorder.first or recorder.silent()
+    first = recorder.first or recorder.missing_calls()
     if first is None and not difference <= tolerance:
         first = f"the output differs by {difference:.1e}, though all layers agree"
     return Containment(difference, first, recorder.compared)
 
 
 def _make_generic(model: nn.Module) -> None:
-    """Weights without zeros and ones, so that nothing is equal by accident."""
+    """Replace weights of zeros and ones, so that nothing is equal by accident."""
     generator = torch.Generator().manual_seed(0)
 
     def noise(like: Tensor) -> Tensor:
@@ -122,7 +119,7 @@ def _make_generic(model: nn.Module) -> None:
 
 
 def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
-    """Give mapped modules the base's float constants: the variance that an NFNet block divides by, a norm's epsilon."""
+    """Copy the base's float constants: the variance that an NFNet block divides by, and the epsilon of a norm."""
     for link in weights_map.links:
         path, target = link.base, link.motivated
         while "." in path:
@@ -134,14 +131,14 @@ def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Modu
 
 
 class _Bypass(nn.Module):
-    """Returns what a block was given, in the form in which its neighbour returns things."""
+    """A block that returns its input, in the form in which its neighbour returns an output."""
 
     def __init__(self, neighbour: nn.Module):
         super().__init__()
         self._pair = False
-        neighbour.register_forward_hook(self._see)
+        neighbour.register_forward_hook(self._note_form)
 
-    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _note_form(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._pair = isinstance(output, tuple)
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -165,7 +162,7 @@ def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
 
 
 def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> Owners:
-    """Module path of the base to its counterpart's, for modules that own a mapped weight."""
+    """Return the counterparts of all modules that own a mapped weight."""
     owners = {}
     for link in weights_map.links:
         path, _, name = link.base.rpartition(".")
@@ -176,7 +173,7 @@ def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module
 
 
 def _channel_dim(module: nn.Module) -> int | None:
-    """The axis of the output that holds channels; None where it is not known."""
+    """Return the axis of channels in a module's output; None where it is not known."""
     if isinstance(module, nn.Linear):
         return -1
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
@@ -193,7 +190,7 @@ def _positions(axis: Axis) -> Tensor:
 
 
 def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> None:
-    """Let a layer that normalises over channels see the base's channels alone."""
+    """Make a layer that normalises over channels see the base's channels alone."""
     if _is_standardised(small):
         if small.groups > 1:
             return
@@ -208,7 +205,7 @@ def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> Non
 
 
 def _restrict_bare_norms(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
-    """The same for norms without weights, which no link names: the leading channels, as many as the base's norm has."""
+    """Do the same for norms without weights, which have no link: they see as many leading channels as in the base."""
     places = {}
     for link in weights_map.links:
         path, target = link.base, link.motivated
@@ -226,7 +223,7 @@ def _restrict_bare_norms(weights_map: WeightMap, base: nn.Module, motivated: nn.
 
 
 def _compute_with(module: Any, small: Any, inside: Tensor, outside: Tensor, width: int) -> None:
-    """Let a module give the base's output for its channels ``inside``, at the places ``outside`` of ``width`` ones."""
+    """Make a module compute as ``small`` does: of its channels ``inside``, into ``outside`` of ``width`` channels."""
     dim = _channel_dim(small)
     assert dim is not None
 
@@ -248,12 +245,12 @@ def _is_standardised(module: nn.Module) -> bool:
 
 
 def _widest(link: Link) -> int:
-    """The axis of a norm's weight that holds its channels."""
+    """Return the axis of channels in the weight of a norm."""
     return max(range(len(link.index)), key=lambda axis: link.shape[axis])
 
 
 def _leading_part(found: Tensor, expected: Tensor) -> Tensor:
-    """The leading part of a larger output; the base's where other axes are channels too, or there is no head."""
+    """Cut a larger output to the expected shape, where other axes are channels too, or there is no head."""
     if found.dim() == expected.dim():
         for dim, size in enumerate(expected.shape):
             found = found.narrow(dim, 0, min(size, found.shape[dim]))
@@ -261,7 +258,7 @@ def _leading_part(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def _relative(expected: Any, found: Any) -> float:
-    """Largest difference of two outputs, tensors or nests of them, relative to the largest value."""
+    """Return the largest difference of two outputs (tensors or nests of them), relative to the largest value."""
     if isinstance(expected, Tensor):
         found = _leading_part(found, expected)
         if expected.shape != found.shape:
@@ -276,7 +273,7 @@ def _relative(expected: Any, found: Any) -> float:
 
 
 class _Recorder:
-    """Keeps the base's outputs and holds the motivated model's against them."""
+    """Records the outputs of the base's layers and compares those of the motivated model with them."""
 
     def __init__(self, tolerance: float):
         self._tolerance = tolerance
@@ -285,24 +282,24 @@ class _Recorder:
         self.first: str | None = None
         self.compared = 0
 
-    def remembering(self, base: nn.Module, owners: Owners) -> ExitStack:
-        """A context in which the outputs of the base's layers are kept."""
-        return _listening({path: base.get_submodule(path) for path in owners}, owners, self.remember)
+    def recording(self, base: nn.Module, owners: Owners) -> ExitStack:
+        """Return a context in which the outputs of the base's layers are recorded."""
+        return _with_hooks({path: base.get_submodule(path) for path in owners}, owners, self._record)
 
     def checking(self, motivated: nn.Module, owners: Owners) -> ExitStack:
-        """A context in which the outputs of their counterparts are compared."""
+        """Return a context in which the outputs of their counterparts are compared."""
         modules = {path: motivated.get_submodule(target) for path, (target, _) in owners.items()}
-        return _listening(modules, owners, self.check)
+        return _with_hooks(modules, owners, self._check)
 
-    def silent(self) -> str | None:
-        """The first layer that ran less often than in the base."""
-        lazy = (path for path, outputs in self._outputs.items() if self._calls[path] < len(outputs))
-        return next((f"{path}: runs less often than in the base" for path in lazy), None)
+    def missing_calls(self) -> str | None:
+        """Return the first layer that ran less often than in the base, if there is one."""
+        fewer = (path for path, outputs in self._outputs.items() if self._calls[path] < len(outputs))
+        return next((f"{path}: runs less often than in the base" for path in fewer), None)
 
-    def remember(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
+    def _record(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
         self._outputs[path].append(output.clone())
 
-    def check(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
+    def _check(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
         call = self._calls[path]
         self._calls[path] += 1
         self.compared += 1
@@ -323,13 +320,13 @@ class _Recorder:
             self.first = f"{path}: output differs by {difference:.1e}"
 
 
-def _listening(modules: dict[str, nn.Module], owners: Owners, hear: Callable[..., None]) -> ExitStack:
+def _with_hooks(modules: dict[str, nn.Module], owners: Owners, call: Callable[..., None]) -> ExitStack:
     stack = ExitStack()
     for path, module in modules.items():
 
         def hook(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
             if isinstance(output, Tensor):
-                hear(path, owners[path][1], module, output)
+                call(path, owners[path][1], module, output)
 
         stack.callback(module.register_forward_hook(hook).remove)
     return stack

@@ -1,7 +1,7 @@
-"""A weights map: for every tensor of the base model, the place it has inside the motivated model.
+"""A weights map: where each tensor of the base model lies inside the motivated model (paper, section 3.3).
 
-Section 3.3 of the paper. A map is made of names and shapes alone; it knows nothing of modules, optimizers or
-training, so it also serves a script that only grows a checkpoint.
+A map is made of names and shapes alone. It knows nothing of modules, optimizers or training, so it also serves a script
+that only grows a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 Shapes = Mapping[str, Sequence[int]]
-"""Tensor name to shape, as in a state dict."""
+"""Tensor name to shape, in the order of a state dict."""
 
 Axis = tuple[tuple[int, int], ...]
-"""The place of a base axis on the motivated axis: runs ``(start, stop)``, in the order of the base."""
+"""The elements of the motivated axis that the base's are, in order, as runs ``(start, stop)``."""
 
 
 class WeightMapError(ValueError):
-    """A map that cannot be used. ``faults`` lists every reason, one line each."""
+    """Raised for a map that cannot be used; ``faults`` has one line for each reason."""
 
     def __init__(self, title: str, faults: Sequence[str]):
         self.title = title
@@ -32,10 +32,12 @@ class WeightMapError(ValueError):
 
 @dataclass(frozen=True)
 class Link:
-    """One base tensor and the part of a motivated tensor that is the same weights.
+    """One base tensor and the part of a motivated tensor that holds the same weights.
 
-    ``index`` has one `Axis` per dimension. A base ``[8, 4]`` in the first rows and columns of a motivated ``[16, 8]``
-    is ``(((0, 8),), ((0, 4),))``.
+    Attributes:
+        base, motivated: names of the two tensors.
+        index: one `Axis` per dimension. A base ``[8, 4]`` in the first rows and columns of a motivated ``[16, 8]`` has
+            the index ``(((0, 8),), ((0, 4),))``.
     """
 
     base: str
@@ -44,30 +46,30 @@ class Link:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the part: what the base tensor's shape must be."""
+        """Shape of the part, which the base tensor must have."""
         return tuple(sum(stop - start for start, stop in axis) for axis in self.index)
 
     def covers(self, motivated_shape: Sequence[int]) -> bool:
-        """Whether the part is the whole motivated tensor, in order."""
+        """Tell whether the part is the whole motivated tensor, in order."""
         return self.index == leading(motivated_shape)
 
     def overlaps(self, other: Link) -> bool:
-        """Whether both take an element of the same motivated tensor."""
+        """Tell whether both take the same element of a motivated tensor."""
         return self.motivated == other.motivated and all(
             any(a < d and c < b for a, b in mine for c, d in theirs)
             for mine, theirs in zip(self.index, other.index, strict=False)
         )
 
     def views(self, base: Tensor, motivated: Tensor, axes: Sequence[int] | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of views of equal shape that share memory with ``base`` and ``motivated``.
+        """Return pairs of views of equal shape that share memory with ``base`` and ``motivated``.
 
         A plain slice gives one pair; an axis in several runs (a fused qkv) gives one pair for each run.
 
         Args:
-            base: tensor of shape `shape`, or that shape reduced to ``axes``.
+            base: tensor of the shape `shape`, or with the axes ``axes`` of it.
             motivated: the tensor that holds it.
-            axes: for each dimension of the tensors the axis of the index it stands for, or -1 for a dimension of
-                size one; default all axes in order.
+            axes: for each dimension of the tensors its axis in the index, or -1 for a dimension of size one; default
+                all axes in order.
         """
         index = self.index if axes is None else tuple(((0, 1),) if a < 0 else self.index[a] for a in axes)
         pairs = []
@@ -81,7 +83,7 @@ class Link:
 
 
 def _runs_of(axis: Axis) -> list[tuple[int, int, int]]:
-    """``(start in the base, start in the motivated, length)`` of each run."""
+    """Return ``(start in the base, start in the motivated, length)`` of each run."""
     runs, position = [], 0
     for start, stop in axis:
         runs.append((position, start, stop - start))
@@ -90,12 +92,21 @@ def _runs_of(axis: Axis) -> list[tuple[int, int, int]]:
 
 
 def leading(shape: Sequence[int]) -> tuple[Axis, ...]:
-    """The index of the first ``shape[i]`` elements on every axis i."""
+    """Return the index of the first ``shape[i]`` elements on every axis i."""
     return tuple(((0, int(size)),) for size in shape)
 
 
+def fits(small: Sequence[int], large: Sequence[int]) -> bool:
+    """Tell whether a tensor has as many axes as another and none of them is longer.
+
+    >>> fits((2, 3), (2, 4)), fits((2, 3), (3, 2)), fits((2,), (2, 1))
+    (True, False, False)
+    """
+    return len(small) == len(large) and all(a <= b for a, b in zip(small, large, strict=True))
+
+
 def shapes_of(tensors: nn.Module | Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a module's state dict, of a state dict, or of shapes as they are."""
+    """Return the names and shapes of the tensors of a module or a state dict; accept shapes as they are."""
     items = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
     return {
         name: tuple(value.shape) if isinstance(value, Tensor) else tuple(value)  # type: ignore[arg-type]
@@ -109,12 +120,12 @@ def _tensors_of(model: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Every base tensor's place in the motivated model.
+    """The place of every base tensor in the motivated model.
 
     Attributes:
         links: one `Link` per mapped base tensor.
         unmapped: base tensors that have no place on purpose, with the reason.
-        refusals: reasons the builder itself found against the map; `check` reports them with its own.
+        refusals: reasons against the map that its builder found; `check` reports them with its own.
     """
 
     links: tuple[Link, ...]
@@ -160,18 +171,18 @@ class WeightMap:
         return faults
 
     def without(self, names: Iterable[str], reason: str) -> WeightMap:
-        """The same map with these base tensors declared unmapped."""
+        """Return the map with these base tensors declared unmapped."""
         drop = set(names)
         links = tuple(link for link in self.links if link.base not in drop)
         return WeightMap(links, {**self.unmapped, **dict.fromkeys(sorted(drop), reason)}, self.refusals)
 
     def prefixed(self, prefix: str) -> WeightMap:
-        """The same map for two models that are children of the same name, e.g. ``'student.'``."""
+        """Return the map for two modules that hold the models as children, e.g. with the prefix ``'student.'``."""
         links = tuple(Link(prefix + link.base, prefix + link.motivated, link.index) for link in self.links)
         return WeightMap(links, {prefix + name: why for name, why in self.unmapped.items()}, self.refusals)
 
     def pairs(self, base: Mapping[str, Tensor], motivated: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Views ``(base, motivated)`` of all mapped tensors that both mappings hold, in the order of the links."""
+        """Return views ``(base, motivated)`` of the mapped tensors that both hold, in the order of the links."""
         return [
             pair
             for link in self.links
@@ -181,7 +192,7 @@ class WeightMap:
 
     @torch.no_grad()
     def expand(self, base: nn.Module | Mapping[str, Tensor], motivated: nn.Module | Mapping[str, Tensor]) -> None:
-        """Copy the base's tensors into the motivated model, in place; its differential part stays as it is."""
+        """Copy the base's tensors into the motivated model, in place, and leave its differential part alone."""
         for small, large in self.pairs(_tensors_of(base), _tensors_of(motivated)):
             large.copy_(small)
 

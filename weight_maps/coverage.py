@@ -1,18 +1,19 @@
-"""How much of timm can be mapped: every pair of size siblings of a timm module, mapped or refused with its reasons.
+"""Measure how much of timm can be mapped: try every pair of models of a timm module that differ in their size.
 
-Models are built on the meta device. `motivation.tools.map_coverage` makes the table in the documentation of it.
+Models are built on the meta device. `motivation.tools.map_coverage` makes the table of docs/coverage.md.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import timm
 
-from weight_maps.core import WeightMapError
+from weight_maps.core import WeightMapError, fits
 from weight_maps.find import find_map, meta_model
 from weight_maps.layout import Layout, layout_of
 
@@ -22,68 +23,56 @@ _SIZE_WORDS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model with what a pair needs of it."""
-
-    name: str
-    parameters: int
-    layout: Layout
+Pair = tuple[str, str]
+"""Names of the base and of the motivated model."""
 
 
 @dataclass
 class ModuleCoverage:
-    """What was found for one timm module.
+    """The pairs of one timm module.
 
     Attributes:
         module: timm's file of models.
-        models: how many models it has.
-        plain: pairs with a plain nest: every name of the base is in the larger model, with no smaller a size on any
-            axis.
+        models: number of its models.
+        plain: pairs that nest plainly, see `nests_plainly`.
         siblings: further pairs whose names differ in their size alone.
-        mapped: pairs with a map.
-        refused: pairs without, and all reasons.
+        mapped: pairs that have a map.
+        refused: pairs that have none, with all reasons.
         failed: models that cannot be built on the meta device, with the reason.
-        parameters: how many each model has.
+        parameters: number of parameters of each model.
     """
 
     module: str
     models: int = 0
-    plain: list[tuple[str, str]] = field(default_factory=list)
-    siblings: list[tuple[str, str]] = field(default_factory=list)
-    mapped: list[tuple[str, str]] = field(default_factory=list)
-    refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    plain: list[Pair] = field(default_factory=list)
+    siblings: list[Pair] = field(default_factory=list)
+    mapped: list[Pair] = field(default_factory=list)
+    refused: dict[Pair, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
 
     @property
-    def pairs(self) -> list[tuple[str, str]]:
+    def pairs(self) -> list[Pair]:
         """All pairs that were tried."""
         return self.plain + self.siblings
 
     def main_reasons(self, count: int = 3) -> list[str]:
-        """The most frequent kinds of reasons for a refusal, each with an example."""
+        """Return the most frequent kinds of reasons for a refusal, each with its number of pairs."""
         kinds: Counter[str] = Counter()
-        example: dict[str, str] = {}
         for faults in self.refused.values():
-            for kind in {_kind_of_reason(fault) for fault in faults}:
-                kinds[kind] += 1
-                example.setdefault(kind, next(f for f in faults if _kind_of_reason(f) == kind))
+            kinds.update(dict.fromkeys(_kind_of_reason(fault) for fault in faults))
         return [f"{kind} ({number})" for kind, number in kinds.most_common(count)]
 
 
 def modules_of_timm() -> dict[str, list[str]]:
-    """timm's model files with the names of their models, without deprecated names."""
-    grouped: dict[str, list[str]] = {}
-    for module in sorted(timm.list_modules()):
-        grouped[module] = sorted(timm.list_models(module=module))
-    return grouped
+    """Return timm's model files with the names of their models, without deprecated names."""
+    return {module: sorted(timm.list_models(module=module)) for module in sorted(timm.list_modules())}
 
 
 def cover(module: str, names: Iterable[str]) -> ModuleCoverage:
     """Try every pair of one timm module."""
     coverage = ModuleCoverage(module)
-    models = []
+    layouts = {}
     for name in names:
         coverage.models += 1
         try:
@@ -91,46 +80,37 @@ def cover(module: str, names: Iterable[str]) -> ModuleCoverage:
         except Exception as error:  # noqa: BLE001  (a constructor may read values, which meta tensors do not have)
             coverage.failed[name] = f"{type(error).__name__}: {error}"
             continue
-        models.append(Candidate(name, sum(p.numel() for p in model.parameters()), layout_of(model)))
-    coverage.parameters = {one.name: one.parameters for one in models}
-    models.sort(key=lambda one: (one.parameters, one.name))
-    for number, base in enumerate(models):
-        for motivated in models[number + 1 :]:
-            if motivated.parameters == base.parameters:
-                continue
-            if nests_plainly(base.layout, motivated.layout):
-                coverage.plain.append((base.name, motivated.name))
-            elif size_free(base.name) == size_free(motivated.name):
-                coverage.siblings.append((base.name, motivated.name))
-            else:
-                continue
-            pair = base.name, motivated.name
-            try:
-                find_map(*pair, base.layout, motivated.layout)
-                coverage.mapped.append(pair)
-            except WeightMapError as error:
-                coverage.refused[pair] = error.faults
+        coverage.parameters[name] = sum(p.numel() for p in model.parameters())
+        layouts[name] = layout_of(model)
+    by_size = sorted(layouts, key=lambda name: (coverage.parameters[name], name))
+    for base, motivated in itertools.combinations(by_size, 2):
+        if coverage.parameters[base] == coverage.parameters[motivated]:
+            continue
+        if nests_plainly(layouts[base], layouts[motivated]):
+            coverage.plain.append((base, motivated))
+        elif size_free(base) == size_free(motivated):
+            coverage.siblings.append((base, motivated))
+        else:
+            continue
+        try:
+            find_map(base, motivated, layouts[base], layouts[motivated])
+            coverage.mapped.append((base, motivated))
+        except WeightMapError as error:
+            coverage.refused[base, motivated] = error.faults
     return coverage
 
 
 def nests_plainly(base: Layout, motivated: Layout) -> bool:
-    """Whether every tensor of the base fits into the one of the same name.
+    """Tell whether every tensor of the base fits into the one of the same name.
 
     >>> nests_plainly(Layout({"a": (2, 3)}), Layout({"a": (2, 4), "b": (1,)}))
     True
     """
-    return all(
-        name in motivated and len(shape) == len(motivated[name]) and _fits(shape, motivated[name])
-        for name, shape in base.items()
-    )
-
-
-def _fits(small: Sequence[int], large: Sequence[int]) -> bool:
-    return all(a <= b for a, b in zip(small, large, strict=True))
+    return all(name in motivated and fits(shape, motivated[name]) for name, shape in base.items())
 
 
 def size_free(name: str) -> str:
-    """A model name without its size.
+    """Replace the size in a model name.
 
     >>> size_free("resnet50d") == size_free("resnet101d"), size_free("vgg11_bn") == size_free("vgg19")
     (True, False)

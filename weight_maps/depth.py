@@ -1,117 +1,126 @@
-"""Where the base's blocks lie in a deeper model: names of the base to names of the motivated model.
+"""Where the base's blocks lie in a deeper model: names in the base to names in the motivated model.
 
-A *container* is a list of blocks (``layer3``, ``stages.2.blocks``; the model itself, if it is a list). Its blocks are
-wanted in the places that the placement gives, and go to the nearest ones of their own kind, in order: a stage's first
-block, which alone changes the resolution, never meets another one, a shifted window meets a shifted window, attention
-meets attention.
+Blocks are modules in a numbered list (``layer3``, ``stages.2.blocks``; the model itself, if it is a list), here called
+their container. A placement says which motivated block each base block should become; it becomes the nearest one of its
+own kind, in order. So the first block of a stage, which alone changes the resolution, stays the first, a shifted window
+meets a shifted window, and attention meets attention.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from weight_maps.core import Shapes
-from weight_maps.layout import traits_of
+from weight_maps.layout import Layout, traits_of
 
-PLACEMENTS = ("paper", "first", "last", "even")
+Placement = Callable[[int, int], list[int]]
+"""``(base blocks, motivated blocks)`` to the motivated block that each base block should become."""
 
 
-def align_blocks(base_blocks: int, motivated_blocks: int, placement: str = "paper") -> list[int]:
-    """For each block of the base the block of the motivated model that it is wanted in.
+def first_blocks(base_blocks: int, motivated_blocks: int) -> list[int]:
+    """Place all blocks at the start.
 
-    Args:
-        placement: ``'paper'`` the last goes to the last, the others to the first ones in order (section 3.3.1);
-            ``'first'`` all to the first ones (section 3.3.3); ``'last'`` all to the last ones; ``'even'`` first and
-            last to first and last, the others evenly between. A single block goes to the first, which alone has a
-            downsampling shortcut, but under ``'last'`` (ours; the paper does not say).
-
-    >>> align_blocks(3, 5)
-    [0, 1, 4]
-    >>> align_blocks(3, 5, "even")
-    [0, 2, 4]
-    >>> align_blocks(1, 5)
-    [0]
+    >>> first_blocks(3, 5)
+    [0, 1, 2]
     """
-    first, last = list(range(base_blocks)), list(range(motivated_blocks - base_blocks, motivated_blocks))
-    if placement == "first":
-        return first
-    if placement == "last":
-        return last
-    if base_blocks == 1:
-        return [0]
-    if placement == "even":
-        gaps, steps = motivated_blocks - 1, base_blocks - 1
-        return [(2 * i * gaps + steps) // (2 * steps) for i in first]
-    return [*first[:-1], motivated_blocks - 1]
+    return list(range(base_blocks))
 
 
-_NUMBERED = re.compile(r"(?<=\.)(b)(\d+)(?=\.|$)")
-"""Blocks that are named by a letter and a number, as in RegNets: ``s1.b2``."""
+def last_blocks(base_blocks: int, motivated_blocks: int) -> list[int]:
+    """Place all blocks at the end.
+
+    >>> last_blocks(3, 5)
+    [2, 3, 4]
+    """
+    return list(range(motivated_blocks - base_blocks, motivated_blocks))
+
+
+def even_blocks(base_blocks: int, motivated_blocks: int) -> list[int]:
+    """Place the first block at the start, the last at the end, and the others evenly between them.
+
+    >>> even_blocks(3, 5), even_blocks(1, 5)
+    ([0, 2, 4], [0])
+    """
+    gaps, steps = motivated_blocks - 1, max(base_blocks - 1, 1)
+    return [(2 * i * gaps + steps) // (2 * steps) for i in range(base_blocks)]
+
+
+OTHER_PLACEMENTS: dict[str, Placement] = {"first": first_blocks, "last": last_blocks, "even": even_blocks}
+"""Placements beside the one that the paper gives each family (ours)."""
+
+PLACEMENTS = ("paper", *OTHER_PLACEMENTS)
+
+_LETTERED_BLOCK = re.compile(r"(?<=\.)(b)(\d+)(?=\.|$)")
+"""A block that is named by a letter and a number, as in RegNets: ``s1.b2``."""
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a tensor name or module path, with the number of a block as a word of its own.
+    """Split a tensor name or module path into words; the number of a block is always a word of its own.
 
     >>> words_of("layer1.0.conv1.weight"), words_of("s1.b2.conv1")
     (['layer1', '0', 'conv1', 'weight'], ['s1', 'b:', '2', 'conv1'])
     """
-    return _NUMBERED.sub(r"\1:.\2", name).split(".")
+    return _LETTERED_BLOCK.sub(r"\1:.\2", name).split(".")
 
 
 def name_of(words: Iterable[str]) -> str:
-    """The inverse of `words_of`."""
+    """Join words to a name, as the inverse of `words_of`."""
     return ".".join(words).replace(":.", "")
 
 
 class Blocks:
-    """The containers of one model, read off its tensor names.
+    """The containers of one model and their blocks, found by the numbers in tensor names.
 
     Args:
-        shapes: tensor name to shape; of a `Layout` the facts are used too.
+        shapes: tensor name to shape; the facts of a `Layout` are used too.
     """
 
     def __init__(self, shapes: Shapes):
         self._shapes = shapes
         self._tensors: dict[str, dict[int, list[str]]] = {}
         for name in shapes:
-            for container, index, rest in _places_of(name):
+            for container, index, rest in _numbers_in(name):
                 self._tensors.setdefault(container, {}).setdefault(index, []).append(rest)
         self._traits: dict[tuple[str, int], list[Any]] = {}
         for path, facts in getattr(shapes, "modules", {}).items():
-            for container, index, rest in _places_of(path):
+            for container, index, rest in _numbers_in(path):
                 self._traits.setdefault((container, index), []).append((rest, traits_of(facts)))
 
     @property
+    def containers(self) -> list[str]:
+        """All containers; an outer one comes before those inside its blocks."""
+        return list(self._tensors)
+
+    @property
     def has_facts(self) -> bool:
-        """Whether the modules' settings are known."""
+        """Tell whether the settings of the modules are known."""
         return bool(self._traits)
 
     def indices(self, container: str) -> list[int]:
-        """Numbers of the container's blocks, ascending; empty for what is no container."""
+        """Return the numbers of the container's blocks, ascending; none if there is no such container."""
         return sorted(self._tensors.get(container, ()))
 
     def is_stack(self, container: str) -> bool:
-        """Whether its entries are modules of several layers, so that more of them make a deeper model."""
+        """Tell whether the entries are modules of several layers, so that more of them make a deeper model."""
         return all(any("." in rest for rest in names) for names in self._tensors[container].values())
 
     def names(self, container: str, index: int) -> frozenset[str]:
-        """Names of a block's tensors, inside the block."""
+        """Return the names of a block's tensors, inside the block."""
         return frozenset(self._tensors[container][index])
 
     def traits(self, container: str, index: int) -> list[Any]:
-        """Kinds and settings of a block's modules, as far as they do not change with the width."""
+        """Return the kinds and settings of a block's modules, as far as they do not change with the width."""
         return sorted(self._traits.get((container, index), ()), key=str)
 
     def shapes(self, container: str, index: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of a block's tensors."""
-        names = self._tensors[container][index]
+        """Return the names and shapes of a block's tensors."""
         place = [container, str(index)] if container else [str(index)]
-        return {rest: tuple(self._shapes[name_of([*place, rest])]) for rest in names}
+        return {rest: tuple(self._shapes[name_of([*place, rest])]) for rest in self._tensors[container][index]}
 
     def runs(self, container: str) -> list[int]:
-        """For each block, in order, the number of its run: consecutive blocks of the same names and shapes."""
+        """Number the runs of consecutive blocks with the same names and shapes; return each block's run."""
         numbers: list[int] = []
         last = None
         for index in self.indices(container):
@@ -121,103 +130,95 @@ class Blocks:
         return numbers
 
 
-def _places_of(name: str) -> Iterator[tuple[str, int, str]]:
-    """Container, number and rest of a name, for each block that it lies in."""
+def _numbers_in(name: str) -> Iterator[tuple[str, int, str]]:
+    """Yield container, number and rest of a name for each block that it lies in, the outer ones first."""
     words = words_of(name)
     for position, word in enumerate(words):
         if word.isdigit():
             yield ".".join(words[:position]), int(word), ".".join(words[position + 1 :])
 
 
-class DepthAlignment:
-    """Renames tensors of the base to their place in the motivated model.
-
-    Args:
-        base, motivated: names and shapes of the two models.
-        placement: one of `PLACEMENTS`; ``'paper'`` means ``paper``.
-        paper: the placement that the paper gives this family.
+class BlockAlignment:
+    """The motivated block that each base block becomes; blocks that nobody has placed keep their number.
 
     Attributes:
-        refusals: containers that are deeper in the base, in words.
-        refused: those containers.
-        uneven: lists of single layers that are longer in the motivated model, in words: there is no telling which of
+        base, motivated: the two models.
+        base_blocks: the base's blocks.
+        refusals: one reason for each container that has more blocks in the base.
+        too_deep: what the names of the tensors in these containers begin with.
+        uneven: one reason for each list of single layers that is longer in the motivated model: nothing tells which of
             their layers correspond.
     """
 
-    def __init__(self, base: Shapes, motivated: Shapes, placement: str = "paper", paper: str = "paper"):
-        self._base, self._motivated = Blocks(base), Blocks(motivated)
-        self._placement = paper if placement == "paper" else placement
-        self._places: dict[tuple[str, str], dict[int, int]] = {}
+    def __init__(self, base: Layout, motivated: Layout):
+        self.base, self.motivated = base, motivated
+        self.base_blocks, self._motivated_blocks = Blocks(base), Blocks(motivated)
+        self._places: dict[str, dict[int, int]] = {}
         self.refusals: list[str] = []
-        self.refused: list[str] = []
+        self.too_deep: tuple[str, ...] = ()
         self.uneven: list[str] = []
 
-    def __call__(self, name: str) -> str:
-        """The name of the base tensor's counterpart, or of the counterpart of a module path."""
-        source: list[str] = []
-        target: list[str] = []
-        for word in words_of(name):
+    def counterpart(self, name: str) -> str:
+        """Return the motivated name of a base tensor or module."""
+        return name_of(self._counterpart(words_of(name)))
+
+    def _counterpart(self, words: Sequence[str]) -> list[str]:
+        target = []
+        for position, word in enumerate(words):
             if word.isdigit():
-                places = self._place(".".join(source), ".".join(target))
-                target.append(str(places.get(int(word), int(word))))
-            else:
-                target.append(word)
-            source.append(word)
-        return name_of(target)
+                places = self._places.get(".".join(words[:position]), {})
+                word = str(places.get(int(word), word))
+            target.append(word)
+        return target
 
-    def _place(self, container: str, target: str) -> dict[int, int]:
-        if (container, target) not in self._places:
-            self._places[container, target] = self._align(container, target)
-        return self._places[container, target]
-
-    def _align(self, container: str, target: str) -> dict[int, int]:
-        base, motivated = self._base.indices(container), self._motivated.indices(target)
-        if base == motivated or not base or not motivated:
-            return {index: index for index in base}
-        if not self._base.is_stack(container):
+    def place(self, container: str, placement: Placement) -> None:
+        """Place the blocks of a container of the base. An outer container comes before those inside its blocks."""
+        target = ".".join(self._counterpart(container.split(".")))
+        base, motivated = self.base_blocks.indices(container), self._motivated_blocks.indices(target)
+        if base == motivated or not motivated:
+            return
+        if not self.base_blocks.is_stack(container):
             self.uneven.append(
                 f"{container or 'the model'}: a list of single layers, {len(base)} with weights in the base and "
-                f"{len(motivated)} in the motivated model; which of them correspond must be said by a map of your own"
+                f"{len(motivated)} in the motivated model; only a map of your own can say which of them correspond"
             )
-            return {index: index for index in base}
-        if len(base) > len(motivated):
-            self.refused.append(container)
+        elif len(base) > len(motivated):
+            self.too_deep += (name_of([container, ""]) if container else "",)
             self.refusals.append(
                 f"{container.rstrip(':')}: the base has {len(base)} blocks, the motivated model {len(motivated)}"
             )
-            return {index: index for index in base}
-        wanted = align_blocks(len(base), len(motivated), self._placement)
-        costs = self._costs(container, target, wanted)
-        return {base[i]: motivated[j] for i, j in enumerate(cheapest_places(costs))}
+        else:
+            costs = self._costs(container, target, placement(len(base), len(motivated)))
+            self._places[container] = {base[i]: motivated[j] for i, j in enumerate(cheapest_places(costs))}
 
-    def _costs(self, container: str, target: str, wanted: list[int]) -> list[list[int]]:
-        """For each base block and each motivated one, how far it is from the wanted place and how unlike it is."""
-        base, motivated = self._base.indices(container), self._motivated.indices(target)
-        base_runs, motivated_runs = self._base.runs(container), self._motivated.runs(target)
-        same_runs = base_runs[-1] == motivated_runs[-1]  # stages in one list: they are kept
-        # Without facts it is the shapes that tell a first block which changes resolution or width.
-        first_differs = not self._base.has_facts and all(1 in runs[1:2] for runs in (base_runs, motivated_runs))
+    def _costs(self, container: str, target: str, wanted: Sequence[int]) -> list[list[int]]:
+        """Return a cost for each base block and motivated block: distance from the wanted place, and unlikeness."""
+        small, large = self.base_blocks, self._motivated_blocks
+        base_runs, motivated_runs = small.runs(container), large.runs(target)
+        same_runs = base_runs[-1] == motivated_runs[-1]  # stages in one list: a block stays in its stage
+        # Without facts the shapes tell a first block that changes resolution or width.
+        first_differs = not small.has_facts and all(1 in runs[1:2] for runs in (base_runs, motivated_runs))
         costs = []
-        for i, block in enumerate(base):
-            names, traits = self._base.names(container, block), self._base.traits(container, block)
+        for i, block in enumerate(small.indices(container)):
+            names, traits = small.names(container, block), small.traits(container, block)
             row = []
-            for j, other in enumerate(motivated):
+            for j, other in enumerate(large.indices(target)):
                 cost = abs(j - wanted[i])
-                cost += _UNLIKE * (traits != self._motivated.traits(target, other))
+                cost += _UNLIKE * (traits != large.traits(target, other))
                 cost += _UNLIKE * (same_runs and base_runs[i] != motivated_runs[j])
                 cost += _UNLIKE * (first_differs and (i == 0) != (j == 0))
-                cost += _OTHER_NAMES * (names != self._motivated.names(target, other))
+                cost += _OTHER_NAMES * (names != large.names(target, other))
                 row.append(cost)
             costs.append(row)
         return costs
 
 
 _UNLIKE, _OTHER_NAMES = 1_000, 100_000
-"""Any displacement is better than another kind of block, and that is better than other tensors."""
+"""Any distance is better than another kind of block, and that is better than a block with other tensors."""
 
 
 def cheapest_places(costs: Sequence[Sequence[int]]) -> list[int]:
-    """An ascending choice of one column for each row with the lowest sum; of equal ones the first.
+    """Choose one column for each row, ascending, with the lowest sum; of equal choices the first.
 
     >>> cheapest_places([[0, 1, 2, 3], [1, 9, 0, 1], [2, 1, 9, 0]])
     [0, 2, 3]

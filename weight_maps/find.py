@@ -1,4 +1,4 @@
-"""The map of one model inside another, by their names."""
+"""Find the map of one model inside another by the names of the models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from weight_maps import families as _families  # noqa: F401  (registers the maps that come with the program)
+from weight_maps import auto, efficientnet, resnet, vit  # noqa: F401  (they register their maps)
 from weight_maps.core import WeightMap, WeightMapError
 from weight_maps.layout import Layout, layout_of
 from weight_maps.registry import map_for, map_named
@@ -26,14 +26,14 @@ def find_map(
     map_name: str | None = None,
     placement: str = "paper",
 ) -> WeightMap:
-    """The checked map of one timm model inside another.
+    """Build and check the map of one timm model inside another.
 
     Args:
         base_name, motivated_name: timm model names; they choose the map.
         base, motivated: the two models, their state dicts, or their shapes. Meta tensors are enough. Default: the
-            models that timm makes of the names. A state dict does not show the number of heads: it is taken to be
-            that of the timm model of the name.
-        map_name: a map by its name instead; see `registered_maps`.
+            models that timm makes for the names. A state dict does not show the number of heads: it is taken from the
+            timm model of the name.
+        map_name: name of the map to use instead; see `registered_maps`.
         placement: where the base's blocks lie in a deeper model: ``paper``, ``first``, ``last`` or ``even``.
 
     Raises:
@@ -63,10 +63,10 @@ def find_map(
 
 
 def model_layout(name: str, model: Model | None = None) -> Layout:
-    """The layout of a model; of a state dict with the facts of the timm model of that name, if that is what it is.
+    """Return the layout of a model; a state dict borrows the facts of the timm model of that name, if it fits.
 
     Raises:
-        WeightMapError: there is no model, and timm makes none of the name.
+        WeightMapError: no model is given, and timm has none of that name.
     """
     if model is not None:
         layout = layout_of(model)
@@ -80,19 +80,19 @@ def model_layout(name: str, model: Model | None = None) -> Layout:
 
 
 def meta_model(name: str, **kwargs: Any) -> nn.Module:
-    """The timm model on the meta device, without memory for its weights, with no draw from the random streams."""
+    """Make a timm model on the meta device: no memory for its weights, and the random streams stay untouched."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return timm.create_model(name, **kwargs)
 
 
 def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
-    """A timm model.
+    """Make a timm model.
 
     Args:
-        meta: without memory for its weights.
+        meta: on the meta device, without memory for its weights.
 
     Raises:
-        ValueError: it cannot be made, in one line.
+        ValueError: timm cannot make it; the message is one line.
     """
     try:
         return meta_model(name, **kwargs) if meta else timm.create_model(name, **kwargs)
@@ -101,7 +101,7 @@ def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def image_size(model: Any, **kwargs: Any) -> tuple[int, ...]:
-    """``(C, H, W)`` of images for a model, by its arguments ``in_chans`` and ``img_size``, else its configuration."""
+    """Return ``(C, H, W)`` of images for a model, by its arguments ``in_chans`` and ``img_size`` or its config."""
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     channels, *sides = config.get("input_size") or (3, 224, 224)
     if size := kwargs.get("img_size"):
@@ -110,7 +110,7 @@ def image_size(model: Any, **kwargs: Any) -> tuple[int, ...]:
 
 
 def _same_model(name: str, one: Layout, other: Layout) -> bool:
-    """Whether both have the same tensors, but for the sizes of the first layer and the head."""
+    """Tell whether both have the same tensors, apart from the sizes of the first layer and the head."""
     config = timm.get_pretrained_cfg(name)
     ends: list[str] = []
     for layers in (config.first_conv, config.classifier) if config else ():

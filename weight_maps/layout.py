@@ -1,7 +1,7 @@
-"""What a weights map is made from: names and shapes, and the settings that do not show in them.
+"""The layout of a model: its tensors' names and shapes, and its modules' settings, which do not show in these.
 
-A convolution's groups or the number of attention heads are attributes of a module, not shapes of its weights. A
-`Layout` holds both, so that a builder can be given models on the meta device, and nothing of them is kept.
+The groups of a convolution or the number of attention heads are attributes of a module, not shapes of its weights. A
+`Layout` holds both and keeps nothing of the model, which may be on the meta device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EQUAL = (
     "in_pixels", "linear_bands", "max_res", "max_period", "min_period", "grid_offset", "grid_indexing",
     "pos_embed_align_corners",
 )  # fmt: skip
-"""Settings of a module that must be the same in both models: no slice can bridge them."""
+"""Settings of modules that must be equal in both models, because no slice can bridge a difference."""
 
 _INERT = ("Dropout", "DropPath", "DropBlock", "PatchDropout", "Identity")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -45,11 +45,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Layout(Mapping[str, tuple[int, ...]]):
-    """Tensor name to shape, as in a state dict, with the facts of the modules that own the tensors.
+    """A mapping of tensor names to shapes, with the facts of the model's modules.
 
     Attributes:
         shapes: names and shapes, in the order of the state dict.
-        modules: module path to `Facts`; empty where only a state dict was at hand.
+        modules: module path to `Facts`; empty where only a state dict was given.
         buffers: names of the tensors that are no parameters.
     """
 
@@ -68,7 +68,7 @@ class Layout(Mapping[str, tuple[int, ...]]):
 
 
 def layout_of(model: nn.Module | Shapes | Mapping[str, object]) -> Layout:
-    """The layout of a module; of a state dict or of plain shapes it has no facts."""
+    """Return the layout of a module; that of a state dict or of plain shapes has no facts."""
     if isinstance(model, Layout):
         return model
     shapes = shapes_of(model)
@@ -98,12 +98,12 @@ def _is_simple(value: object) -> bool:
 
 
 def role_of(kind: str) -> str:
-    """The kind of a module; those that do nothing in evaluation are all ``'Identity'``."""
+    """Return the kind of a module; all that do nothing in evaluation are of the kind ``'Identity'``."""
     return "Identity" if kind.rpartition(".")[2].startswith(_INERT) else kind
 
 
 def same_setting(one: Any, other: Any) -> bool:
-    """Whether two settings are equal; 3 and (3, 3) are the same kernel."""
+    """Compare two settings; 3 and (3, 3) are the same kernel."""
     return _plain(one) == _plain(other)
 
 
@@ -114,6 +114,6 @@ def _plain(value: Any) -> Any:
 
 
 def traits_of(facts: Facts) -> tuple[Any, ...]:
-    """What makes a module the same kind of module in a wider model: its role and the settings that must agree."""
+    """Return what a module has in common with its counterpart in a wider model: role and settings of `EQUAL`."""
     settings = facts.settings
     return role_of(facts.kind), tuple((name, _plain(settings[name])) for name in EQUAL if name in settings)

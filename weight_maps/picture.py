@@ -1,4 +1,4 @@
-"""Draws a map: the base's blocks above, the motivated model's below, with what of each is the base's filled in."""
+"""Draw a map: the base's blocks above, the motivated model's below, filled where the weights are the base's."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from typing import Any
 from weight_maps.summary import Block, Stage, Summary, human
 
 _COLOURS = (
-    "#4c72b0",
-    "#dd8452",
-    "#55a868",
-    "#c44e52",
-    "#8172b3",
-    "#937860",
-    "#da8bc3",
-    "#8c8c8c",
-    "#ccb974",
-    "#64b5cd",
-)
+    "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd",
+)  # fmt: skip
 _BLOCK_GAP = 0.14
 _STAGE_GAP = 0.55
 
 
 def draw(summary: Summary, file: Path) -> None:
-    """Draw a summary to a file; the ending chooses the format.
+    """Draw a summary into a file; its ending chooses the format.
 
     Raises:
         ValueError: matplotlib is not installed, or does not know the format.
@@ -63,7 +54,7 @@ def draw(summary: Summary, file: Path) -> None:
 
 
 def _merged(stages: tuple[Stage, ...]) -> list[Stage]:
-    """The stages, with neighbours that have no blocks (stem convolution, its norm) drawn as one box."""
+    """Merge neighbours without blocks (a stem convolution and its norm), to draw them as one box."""
     merged: list[Stage] = []
     for stage in stages:
         alone = len(stage.blocks) == 1 and stage.blocks[0].index is None

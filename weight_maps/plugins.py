@@ -1,7 +1,4 @@
-"""Loads a user's own Python file or module, so that what it registers is known.
-
-It is the lowest room, because maps, conditions and hooks all come this way.
-"""
+"""Load a user's own Python files and modules, so that they can register maps, models, conditions and hooks."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from types import ModuleType
 
 
 class PluginError(ValueError):
-    """A plugin that cannot be loaded; the message names it, and file and line of the fault."""
+    """Raised for a plugin that cannot be loaded; the message says where it failed, with file and line."""
 
 
 def load_plugin(name: str) -> ModuleType:
-    """Import a plugin: a path that ends in ``.py``, or the dotted name of a module. A second time does nothing.
+    """Import a plugin: a path that ends in ``.py``, or the dotted name of a module. Each is run only once.
 
     Raises:
         PluginError: there is no such file or module, or it fails.
@@ -34,14 +31,14 @@ def load_plugin(name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise PluginError(f"{name}: there is no such module; a file is given with its .py") from error
+            raise PluginError(f"{name}: there is no such module; the name of a file ends in .py") from error
         raise PluginError(f"{_place(name, error)}: {type(error).__name__}: {error}") from error
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise PluginError(f"{_place(name, error)}: {type(error).__name__}: {error}") from error
 
 
 def load_plugins(names: Iterable[str]) -> tuple[list[ModuleType], list[str]]:
-    """Load all: the modules, and what is wrong with each plugin that cannot be loaded."""
+    """Load all plugins; return the modules, and a message for each plugin that cannot be loaded."""
     modules, faults = [], []
     for name in names:
         try:
@@ -54,25 +51,25 @@ def load_plugins(names: Iterable[str]) -> tuple[list[ModuleType], list[str]]:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"{path}: there is no such file")
-    whole = path.resolve()
-    called = f"plugin_{whole.stem}_{hashlib.sha256(str(whole).encode()).hexdigest()[:8]}"
-    if called in sys.modules:
-        return sys.modules[called]
-    spec = importlib.util.spec_from_file_location(called, whole)
+    path = path.resolve()
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[called] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[called]
+        del sys.modules[name]
         raise
     return module
 
 
 def _place(name: str, error: BaseException) -> str:
-    """File and line where a plugin failed: the last frame in its own file, if it came so far."""
+    """Return file and line of the failure: the last frame in the plugin's own file, if there is one."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

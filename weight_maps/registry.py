@@ -1,4 +1,4 @@
-"""Which weights map belongs to which model names, and which maps there are by name."""
+"""The registry of weights maps: by their own names, and by the model names that they are for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from weight_maps.depth import PLACEMENTS
 from weight_maps.layout import Layout
 
 MapBuilder = Callable[..., WeightMap]
-"""``(base, motivated) -> WeightMap`` of two `Layout`; a third parameter ``placement`` is given where it has one."""
+"""Function of two `Layout`, base and motivated, that returns a `WeightMap`; it may have a parameter ``placement``."""
 
 
 @dataclass(frozen=True)
 class RegisteredMap:
-    """A builder with its name and the model names it is for."""
+    """A builder with its name and the patterns of the model names that it is for."""
 
     name: str
     patterns: tuple[str, ...]
@@ -27,20 +27,20 @@ class RegisteredMap:
 
     @property
     def places_blocks(self) -> bool:
-        """Whether it can align blocks in more than one way."""
+        """Tell whether the builder can align blocks in more than one way."""
         return "placement" in inspect.signature(self.builder).parameters
 
     @property
     def where(self) -> str:
-        """File and line of the builder."""
+        """File and line of the builder, for error messages."""
         code: Any = getattr(self.builder, "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.builder)
 
     def build(self, base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
-        """The builder's map, not yet checked.
+        """Build the map, without checking it.
 
         Raises:
-            WeightMapError: it cannot do the placement, fails, or returns something else.
+            WeightMapError: the builder has no such placement, fails, or returns something else.
         """
         options = {}
         if placement not in PLACEMENTS:
@@ -69,15 +69,15 @@ _maps: dict[str, RegisteredMap] = {}
 
 
 def register_map(*patterns: str, name: str | None = None) -> Callable[[MapBuilder], MapBuilder]:
-    """Decorator: this function builds the map for timm model names that match one of the shell patterns.
+    """Register the decorated function as the map for timm model names that match one of the shell patterns.
 
     The function gets the `Layout` of the base and of the motivated model, which are mappings of tensor names to shapes,
-    and returns a `WeightMap`, which is checked for it. Where several patterns match, the longest wins. Without patterns
-    it is found by its name alone.
+    and returns a `WeightMap`, which is then checked. Where several patterns match, the longest wins. Without patterns
+    the map is found by its name alone.
 
     Args:
         patterns: for instance ``'resnet*'``.
-        name: what the map is called; default the function's name without ``_map``.
+        name: name of the map; default the function's name without ``_map``.
 
     Raises:
         ValueError: the name or a pattern is registered already.
@@ -98,15 +98,15 @@ def register_map(*patterns: str, name: str | None = None) -> Callable[[MapBuilde
 
 
 def registered_maps() -> list[RegisteredMap]:
-    """All maps, by name."""
+    """Return all maps, sorted by name."""
     return sorted(_maps.values(), key=lambda entry: entry.name)
 
 
 def map_named(name: str) -> RegisteredMap:
-    """The map of this name.
+    """Return the map of this name.
 
     Raises:
-        WeightMapError: there is none; the error names those there are.
+        WeightMapError: there is none; the error lists the known names.
     """
     if name not in _maps:
         near = difflib.get_close_matches(name, _maps, 1)
@@ -116,7 +116,7 @@ def map_named(name: str) -> RegisteredMap:
 
 
 def map_for(base_name: str, motivated_name: str) -> RegisteredMap:
-    """The map whose patterns match both names; of several the one with the longest pattern."""
+    """Return the map whose patterns match both names; of several the one with the longest pattern."""
 
     def longest(entry: RegisteredMap) -> int:
         return min(

@@ -1,4 +1,4 @@
-"""What lies where, stage by stage: the facts behind the table and the picture of a map."""
+"""Summarise a map stage by stage, for its table and its picture."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from weight_maps.layout import Layout
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the motivated model, or a part of it that has no blocks.
+    """One block of the motivated model, or a part without blocks (stem, head).
 
     Attributes:
         index: number in its stage; None for a stem or a head.
         base_index: number of the base's block that lies in it; None if there is none.
-        parameters: how many it has.
-        shared: how many of them are the base's.
+        parameters: number of parameters.
+        shared: number of those that are the base's.
     """
 
     index: int | None
@@ -35,9 +35,9 @@ class Stage:
     """Consecutive blocks of the motivated model and the base's blocks in them.
 
     Attributes:
-        name: where they are, e.g. ``'layer3'``.
-        base_blocks: how many blocks the base has here.
-        blocks: those of the motivated model; a single one without index where there are no blocks.
+        name: e.g. ``'layer3'``.
+        base_blocks: number of blocks of the base.
+        blocks: the blocks of the motivated model; a single one without index where there are no blocks.
         slices: sizes of the base's axes in the motivated ones, the most frequent first, e.g. ``'192 of 384'``.
     """
 
@@ -48,17 +48,17 @@ class Stage:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the motivated model in this stage."""
+        """Number of the motivated model's parameters in this stage."""
         return sum(block.parameters for block in self.blocks)
 
     @property
     def shared(self) -> int:
-        """Those that are the base's."""
+        """Number of those that are the base's."""
         return sum(block.shared for block in self.blocks)
 
     @property
     def places(self) -> str:
-        """Blocks of the base to blocks of the motivated model, e.g. ``'0..4 -> 0..4, 5 -> 22'``."""
+        """Blocks of the base and of the motivated model, e.g. ``'0..4 -> 0..4, 5 -> 22'``."""
         pairs = sorted((b.base_index, b.index) for b in self.blocks if b.base_index is not None and b.index is not None)
         runs: list[list[tuple[int, int]]] = []
         for base, motivated in pairs:
@@ -79,9 +79,9 @@ class Summary:
 
     Attributes:
         base, motivated: model names.
-        map_name, placement: what was asked for.
-        base_parameters, motivated_parameters: of the whole models.
-        shared: parameters of the motivated model that are the base's.
+        map_name, placement: the map's name and the placement of its blocks.
+        base_parameters, motivated_parameters: number of parameters of each model.
+        shared: number of the motivated model's parameters that are the base's.
         stages: in the order of the motivated model.
         unmapped: base tensors without a place, with the reason.
     """
@@ -98,11 +98,11 @@ class Summary:
 
     @property
     def share(self) -> float:
-        """Part of the motivated model's parameters that are the base's."""
+        """Fraction of the motivated model's parameters that are the base's."""
         return self.shared / max(self.motivated_parameters, 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers and words only."""
+        """Return the summary as plain numbers, words, lists and dictionaries."""
         stages = [
             {**asdict(stage), "places": stage.places, "parameters": stage.parameters, "shared": stage.shared}
             for stage in self.stages
@@ -118,7 +118,7 @@ def summarise(
     map_name: str = "",
     placement: str = "paper",
 ) -> Summary:
-    """The summary of a checked map."""
+    """Summarise a checked map."""
     large = _Grouping(motivated)
     small = _Grouping(base)
     links: dict[str, list[Link]] = {}
@@ -155,7 +155,7 @@ def summarise(
 
 
 def _slices(links: Iterable[Link], motivated: Layout) -> tuple[str, ...]:
-    """The most frequent sizes of sliced axes, in words."""
+    """Return the sizes of sliced axes in words, the most frequent first."""
     found: Counter[str] = Counter()
     for link in links:
         for axis, size in zip(link.index, motivated[link.motivated], strict=True):
@@ -175,7 +175,7 @@ class _Grouping:
         self._holds_stages: dict[str, bool] = {}
 
     def stage_and_block(self, name: str) -> tuple[str, int | None]:
-        """E.g. ``('layer3', 5)``, or ``('fc', None)``."""
+        """Return both, e.g. ``('layer3', 5)``, or ``('fc', None)``."""
         words = words_of(name)
         for position, word in enumerate(words):
             if word.isdigit() and position:
@@ -194,7 +194,7 @@ class _Grouping:
         return self._holds_stages[container]
 
     def _inner(self, container: str, entry: int) -> str | None:
-        """The list of blocks that an entry mostly consists of, if it does."""
+        """Return the container that holds most tensors of an entry, if there is one."""
         prefix = name_of([container, str(entry), ""])
         inside = [name for name in self._names if name.startswith(prefix)]
         candidates: Counter[str] = Counter()
@@ -212,7 +212,7 @@ class _Grouping:
 
 
 def table(summary: Summary) -> str:
-    """The summary for a terminal."""
+    """Format a summary as a table for a terminal."""
     head = ("stage", "base", "motivated", "blocks", "slices", "params", "base's")
     rows = [
         (
@@ -247,7 +247,7 @@ def table(summary: Summary) -> str:
 
 
 def human(count: int) -> str:
-    """A count in thousands or millions.
+    """Format a count in thousands or millions.
 
     >>> human(25557032), human(9408), human(64)
     ('25.56M', '9.4k', '64')

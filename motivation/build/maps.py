@@ -1,4 +1,4 @@
-"""The weights map in the names that the learners train."""
+"""Build the weights map of a run, in the tensor names of the modules that are trained."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from timm.utils import unwrap_model
 
-from weight_maps import Link, WeightMap, find_map, leading, shapes_of
+from weight_maps import Link, WeightMap, find_map, fits, leading, shapes_of
 
 
 def model_map(args: Namespace, base: Any, motivated: Any) -> WeightMap:
-    """The checked map of two models, as the options want it."""
+    """Build and check the map of two models that the options ask for."""
     return find_map(
         args.model,
         args.motivated_model,
@@ -23,9 +23,9 @@ def model_map(args: Namespace, base: Any, motivated: Any) -> WeightMap:
 
 
 def task_map(args: Namespace, base_task: Any, motivated_task: Any) -> WeightMap:
-    """The models' map in the names of the tasks' trainable modules.
+    """Build and check the map of two tasks, in the names of their trainable modules.
 
-    Feature distillation trains the model as a child ``student`` beside a projection; where both tasks have one, the
+    Feature distillation trains the model as a child ``student`` beside a projection. Where both tasks have one, the
     base's is the leading slice of the motivated model's.
     """
     base, motivated = unwrap_model(base_task.get_eval_model()), unwrap_model(motivated_task.get_eval_model())
@@ -41,7 +41,7 @@ def task_map(args: Namespace, base_task: Any, motivated_task: Any) -> WeightMap:
     for name, shape in small.items():
         if name.startswith(prefix):
             continue
-        if name in large and all(a <= b for a, b in zip(shape, large[name], strict=True)):
+        if name in large and fits(shape, large[name]):
             links.append(Link(name, name, leading(shape)))
         else:
             unmapped[name] = "the motivated model has no such projection"

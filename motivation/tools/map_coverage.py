@@ -1,8 +1,8 @@
-"""``python -m motivation map-coverage``: the table of how much of timm can be mapped, and how rightly.
+"""``python -m motivation map-coverage``: measure how much of timm can be mapped, for the table of docs/coverage.md.
 
-Three measurements: which pairs of size siblings map (on the meta device), whether the base's computation is found
-inside the motivated model (`weight_maps.containment`), and whether a pair trains in turns: expand, update, extract,
-update, with AdamW and with LAMB.
+Three measurements: which pairs of models of different size have a map (on the meta device), whether the motivated model
+contains the base's computation (`weight_maps.containment`), and whether a pair trains in turns: expand, update,
+extract, update, with AdamW and with LAMB.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ from motivation.method.records import Role
 from motivation.training.learner import Learner, UpdateRule
 from weight_maps import find_map
 from weight_maps.containment import compare
-from weight_maps.coverage import ModuleCoverage, cover, modules_of_timm
+from weight_maps.coverage import ModuleCoverage, Pair, cover, modules_of_timm
 from weight_maps.find import image_size
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair, computed and trained; ``shallow`` with few blocks, because the whole models are large."""
+    """Result of computing with one pair; ``shallow`` if with few blocks, because the whole models are large."""
 
     pair: Pair
     contained: bool
@@ -49,7 +47,7 @@ class Trial:
 
 
 class _AnyLoss(nn.Module):
-    """A loss of whatever a model returns: the mean square of its tensors."""
+    """A loss for any output, a tensor or a nest of them: the mean square."""
 
     def forward(self, output: Any, target: Tensor) -> Tensor:
         if isinstance(output, Tensor):
@@ -58,10 +56,9 @@ class _AnyLoss(nn.Module):
 
 
 def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: Tensor, opt: str) -> str | None:
-    """Expand, update, extract, update; what went wrong, or None.
+    """Expand, update, extract and update, and return which invariant of a switch was broken, or None.
 
-    Checked are the invariants of a switch: the base comes back bit for bit, the differential part is left alone, and no
-    tensor is replaced.
+    The invariants: the base comes back bit for bit, the differential part is left alone, and no tensor is replaced.
     """
     weights_map = find_map(*pair, base, motivated)
     learners = []
@@ -111,7 +108,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def _differential(weights_map: Any, motivated: nn.Module) -> dict[str, Tensor]:
-    """For each tensor the elements that no base tensor is mapped to; names of one tensor have one mask."""
+    """Return for each tensor a mask of the elements that are not the base's; names of one tensor have one mask."""
     masks: dict[int, Tensor] = {}
     outside = {
         name: masks.setdefault(tensor.data_ptr() or id(tensor), torch.ones_like(tensor, dtype=torch.bool))
@@ -155,11 +152,11 @@ def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = F
 
 
 def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[tuple[Pair, bool]]:
-    """Mapped pairs to compute, and whether shallow.
+    """Choose the mapped pairs to compute with, each with a flag: shallow or not.
 
     Args:
-        count: how many, of different bases, smallest first; None for all.
-        largest: more parameters than that are not computed; where all pairs have more, the smallest is, shallow.
+        count: number of pairs, of different bases, the smallest first; None for all.
+        largest: parameters of the largest model; where all pairs have more, the smallest pair is chosen, shallow.
     """
     sizes = coverage.parameters
     pairs = sorted(coverage.mapped, key=lambda pair: (sizes[pair[0]] + sizes[pair[1]], pair))
@@ -193,7 +190,7 @@ def _try(job: tuple[Pair, str, bool]) -> Trial:
 
 
 def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]:
-    """The Markdown table, a line for each module that has pairs."""
+    """Make the Markdown table, with a line for each module that has pairs."""
     by_pair = {trial.pair: trial for trial in trials}
     lines = [
         "| timm module | models | pairs | plain nests | mapped | computed | found inside | trained | refused (pairs) |",
@@ -214,7 +211,7 @@ def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the script."""
+    """Make the parser of the command's options."""
     parser = argparse.ArgumentParser(prog="python -m motivation map-coverage", description=__doc__)
     parser.add_argument("--modules", nargs="+", metavar="NAME", help="timm modules; default all")
     parser.add_argument("--compute", default="2", metavar="N", help="mapped pairs to compute per module, or all")
@@ -230,7 +227,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+    """Measure, print the table and write the files."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     modules = modules_of_timm()
@@ -271,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[str]:
-    """The totals, in words."""
+    """Write the totals in words."""
     with_plain = [one for one in found if one.plain]
     mapped = [one for one in found if one.mapped]
     refused = [one.module for one in with_plain if not one.mapped]

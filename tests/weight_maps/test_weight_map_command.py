@@ -110,7 +110,7 @@ def test_verify_computes(capsys):
         (["resnet18", "resnet34", "--model-kwargs", "nonsense"], "'nonsense' is not of the form name=value"),
         (["resnet18", "resnet34", "--model-kwargs", "nonsense=1"], "resnet18 cannot be made"),
         (["resnet18", "resnet34", "--expand", "nowhere.pth", "x.pth"], "nowhere.pth: there is no such file"),
-        (["resnet18", "resnet34", "--expand", "nowhere.pth", "x.doc"], "x.doc: the ending says how to write"),
+        (["resnet18", "resnet34", "--expand", "nowhere.pth", "x.doc"], "x.doc: a checkpoint ends in .safetensors, .pth"),
         (["resnet18", "resnet34", "--onto", "x.pth"], "--onto goes with --expand"),
         (["resnet18", "resnet34", "--model-kwargs", "act_layer=nonsense"], "resnet18 cannot be made: KeyError"),
         (["resnet18", "resnet34", "--model-kwargs", "output_stride=7"], "resnet18 cannot be made: AssertionError"),

@@ -6,7 +6,7 @@ import torch
 
 import motivation.models  # noqa: F401
 from weight_maps import WeightMapError, find_map
-from weight_maps.depth import align_blocks
+from weight_maps.resnet import last_to_last
 
 
 def build(name, **kwargs):
@@ -31,7 +31,7 @@ def places(base, motivated, **kwargs):
     ],
 )
 def test_blocks_align_as_the_paper_says(base, motivated, expected):
-    assert align_blocks(base, motivated) == expected
+    assert last_to_last(base, motivated) == expected
 
 
 def test_resnet50_lies_in_resnet101_tensor_by_tensor():

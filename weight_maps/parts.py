@@ -1,8 +1,8 @@
-"""Axes that hold several things one after the other, and layers whose channels cannot be sliced at all.
+"""Tensors that hold several parts one after the other on an axis, and layers whose channels cannot be sliced at all.
 
-Where a layer computes q, k and v at once, the first d rows of a wider layer are all of q and some of k. So the base
-takes the leading part of each. Which layers do so, and how they order the parts, is not seen in a shape; it was read in
-timm's sources and is checked by computing (`weight_maps.containment`).
+Where one layer computes q, k and v, the first d rows of a wider layer are all of q and some of k. So the base takes the
+leading slice of each part. A shape does not show which layers do so, or in which order the parts lie: the table below
+was read in timm's sources, and is checked by computing (`weight_maps.containment`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from weight_maps.core import Axis
 from weight_maps.layout import Layout
 
 Parts = list[tuple[int, ...]]
-"""For each axis the sizes of its parts, in order; most axes are one part."""
+"""The sizes of the parts of each axis, in order; most axes are one part."""
 
 Settings = Mapping[str, Any]
 Sizes = int | Callable[[Settings], int | Sequence[int]]
-"""A number of equal parts, or a function of the module's settings that gives a number or the sizes."""
+"""A number of equal parts, or a function of the module's settings that returns that number or the sizes."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Parts of a layer's outputs and inputs.
+    """The parts of a layer's outputs and inputs.
 
     Attributes:
-        kind: shell pattern of `Facts.kind` of a module.
+        kind: shell pattern for the `Facts.kind` of a module.
         layer: regular expression for the path of the layer inside that module.
         outputs: parts of axis 0 of its tensors.
         inputs: parts of axis 1 of its matrices.
@@ -44,7 +45,7 @@ _GATES_OF_AN_LSTM = 4
 
 
 def _head_width(settings: Settings) -> int:
-    """Width of a head where only the scale of its scores is kept: 1 / sqrt(width)."""
+    """Compute the width of a head from the scale of its scores, 1 / sqrt(width), where nothing else is kept."""
     return round(settings["scale"] ** -2)
 
 
@@ -84,7 +85,7 @@ RULES = (
     Rule("cspnext.CspNextLayer", r"attention\.fc", outputs=2, inputs=2),
     Rule("cspnext.SPPBottleneck", r"conv2\.conv", inputs=4),
     Rule("cspnext.CspNextLayer", r"final_conv\.conv", inputs=2),
-    # What the names say in any model.
+    # In any model, by the name of the layer.
     Rule("LSTM", r"", outputs=_GATES_OF_AN_LSTM),
     Rule("*", r"(.*\.)?qkv(\..*)?", outputs=3),
     Rule("*", r"(.*\.)?(kv|qk)(\..*)?", outputs=2),
@@ -112,44 +113,34 @@ UNSLICEABLE = {
 }
 """Modules that must have equal shapes in both models, and why."""
 
-
 SPLIT_AT = {
     "dpn.DualPathBlock": ("num_1x1_c", "inc"),
     "fasternet.Partial_conv3": ("dim_conv3", "dim_untouched"),
     "shvit.SHSA": ("pdim", "qk_dim"),
     "inception_next.InceptionDWConv2d": ("split_indexes",),
 }
-"""Modules that treat their channels differently from some channel on: the settings that say where."""
-
+"""Modules that treat their channels differently from some channel on, and the settings that say from which."""
 
 COUNTS_OF = {
     "pos_embed_sincos.RotaryEmbeddingMixed": ("depth",),  # one set of frequencies for each block
     "nfnet.NormFreeBlock": ("alpha",),
 }
-"""Settings that must agree in modules of one kind, and that mean nothing in others."""
+"""Modules with settings that must be equal in both models, though the same names mean nothing in other modules."""
 
 
 class PartsReader:
-    """Tells the parts of each axis of a model's tensors.
+    """Find the parts of each axis of a model's tensors. Without facts the names alone decide."""
 
-    Args:
-        layout: the model; without facts the names alone decide.
-        whole: regular expression for names of tensors that are taken as one part on every axis.
-    """
-
-    def __init__(self, layout: Layout, whole: str | None = None):
+    def __init__(self, layout: Layout):
         self._layout = layout
-        self._whole = re.compile(whole) if whole is not None else None
         kinds = {facts.kind for facts in layout.modules.values()}
         self._rules = [rule for rule in RULES if rule.kind == "*" or any(fnmatchcase(k, rule.kind) for k in kinds)]
         self._found: dict[str, tuple[Rule, Settings] | None] = {}
 
     def __call__(self, name: str) -> Parts:
-        """The parts of one tensor."""
+        """Return the parts of one tensor."""
         shape = self._layout[name]
         parts: Parts = [(size,) for size in shape]
-        if self._whole is not None and self._whole.search(name):
-            return parts
         owner = name.rpartition(".")[0]
         if owner not in self._found:
             self._found[owner] = self._rule_for(owner)
@@ -160,7 +151,7 @@ class PartsReader:
         return parts
 
     def _rule_for(self, owner: str) -> tuple[Rule, Settings] | None:
-        """The first rule for a layer, looked for in the modules around it."""
+        """Return the first rule for a layer in the modules around it, with the settings of that module."""
         words = owner.split(".")
         around = [(".".join(words[:n]), ".".join(words[n:])) for n in range(len(words), -1, -1)]
         for rule in self._rules:
@@ -176,22 +167,43 @@ class PartsReader:
 
 
 def _split(size: int, sizes: int | Sequence[int]) -> tuple[int, ...]:
-    """An axis in equal parts or parts of these sizes; whole where they do not add up."""
+    """Split an axis into equal parts, or into parts of these sizes; leave it whole where they do not add up."""
     if isinstance(sizes, int):
         return (size // sizes,) * sizes if sizes and size % sizes == 0 else (size,)
     return tuple(sizes) if sum(sizes) == size else (size,)
 
 
-def splits_at(kind: str) -> tuple[str, ...]:
-    """Settings that say where modules of this kind split their channels."""
-    return SPLIT_AT.get(kind, ())
+def leading_parts(base: Parts, motivated: Parts) -> tuple[Axis, ...] | None:
+    """Return the index that takes the leading slice of each part on each axis; None where the parts do not match.
+
+    >>> leading_parts([(2, 2)], [(3, 3)])
+    (((0, 2), (3, 5)),)
+    >>> leading_parts([(4,), (1,)], [(9,), (1,)])
+    (((0, 4),), ((0, 1),))
+    """
+    index = []
+    for small, large in zip(base, motivated, strict=True):
+        if len(small) != len(large) or any(a > b for a, b in zip(small, large, strict=True)):
+            return None
+        start, runs = 0, []
+        for a, b in zip(small, large, strict=True):
+            runs.append((start, start + a))
+            start += b
+        index.append(_joined(runs))
+    return tuple(index)
 
 
-def counts_of(kind: str) -> tuple[str, ...]:
-    """Settings that modules of this kind must have in common."""
-    return COUNTS_OF.get(kind, ())
+def _joined(runs: Sequence[tuple[int, int]]) -> Axis:
+    """Join runs that touch; the elements stay the same."""
+    joined = [runs[0]]
+    for start, stop in runs[1:]:
+        if start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
 
 
 def unsliceable(kind: str) -> str | None:
-    """Why modules of this kind must have equal shapes; None if they need not."""
+    """Return why modules of this kind must have equal shapes; None if they need not."""
     return next((reason for pattern, reason in UNSLICEABLE.items() if fnmatchcase(kind, pattern)), None)

@@ -1,0 +1,47 @@
+"""The weights map of ResNets (paper, section 3.3.1)."""
+
+from __future__ import annotations
+
+import re
+
+from weight_maps.core import Axis, WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment
+from weight_maps.layout import Layout
+from weight_maps.nesting import foreign, nest, refused, stages_of
+from weight_maps.registry import register_map
+
+BLOCK = re.compile(r"(?P<stage>(.+\.)?(layer\d+|stages[._]\d+(\.blocks)?))\.\d+\.conv1")
+"""``layer3.5.conv1`` in most ResNets; ``stages.2.blocks.5.conv1`` or ``stages.2.5.conv1`` in others."""
+
+
+def last_to_last(base_blocks: int, motivated_blocks: int) -> list[int]:
+    """Place the last block of a stage last, and the others first.
+
+    A single block is placed first, because the first block alone has a downsampling shortcut (ours; the paper does not
+    say).
+
+    >>> last_to_last(3, 5), last_to_last(1, 5)
+    ([0, 1, 4], [0])
+    """
+    if base_blocks == 1:
+        return [0]
+    return [*range(base_blocks - 1), motivated_blocks - 1]
+
+
+@register_map("resnet*", "resnext*", "wide_resnet*", "seresne*", "ecaresne*", "legacy_seresne*", "res2ne*", "skresne*")
+def resnet_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
+    """ResNets (section 3.3.1): in each stage the last base block is the last motivated one, the others the first ones.
+
+    All other tensors, those of the stem and the head, are linked by their names. The paper's pairs differ in depth
+    alone, so that a tensor and its counterpart are of one shape; of a wider one it takes the leading channels (ours).
+    """
+    if reason := foreign("ResNet", BLOCK, base, motivated):
+        return refused(base, reason)
+    blocks = BlockAlignment(base, motivated)
+    for stage in stages_of(base, BLOCK):
+        blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+
+    def whole_tensor(name: str, target: str) -> tuple[Axis, ...]:
+        return leading(base[name])
+
+    return nest(blocks, whole_tensor)

@@ -1,0 +1,52 @@
+"""The weights map of vision transformers (paper, section 3.3.2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from weight_maps.core import Axis, WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment
+from weight_maps.layout import Layout
+from weight_maps.nesting import foreign, nest, refused, stages_of
+from weight_maps.parts import PartsReader, leading_parts
+from weight_maps.registry import register_map
+from weight_maps.resnet import last_to_last
+
+BLOCK = re.compile(r"(?P<stage>(model\.)?blocks)\.\d+\.attn")
+"""``blocks.11.attn.qkv``: a layer of the attention of the twelfth block."""
+
+_FUSED = re.compile(r"(.+\.)?(qkv\.|in_proj_)")
+"""Layers that compute q, k and v in one."""
+
+
+@register_map("vit_*", "deit*", "beit*", "eva*", "flexivit*")
+def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
+    """Vision transformers (section 3.3.2): leading slices on every axis, tokens and positions on their last.
+
+    timm computes q, k and v in one layer; each of the three takes the leading slice of its own third (ours: the paper's
+    "Linear layers" are the three projections). The paper's pairs have equally many blocks; in a deeper model they are
+    placed as in ResNets (ours).
+    """
+    if reason := foreign("vision transformer", BLOCK, base, motivated):
+        return refused(base, reason)
+    blocks = BlockAlignment(base, motivated)
+    for stage in stages_of(base, BLOCK):
+        blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+    small, large = PartsReader(base), PartsReader(motivated)
+
+    def leading_features(name: str, target: str) -> tuple[Axis, ...] | None:
+        return leading_parts(small(name), large(target))
+
+    return nest(blocks, leading_features)
+
+
+@register_map(name="vit_fused")
+def vit_fused_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
+    """Vision transformers, to the letter: the first 3d rows of the layer that computes q, k and v.
+
+    For comparison. In a model of twice the width the base's k then lies among the motivated model's q.
+    """
+    by_thirds = vit_map(base, motivated, placement)
+    links = [replace(k, index=leading(base[k.base])) if _FUSED.match(k.base) else k for k in by_thirds.links]
+    return replace(by_thirds, links=tuple(links))
