@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from weight_maps.core import Axis, WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment
+from weight_maps.core import WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS
+from weight_maps.draft import MapDraft
 from weight_maps.layout import Layout
-from weight_maps.nesting import nest
 from weight_maps.parts import PartsReader, leading_parts
 from weight_maps.registry import register_map
 from weight_maps.resnet import last_to_last
@@ -17,26 +17,25 @@ def auto_map(base: Layout, motivated: Layout, placement: str = "paper") -> Weigh
 
     Refused with every reason where that would tear heads, groups, positions or concatenated channels.
     """
-    small, large = PartsReader(base), PartsReader(motivated)
-
-    def leading_slices(name: str, target: str) -> tuple[Axis, ...] | None:
-        return leading_parts(small(name), large(target))
-
-    return nest(_all_aligned(base, motivated, placement), leading_slices)
+    draft = _with_all_blocks(base, motivated, placement)
+    parts, motivated_parts = PartsReader(base), PartsReader(motivated)
+    for name, target in draft.counterparts():
+        draft.link(name, target, leading_parts(parts(name), motivated_parts(target)))
+    return draft.finish()
 
 
 @register_map(name="slices")
 def slices_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
     """Leading slices wherever they fit (ours), with no care for what they mean: for those who ask for it by name."""
+    draft = _with_all_blocks(base, motivated, placement)
+    for name, target in draft.counterparts():
+        draft.link(name, target, leading(base[name]))
+    return draft.finish(checked=False)
 
-    def leading_slices(name: str, target: str) -> tuple[Axis, ...]:
-        return leading(base[name])
 
-    return nest(_all_aligned(base, motivated, placement), leading_slices, checked=False)
-
-
-def _all_aligned(base: Layout, motivated: Layout, placement: str) -> BlockAlignment:
-    blocks = BlockAlignment(base, motivated)
-    for container in blocks.base_blocks.containers:
-        blocks.place(container, OTHER_PLACEMENTS.get(placement, last_to_last))
-    return blocks
+def _with_all_blocks(base: Layout, motivated: Layout, placement: str) -> MapDraft:
+    """Start a map in which the blocks of all numbered lists are placed."""
+    draft = MapDraft(base, motivated)
+    for container in draft.blocks.base_blocks.containers:
+        draft.blocks.place(container, OTHER_PLACEMENTS.get(placement, last_to_last))
+    return draft

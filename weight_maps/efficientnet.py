@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from weight_maps.core import Axis, WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment, first_blocks
+from weight_maps.core import WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS, first_blocks
+from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
-from weight_maps.nesting import foreign, nest, refused, stages_of
 from weight_maps.registry import register_map
 
 BLOCK = re.compile(r"(?P<stage>(.+\.)?blocks\.\d+)\.\d+\.conv")
@@ -16,17 +16,16 @@ BLOCK = re.compile(r"(?P<stage>(.+\.)?blocks\.\d+)\.\d+\.conv")
 
 @register_map("efficientnet*", "tf_efficientnet*", "test_efficientnet*")
 def efficientnet_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
-    """EfficientNets (section 3.3.3): leading channels; in each stage the base's blocks are the first motivated ones."""
-    if reason := foreign("EfficientNet", BLOCK, base, motivated):
-        return refused(base, reason)
-    blocks = BlockAlignment(base, motivated)
+    """EfficientNets (section 3.3.3): leading channels; in each stage the base's blocks are the first motivated ones.
+
+    The stem and the head are linked by their names.
+    """
+    check_family("EfficientNet", BLOCK, base, motivated)
+    draft = MapDraft(base, motivated)
     for stage in stages_of(base, BLOCK):
-        blocks.place(stage, OTHER_PLACEMENTS.get(placement, first_blocks))
-
-    def leading_channels(name: str, target: str) -> tuple[Axis, ...]:
-        if len(base[name]) < 2:  # weights and buffers of BatchNorm, biases
-            return leading(base[name])
-        outputs, inputs, *kernel = base[name]
-        return (*leading((outputs, inputs)), *leading(kernel))
-
-    return nest(blocks, leading_channels)
+        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, first_blocks))
+    for name, target in draft.counterparts():
+        # The first scalars of a vector (weights and buffers of BatchNorm, biases); the first output and the first input
+        # channels of a convolution, whose kernel has the same size.
+        draft.link(name, target, leading(base[name]))
+    return draft.finish()

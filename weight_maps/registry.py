@@ -40,7 +40,7 @@ class RegisteredMap:
         """Build the map, without checking it.
 
         Raises:
-            WeightMapError: the builder has no such placement, fails, or returns something else.
+            WeightMapError: the builder has no such placement, refuses the models, fails, or returns something else.
         """
         options = {}
         if placement not in PLACEMENTS:
@@ -54,6 +54,8 @@ class RegisteredMap:
             )
         try:
             built = self.builder(base, motivated, **options)
+        except WeightMapError:
+            raise
         except Exception as error:  # a user's function may raise anything; it must end in one line, with the place
             raise WeightMapError(
                 f"the weights map {self.name!r} ({self.where}) failed", [f"{type(error).__name__}: {error}"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from weight_maps.core import Axis, WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment
+from weight_maps.core import WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS
+from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
-from weight_maps.nesting import foreign, nest, refused, stages_of
 from weight_maps.registry import register_map
 
 BLOCK = re.compile(r"(?P<stage>(.+\.)?(layer\d+|stages[._]\d+(\.blocks)?))\.\d+\.conv1")
@@ -32,16 +32,13 @@ def last_to_last(base_blocks: int, motivated_blocks: int) -> list[int]:
 def resnet_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
     """ResNets (section 3.3.1): in each stage the last base block is the last motivated one, the others the first ones.
 
-    All other tensors, those of the stem and the head, are linked by their names. The paper's pairs differ in depth
-    alone, so that a tensor and its counterpart are of one shape; of a wider one it takes the leading channels (ours).
+    The stem and the head are linked by their names. The paper's pairs differ in depth alone, so that a tensor is all of
+    its counterpart; in a wider model it is the leading channels (ours).
     """
-    if reason := foreign("ResNet", BLOCK, base, motivated):
-        return refused(base, reason)
-    blocks = BlockAlignment(base, motivated)
+    check_family("ResNet", BLOCK, base, motivated)
+    draft = MapDraft(base, motivated)
     for stage in stages_of(base, BLOCK):
-        blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
-
-    def whole_tensor(name: str, target: str) -> tuple[Axis, ...]:
-        return leading(base[name])
-
-    return nest(blocks, whole_tensor)
+        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+    for name, target in draft.counterparts():
+        draft.link(name, target, leading(base[name]))
+    return draft.finish()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from weight_maps.core import Axis, WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment
+from weight_maps.core import WeightMap, leading
+from weight_maps.depth import OTHER_PLACEMENTS
+from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
-from weight_maps.nesting import foreign, nest, refused, stages_of
 from weight_maps.parts import PartsReader, leading_parts
 from weight_maps.registry import register_map
 from weight_maps.resnet import last_to_last
@@ -28,17 +28,16 @@ def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> Weight
     "Linear layers" are the three projections). The paper's pairs have equally many blocks; in a deeper model they are
     placed as in ResNets (ours).
     """
-    if reason := foreign("vision transformer", BLOCK, base, motivated):
-        return refused(base, reason)
-    blocks = BlockAlignment(base, motivated)
+    check_family("vision transformer", BLOCK, base, motivated)
+    draft = MapDraft(base, motivated)
     for stage in stages_of(base, BLOCK):
-        blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
-    small, large = PartsReader(base), PartsReader(motivated)
-
-    def leading_features(name: str, target: str) -> tuple[Axis, ...] | None:
-        return leading_parts(small(name), large(target))
-
-    return nest(blocks, leading_features)
+        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+    parts, motivated_parts = PartsReader(base), PartsReader(motivated)
+    for name, target in draft.counterparts():
+        # The first scalars of a vector, the first inputs and outputs of a linear layer, the first channels of tokens
+        # and positions (their other axes are equal); of a tensor in parts (q, k, v) the first of each part.
+        draft.link(name, target, leading_parts(parts(name), motivated_parts(target)))
+    return draft.finish()
 
 
 @register_map(name="vit_fused")
