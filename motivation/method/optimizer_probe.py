@@ -1,7 +1,7 @@
-"""What an optimizer keeps for a parameter, found out by one step on scratch tensors.
+"""Find out which state an optimizer keeps for a parameter, by one step on scratch tensors.
 
-No optimizer is known by name. A probe shows what there is: tensors shaped like the parameter, factored ones, scalars,
-counters of the parameter group; and what each of them is before a first step.
+No optimizer is known by name. A probe shows all that there is: tensors shaped like the parameter, factored tensors,
+scalars, counters of the parameter group; and the value of each before a first step.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from motivation.method.random_states import fork_rng
 from weight_maps import Link
 
 SLOW_WEIGHTS = "lookahead_slow_buff"
-"""The one state that timm's wrapper makes only at its k-th step: Lookahead's slow copy of the parameter."""
+"""Lookahead's slow copy of the parameter: the one state that timm's wrapper makes only at its k-th step."""
 
 
 class _FirstValues(dict):
-    """A parameter's state that remembers the first value assigned to each key, before any step changed it."""
+    """State of a parameter that remembers the first value assigned to each key, before a step changed it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,15 +50,15 @@ class _FirstValues(dict):
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load a state dict bit for bit.
 
-    torch gives all floating state the dtype of its parameter; scalars that an optimizer keeps in float32 for parameters
-    in half precision (NAdam's product of momenta) would be rounded.
+    ``Optimizer.load_state_dict`` converts all floating state to the dtype of its parameter. That would round scalars
+    which an optimizer keeps in float32 for parameters in half precision (NAdam's product of momenta).
     """
     optimizer.load_state_dict(state)
     keep_scalars(optimizer, state)
 
 
 def keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """The second half of `load_optimizer`, for a state that was loaded already."""
+    """Put back scalars that ``Optimizer.load_state_dict`` has rounded; the second half of `load_optimizer`."""
     present = inner_optimizer(optimizer).state
     for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         for parameter, number in zip(group["params"], saved["params"], strict=True):
@@ -69,14 +69,15 @@ def keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def inner_optimizer(optimizer: Optimizer) -> Optimizer:
-    """The optimizer that owns the state: the wrapped one under Lookahead."""
+    """Return the optimizer that owns the state: under Lookahead the wrapped one."""
     return getattr(optimizer, "_base_optimizer", optimizer)
 
 
 def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Everything but state, groups and hooks; generators are copied, so that a probe draws nothing from them.
+    """Copy all attributes but state, groups and hooks; generators too, so that a probe draws nothing from the original.
 
-    A method that was replaced on the object (torch's schedulers wrap ``step`` so) would go on stepping that object.
+    Methods that were replaced on the object are left out (torch's schedulers wrap ``step``): a copy of such a method
+    would step the original.
     """
     attributes: dict[str, Any] = {}
     for name, value in vars(optimizer).items():
@@ -93,13 +94,13 @@ def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _twin(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimizer:
-    """An optimizer of the same kind and options that holds one scratch parameter and the state of a new one."""
+    """Make an optimizer of the same class and options that holds one scratch parameter, with the state of a new one."""
     inner = inner_optimizer(optimizer)
     options = {k: copy.deepcopy(v) for k, v in inner.param_groups[group_index].items() if k != "params"}
     if "weight_decay" in options:
         options["weight_decay"] = 0.0  # a buffer must not start with the decay of its own parameter in it
     state = _FirstValues()
-    state.update(_state_of_a_new_one(type(inner), {**options, "params": [parameter]}))
+    state.update(_initial_state(type(inner), {**options, "params": [parameter]}))
     twin = object.__new__(type(inner))
     vars(twin).update(_copied_attributes(inner))
     twin.param_groups = [{**options, "params": [parameter]}]
@@ -112,28 +113,28 @@ def _twin(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimize
     return wrapper
 
 
-def _state_of_a_new_one(kind: Any, group: dict[str, Any]) -> dict[str, Any]:
-    """The state that the constructor makes; most make none before their first step."""
+def _initial_state(kind: Any, group: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that the constructor makes; most optimizers make none before their first step."""
     try:
         (state,) = kind([group]).state.values()
-    except Exception:  # noqa: BLE001  (no state, or a constructor that wants more than a group)
+    except Exception:  # noqa: BLE001  (no state, or a constructor that needs more than a group)
         return {}
     return state
 
 
 def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What one step with a zero gradient makes: the parameter's state as it was before that step, and the group.
+    """Do one step with a zero gradient on a copy of a parameter, and return the state that it began with.
 
     Args:
-        optimizer: any; it is not touched.
-        group_index: the parameter group whose options count.
-        parameter: a tensor of the parameter's shape, dtype and values.
+        optimizer: any optimizer; it is not changed.
+        group_index: the parameter group whose options are used.
+        parameter: a tensor with the parameter's shape, dtype and values.
 
     Returns:
-        ``(initial state by key, the group's entries that the step changed or added)``
+        ``(initial state by key, entries of the parameter group that the step changed or added)``
 
     Raises:
-        Exception: whatever the optimizer raises for a parameter like this one.
+        Exception: any error of the optimizer for a parameter like this one.
     """
     scratch = torch.nn.Parameter(parameter.detach().clone())
     with fork_rng(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
@@ -151,9 +152,9 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
 
 
 def kept_axes(shape: Sequence[int], parameter_shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """All readings of a state tensor's shape as the parameter's shape with axes dropped, or kept as size one.
+    """Return all ways to read a state tensor's shape as the parameter's shape with axes dropped, or kept as size one.
 
-    Each reading names, for every axis of the state tensor, the parameter's axis, or -1 for one that was reduced to 1.
+    Each of them names, for every axis of the state tensor, the parameter's axis, or -1 for one that was reduced to 1.
 
     >>> kept_axes((64, 3), (64, 32, 3))
     [(0, 2)]
@@ -182,12 +183,12 @@ def axes_of_state(
     motivated: Sequence[int],
     motivated_parameter: Sequence[int],
 ) -> tuple[int, ...] | None:
-    """The parameter axes that a state tensor keeps, agreed by both models; None where the shapes do not tell."""
+    """Return the parameter axes that a state tensor keeps in both models; None if the shapes leave it open."""
     readings = [axes for axes in kept_axes(base, base_parameter) if axes in kept_axes(motivated, motivated_parameter)]
     indices = {tuple(((0, 1),) if axis < 0 else link.index[axis] for axis in axes) for axes in readings}
     return readings[0] if len(indices) == 1 else None
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a switch carries the value whole."""
+    """Return True if a switch carries the value whole."""
     return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, Tensor) and value.dim() == 0)

@@ -114,10 +114,10 @@ def _unsupported_value(key: str, small: Any, large: Any, pair: ParameterPair) ->
 class StateCarrier:
     """Carries optimizer state along a weights map, in both directions.
 
-    What is to be copied is planned once for each direction, and anew when an optimizer has other tensors than it was
-    planned with: its first steps make them, loading replaces them, and some optimizers rebind them at every step. A
-    state that the receiving side does not have yet is made by the optimizer's own rule for a first step (see
-    `first_step`); only where the base is a slice of a larger tensor does that rule show, in the rest of the tensor.
+    The copies are planned once for each direction, and again whenever an optimizer has other tensors than were planned:
+    its first steps make them, loading replaces them, and some optimizers rebind them at every step. State that the
+    receiving side does not have yet is made by the optimizer's own rule for a first step (see `first_step`). Where the
+    base is a slice of a larger tensor, the rest of that tensor keeps this initial value.
     """
 
     def __init__(self, pairs: Sequence[ParameterPair], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
@@ -134,7 +134,7 @@ class StateCarrier:
         self._outdated = {True: 0, False: 0}
 
     def copies(self, to_motivated: bool) -> Copies:
-        """All state tensors to copy, in groups; scalars and counters are carried at once."""
+        """Return all copies of state tensors, in groups; scalars and counters are carried by this call."""
         plan = self._plans.get(to_motivated)
         if plan is not None and plan.is_current(*self._states()):
             self._outdated[to_motivated] = 0
@@ -145,7 +145,7 @@ class StateCarrier:
             plan = self._plan(to_motivated)
             self._plans[to_motivated] = plan
             if self._outdated[to_motivated] > MOST_OUTDATED:
-                self._plans.clear()  # of an optimizer that rebinds its tensors: the old ones would be kept alive
+                self._plans.clear()  # this optimizer rebinds its tensors: plans would keep the old ones alive
         self._carry_counters(to_motivated)
         return plan.copies
 
@@ -180,7 +180,7 @@ class StateCarrier:
                 present = target[key] = value.clone()
             return [(value, present)]
         if not isinstance(present, Tensor):
-            present = target[key] = self._made(key, value, pair, to_motivated)
+            present = target[key] = self._new_state(key, value, pair, to_motivated)
         small, large = (value, present) if to_motivated else (present, value)
         axes = None
         if small.shape != pair.base.shape or large.shape != pair.motivated.shape:
@@ -189,8 +189,8 @@ class StateCarrier:
         views = pair.link.views(small, large, axes)
         return views if to_motivated else [(b, a) for a, b in views]
 
-    def _made(self, key: str, value: Tensor, pair: ParameterPair, to_motivated: bool) -> Tensor:
-        """A new state tensor for the receiving side, as its optimizer makes it for a first step."""
+    def _new_state(self, key: str, value: Tensor, pair: ParameterPair, to_motivated: bool) -> Tensor:
+        """Make a state tensor for the receiving side, as its optimizer does for a first step."""
         whole = pair.link.covers(pair.motivated.shape)
         if whole:
             return torch.empty_like(value)
@@ -218,11 +218,11 @@ class StateCarrier:
 
 
 class _Plan:
-    """Copies between two optimizers' states, and what the states were made of when they were planned.
+    """Copies between two optimizers' states, and the tensors that the states had when these were planned.
 
     Args:
         scalars: ``(source, target, key)`` of values that are no tensors.
-        states: of both optimizers, with everything that the copies write to.
+        states: those of both optimizers, with all tensors that the copies write to.
     """
 
     def __init__(self, copies: Copies, scalars: list[tuple[dict, dict, str]], *states: Any):
@@ -241,12 +241,12 @@ class _Plan:
         if list(chain.from_iterable(entries)) != self._keys:
             return False
         if any(isinstance(source[key], Tensor) for source, _, key in self.scalars):
-            return False  # it would be shared, not copied
+            return False  # a tensor by now: assigning it would share it, not copy it
         return all(map(is_, compress(_values(entries), self._tensors), self._planned))
 
 
 def _entries(states: Iterable[Any]) -> list[dict[str, Any]]:
-    """The states of all parameters; some optimizers keep values of their own beside them."""
+    """Return the states of all parameters, without other values that some optimizers keep beside them."""
     return [entry for state in states for entry in state.values() if isinstance(entry, dict)]
 
 
