@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.program import assert_equal
 from support.toys import Toy, batch, toy_map
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,9 +21,11 @@ from weight_maps import WeightMapError
 ROOT = Path(__file__).parents[2]
 
 
-def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", **options):
+def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", ema=False, **options):
     models = Toy(4, 2, seed=1), Toy(6, 3, seed=2)
-    sides = [Side(model, opt(model.parameters(), lr=0.05)) for model in models]
+    sides = [
+        Side(model, opt(model.parameters(), lr=0.05), ModelEmaV3(model, decay=0.9) if ema else None) for model in models
+    ]
     return MotivatedPair(*sides, toy_map(models[0]), make_condition(condition, k, **options), batchnorm)
 
 
@@ -91,6 +94,21 @@ def test_a_switch_carries_weights_and_optimizer_state_in_place():
     assert pointers == [p.data_ptr() for side in (base, motivated) for p in side.model.parameters()]
 
 
+def test_an_ema_that_a_side_brings_along_follows_every_update():
+    pair, alone = made("never", ema=True), Toy(4, 2, seed=1)
+    tracked = ModelEmaV3(alone, decay=0.9)
+    for seed in range(4):
+        step(pair, seed)
+        tracked.update(pair.base.model, step=seed + 1)
+    assert_equal(pair.base.ema.module.state_dict(), tracked.module.state_dict())
+    assert pair.base.pending_decay == 1.0
+    assert pair.motivated.pending_decay == 0.0  # the first update has decay 0
+    pair.expand()
+    assert pair.motivated.pending_decay == 1.0
+    large, small = pair.motivated.ema.module.head.weight, pair.base.ema.module.head.weight
+    assert torch.equal(large[:, :4], small)
+
+
 def test_never_is_the_base_alone():
     pair, alone = made("never"), Toy(4, 2, seed=1)
     optimizer = torch.optim.AdamW(alone.parameters(), lr=0.05)
@@ -126,9 +144,9 @@ def test_other_signals_are_given_by_the_loop(condition, signal):
 
 
 @pytest.mark.parametrize("cut", [3, 4, 7])
-@pytest.mark.parametrize("opt", [torch.optim.AdamW, torch.optim.RMSprop])
-def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt):
-    whole, first, second = (made(opt=opt) for _ in range(3))
+@pytest.mark.parametrize(("opt", "ema"), [(torch.optim.AdamW, True), (torch.optim.RMSprop, False)])
+def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt, ema):
+    whole, first, second = (made(opt=opt, ema=ema) for _ in range(3))
     for pair in (whole, first):
         pair.start_epoch(0, 10)
     expected = [step(whole, seed) for seed in range(10)]
