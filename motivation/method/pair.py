@@ -63,8 +63,7 @@ class MotivatedPair(Generic[S]):
 
     Attributes:
         base, motivated: as given.
-        active: the side that was trained last, or that `select` has returned since. A plain attribute: reading it
-            changes nothing.
+        active: the side whose model is active. A plain attribute: reading it changes nothing.
         condition: as given.
         counts: updates of each model, switches, and the share of motivated updates.
         epoch: the present epoch, counted from 0.
@@ -116,7 +115,7 @@ class MotivatedPair(Generic[S]):
     # --- the four calls of a loop
 
     def start_epoch(self, epoch: int, updates: int | None = None) -> None:
-        """Begin an epoch, on the base.
+        """Begin an epoch, on the base. The paper's conditions forget their streak (ours).
 
         Args:
             epoch: counted from 0.
@@ -131,8 +130,8 @@ class MotivatedPair(Generic[S]):
     def select(self) -> S:
         """Make the model active that the next update is to train, and return its side.
 
-        Lines 25-38 of Algorithm 1: if the condition has changed since the last update, the shared weights are copied
-        now. Between `end_epoch` and `start_epoch` it is the base.
+        Lines 25-38 of Algorithm 1: if the answer of the condition has changed since the last update, this is where the
+        shared weights are copied. Between `end_epoch` and `start_epoch` it is the base.
         """
         self._activate(motivated=not self._between_epochs and bool(self.condition.motivated))
         return self.active
@@ -142,7 +141,7 @@ class MotivatedPair(Generic[S]):
     ) -> UpdateRecord:
         """Report an update of the active model to the condition, and count it.
 
-        Lines 14-24 of Algorithm 1: the condition compares the loss with the last one.
+        Line 24 of Algorithm 1: the condition compares the loss with the one before.
 
         Args:
             loss: training loss of the update. In a distributed run pass the mean over ranks, so that all ranks decide
@@ -200,10 +199,10 @@ class MotivatedPair(Generic[S]):
         self.counts.switches += 1
 
     def sync_idle_model(self) -> None:
-        """Copy the shared weights to the idle model, to evaluate or save it. This is no switch: training goes on as if
-        it had not been called.
+        """Copy the shared weights and their EMA to the idle model, to evaluate or save it.
 
-        The pending EMA decay is not applied here: applying it in two steps rounds differently.
+        This is no switch: training goes on as if it had not been called. The pending EMA decay is not applied here:
+        applying it in two steps rounds differently.
         """
         if self.is_motivated:
             self._switch.extract()
