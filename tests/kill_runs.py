@@ -33,7 +33,7 @@ import motivation.method.switch
 import motivation.training.checkpoint
 import motivation.training.evaluate
 import motivation.training.learner
-import motivation.training.logs.csv_files
+import motivation.training.loggers
 from motivation.data.datasets import SklearnDigits
 from motivation.tools.train import main
 
@@ -129,7 +129,7 @@ def arrange(fatal, number, counter):
         file.truncate()
         real(contents, file)
 
-    def append_rows(path, rows, real=motivation.training.logs.csv_files.append_rows):
+    def append_rows(path, rows, real=motivation.training.loggers.append_rows):
         with open(path, "ab") as file:
             size = file.tell()
             file.write(b"0,1,ba")
@@ -142,7 +142,7 @@ def arrange(fatal, number, counter):
 
     motivation.data.datasets.SklearnDigits = FewDigits
     motivation.training.checkpoint.torch = type("torch", (), {"save": save, "load": torch.load, **_modules(torch)})
-    motivation.training.logs.csv_files.append_rows = append_rows
+    motivation.training.loggers.append_rows = append_rows
     before(motivation.training.learner.Learner, "_forward", "micro-batch")
     before(motivation.training.learner.Learner, "_step", "step")
     before(motivation.method.switch, "copy_all", "switch")

@@ -5,7 +5,7 @@ import timm
 import torch
 
 import motivation.models
-from motivation.method.records import Counts, Role
+from motivation.method.records import Role
 from motivation.training.flops import average_flops, forward_flops, readable
 
 PARAMETERS = {
@@ -39,9 +39,9 @@ def test_flops_of_the_papers_table_8(depth):
 )
 def test_average_flops_of_the_papers_runs(run, share, published):
     """Table 8, CIFAR-10 and CIFAR-100, from the share of motivated updates that it implies."""
-    base, motivated = (forward_flops(timm.create_model(f"resnet{depth}_cifar"), (3, 32, 32)) for depth in run)
-    counts = Counts({Role.BASE: round(1e6 * (1 - share)), Role.MOTIVATED: round(1e6 * share)})
-    assert readable(average_flops(counts, base, motivated)) == published
+    models = (timm.create_model(f"resnet{depth}_cifar") for depth in run)
+    flops = {role: forward_flops(model, (3, 32, 32)) for role, model in zip(Role, models)}
+    assert readable(average_flops({Role.BASE: 1 - share, Role.MOTIVATED: share}, flops)) == published
 
 
 def test_names_are_timms():

@@ -21,9 +21,15 @@ from motivation.training.checkpoint import FORMAT, OUR_KEY, Saver, remove_scratc
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList
 from motivation.training.learner import Learner
-from motivation.training.logs.console import ConsoleLog, ProgressBar, on_terminal
-from motivation.training.logs.csv_files import SummaryCsv, UpdatesCsv
-from motivation.training.logs.trackers import TensorboardLog, WandbLog
+from motivation.training.loggers import (
+    ConsoleLog,
+    ProgressBar,
+    SummaryCsv,
+    TensorboardLog,
+    UpdatesCsv,
+    WandbLog,
+    on_terminal,
+)
 from motivation.training.run import Run
 from motivation.training.run_folder import RESULT_FILE
 

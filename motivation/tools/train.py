@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -19,14 +18,13 @@ from motivation.data.loaders import DataError
 from motivation.method.records import Role
 from motivation.options.checks import StartupError
 from motivation.options.parse import parse
-from motivation.training.checkpoint import CheckpointError, blaming_file, newest_whole
+from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
-from motivation.training.logs.closing import best_record, closing_table, result_json, run_result
-from motivation.training.logs.console import tidy_terminal
+from motivation.training.loggers import tidy_terminal
 from motivation.training.loop import train
 from motivation.training.plugin_errors import PluginError
+from motivation.training.result import RunResult
 from motivation.training.run import Run
-from motivation.training.run_folder import RESULT_FILE
 from motivation.training.signals import exit_code
 
 _logger = logging.getLogger("train")
@@ -99,21 +97,22 @@ def _lost_a_rank(error: RuntimeError) -> bool:
 
 
 def report(run: Run, args: Namespace) -> None:
-    """Say how the run went, and leave it in ``result.json``."""
-    decreasing = run.ranking == "loss"
-    names = {Role.BASE: args.model, Role.MOTIVATED: args.motivated_model}
-    share = run.condition.expected_share
-    if run.records:
-        best = best_record(run.records, run.ranking, decreasing)
+    """Print how the run went, and write it to ``result.json``."""
+    result = RunResult(
+        records=run.records,
+        models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
+        ranking=run.ranking,
+        flops=run.flops,
+        expected_share=run.condition.expected_share,
+        completed=run.completed,
+        stopped_by=run.stopped_by,
+        nonfinite_losses=run.guard.count,
+    )
+    if best := result.best(Role.BASE):
         _logger.info(f"*** Best metric: {best.metric(run.ranking)} (epoch {best.epoch})")
-        print(f"--result\n{result_json(run.records, run.ranking, decreasing)}")
-    if run.records and run.flops is not None:
-        print("\n" + closing_table(run.records, names, run.flops, share))
+        print(f"--result\n{result.timm_json()}")
+        if run.flops is not None:
+            print(f"\n{result.table()}")
     if run.folder is not None:
-        ended = run.completed, run.stopped_by, run.guard.count
-        result = run_result(run.records, names, run.ranking, run.flops, share, *ended)
-        scratch = run.folder / f".{RESULT_FILE}.tmp"
-        with blaming_file(run.folder / RESULT_FILE):
-            scratch.write_text(json.dumps(result, indent=2) + "\n")
-            scratch.replace(run.folder / RESULT_FILE)
+        result.write(run.folder)
         print(f"\nFiles of this run: {run.folder}")

@@ -9,7 +9,7 @@ average pool, all for one image. Counted by thop, which leaves the matrix produc
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from motivation.method.random_states import fork_rng
-from motivation.method.records import Counts, Role
+from motivation.method.records import Role
 
 CONVENTION = "flops"
 
@@ -126,10 +126,14 @@ def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
     return counter.get_total_flops()
 
 
-def average_flops(counts: Counts, base: float, motivated: float) -> float:
-    """Mean cost of a forward pass over the updates of ``counts`` (paper, supplementary section 6)."""
-    trained = counts.updates[Role.BASE] * base + counts.updates[Role.MOTIVATED] * motivated
-    return trained / counts.total if counts.total else 0.0
+def average_flops(updates: Mapping[Role, float], flops: Mapping[Role, float]) -> float:
+    """Return the mean cost of a forward pass over the updates of both models (paper, supplementary section 6).
+
+    >>> average_flops({Role.BASE: 3, Role.MOTIVATED: 1}, {Role.BASE: 100.0, Role.MOTIVATED: 200.0})
+    125.0
+    """
+    total = sum(updates.values())
+    return sum(updates[role] * flops[role] for role in Role) / total if total else 0.0
 
 
 def readable(flops: float) -> str:

@@ -102,7 +102,7 @@ class RunFolder:
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
-        """What the program wrote when it ended (`motivation.training.logs.closing.result`); None before that."""
+        """What the program wrote when it ended (`motivation.training.result`); None before that."""
         path = self.path / RESULT_FILE
         if not path.is_file():
             return None

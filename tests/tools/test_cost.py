@@ -15,7 +15,7 @@ from timm.layers import use_fused_attn
 from torch import nn
 
 from motivation.method.random_states import get_rng_state, rng_to_dict
-from motivation.method.records import Counts, Role
+from motivation.method.records import Role
 from motivation.tools.cost import command
 from motivation.tools.cost.predict import (
     Length,
@@ -191,7 +191,11 @@ def test_settings_come_back_when_the_model_fails():
 
 def test_expected_average_is_the_average_of_a_run_with_that_share():
     counts = Counts({Role.BASE: 750, Role.MOTIVATED: 250})
-    assert expected_average(0.25, 6.0, 14.0) == average_flops(counts, 6.0, 14.0) == 8.0
+    assert (
+        expected_average(0.25, 6.0, 14.0)
+        == average_flops(counts.updates, {Role.BASE: 6.0, Role.MOTIVATED: 14.0})
+        == 8.0
+    )
 
 
 def test_rows_follow_the_law_and_their_ratios_the_costs():

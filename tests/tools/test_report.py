@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 
 import pytest
 import yaml
@@ -14,9 +13,10 @@ from motivation.tools.report.command import main
 from motivation.tools.report.derived import Origin, derive
 from motivation.tools.report.grouping import NOT_MEASURED, group_runs
 from motivation.tools.report.metrics import acc_f_ratio, acc_per_flops, sample_sd, unit_for
-from motivation.training.logs.closing import run_result
-from motivation.training.logs.csv_files import append_rows, summary_row
+from motivation.training.csv_files import append_rows
+from motivation.training.loggers import summary_row
 from motivation.training.records import EpochRecord
+from motivation.training.result import RunResult
 from motivation.training.run_folder import find_runs
 
 SMALL, LARGE = "resnet20_cifar", "resnet32_cifar"
@@ -49,8 +49,7 @@ def make_run(tmp_path):
         append_rows(folder / "summary.csv", [summary_row(record, flops) for record in records])
         if not timm:
             names = {Role.BASE: model, Role.MOTIVATED: motivated}
-            result = run_result(records, names, "top1", flops, None, completed)
-            (folder / "result.json").write_text(json.dumps(result))
+            RunResult(records, names, "top1", flops, None, completed).write(folder)
         return folder
 
     return make

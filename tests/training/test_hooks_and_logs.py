@@ -11,10 +11,10 @@ import pytest
 from support.program import DIGITS, MOTIVATED, load
 
 from motivation.method.records import Counts, Role
+from motivation.training.csv_files import append_rows, keep_rows_before
 from motivation.training.hooks import EVENTS, Hook, HookList, RunView
-from motivation.training.logs.closing import closing_table
-from motivation.training.logs.csv_files import append_rows, keep_rows_before
 from motivation.training.records import EpochRecord
+from motivation.training.result import RunResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,9 +96,8 @@ def test_the_closing_table_says_what_the_counts_say():
         EpochRecord(0, 1.0, metrics[0], metrics[1], 0.1, counts, counts, 1.0),
         EpochRecord(1, 1.0, metrics[1], metrics[1], 0.1, counts, counts, 2.0),
     ]
-    table = closing_table(
-        records, {Role.BASE: "small", Role.MOTIVATED: "large"}, {Role.BASE: 1e6, Role.MOTIVATED: 2e6}, 1 / 6
-    )
+    names, flops = {Role.BASE: "small", Role.MOTIVATED: "large"}, {Role.BASE: 1e6, Role.MOTIVATED: 2e6}
+    table = RunResult(records, names, "top1", flops, 1 / 6).table()
     assert "base       small                      80.00   99.00   90.00          1.00M" in table
     assert "updates   100: 80 base, 20 motivated; 12 switches" in table
     assert "share     0.2000 (expected 0.1667)" in table
@@ -161,6 +160,6 @@ def test_a_file_with_more_columns_is_rewritten_once_at_most(tmp_path, monkeypatc
     path = tmp_path / "updates.csv"
     append_rows(path, [{"epoch": 0, "of an older version": "a", "loss": 1.0}])
     append_rows(path, [{"epoch": 1, "loss": 2.0}])
-    monkeypatch.setattr("motivation.training.logs.csv_files._rewrite", None)
+    monkeypatch.setattr("motivation.training.csv_files._rewrite", None)
     append_rows(path, [{"epoch": 2, "loss": 3.0}])
     assert path.read_text().splitlines() == ["epoch,loss,of an older version", "0,1.0,a", "1,2.0,", "2,3.0,"]

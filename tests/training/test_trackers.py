@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from motivation.method.records import Counts, Role
 from motivation.tools.train import main
-from motivation.training.logs.trackers import WandbLog, epoch_scalars
+from motivation.training.loggers import WandbLog, epoch_scalars
 from motivation.training.records import EpochRecord
 
 

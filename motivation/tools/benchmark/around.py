@@ -17,7 +17,7 @@ from motivation.method.records import DeferredScalar
 from motivation.options.parse import parse
 from motivation.tools.benchmark.timing import waiter
 from motivation.training.hooks import RunView
-from motivation.training.logs.console import ProgressBar
+from motivation.training.loggers import ProgressBar
 from motivation.training.loop import train_epoch
 from motivation.training.run import Run
 

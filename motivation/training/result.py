@@ -1,0 +1,147 @@
+"""The result of a run: its best epochs, its cost, the closing table and ``result.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from motivation.method.records import Role
+from motivation.training.checkpoint import blaming_file
+from motivation.training.flops import CONVENTION, average_flops, readable
+from motivation.training.records import EpochRecord, Metrics
+from motivation.training.run_folder import RESULT_FILE
+
+
+@dataclass
+class RunResult:
+    """The figures of a run that has ended.
+
+    Attributes:
+        records: the evaluated epochs.
+        models: timm names.
+        ranking: name of the metric that ranks epochs and checkpoints; ``loss`` is the better the lower.
+        flops: forward FLOPs of one image, of both models; None in a plain run.
+        expected_share: share of motivated updates by the condition's law, if it has one.
+        completed: no epoch is left to train.
+        stopped_by: the reason a hook gave for stopping the run.
+        nonfinite_losses: updates whose loss was not finite.
+    """
+
+    records: list[EpochRecord]
+    models: dict[Role, str]
+    ranking: str
+    flops: dict[Role, float] | None
+    expected_share: float | None
+    completed: bool = True
+    stopped_by: str | None = None
+    nonfinite_losses: int = 0
+
+    def best(self, role: Role, metric: str | None = None) -> EpochRecord | None:
+        """Return the epoch in which a model was best on the validation data, by ``metric`` or else the run's ranking.
+
+        None if that was never measured. Without validation the base is ranked by its training loss.
+        """
+        name = metric or self.ranking
+        values = [(value, record) for record in self.records if (value := _metric(record, role, name)) is not None]
+        choose = min if name == "loss" else max
+        return choose(values, key=lambda pair: pair[0])[1] if values else None
+
+    def timm_json(self) -> str:
+        """Return the ten best epochs, best last, in the form that timm prints for other programs to read."""
+        ranked = sorted(self.records, key=lambda record: record.metric(self.ranking), reverse=self.ranking == "loss")
+        results: list[dict[str, Any]] = []
+        for record in ranked[-10:]:
+            result: dict[str, Any] = {"epoch": record.epoch, "train": {"loss": record.train_loss}}
+            if record.base:
+                result["validation"] = record.base
+            if record.motivated:
+                result["motivated_validation"] = record.motivated
+            results.append(result)
+        return json.dumps(results, indent=4)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for other programs, as ``result.json`` holds them.
+
+        ``last``, ``best`` and ``best_motivated`` are an epoch each: its number and the metrics of both models; the best
+        ones are selected on the validation data, by the base's and by the motivated model's metric. Figures on updates
+        and cost are those of a motivated run only.
+        """
+        result: dict[str, Any] = {
+            "format": 1,
+            "completed": self.completed,
+            "stopped_by": self.stopped_by,
+            "nonfinite_losses": self.nonfinite_losses,
+            "models": {role.value: name for role, name in self.models.items() if name},
+        }
+        last = self.records[-1] if self.records else None
+        epochs = {"last": last, "best": self.best(Role.BASE), "best_motivated": self.best(Role.MOTIVATED)}
+        result |= {name: _epoch_as_dict(record) for name, record in epochs.items() if record}
+        if last and self.flops:
+            counts = last.run_counts
+            result |= {
+                "flops": {role.value: flops for role, flops in self.flops.items()},
+                "convention": CONVENTION,
+                "updates": {role.value: counts.updates[role] for role in Role},
+                "switches": counts.switches,
+                "share": counts.share,
+                "expected_share": self.expected_share,
+                "average_flops": average_flops(counts.updates, self.flops),
+            }
+        return result
+
+    def write(self, folder: Path) -> None:
+        """Write ``result.json``, whole or not at all."""
+        path = folder / RESULT_FILE
+        scratch = folder / f".{RESULT_FILE}.tmp"
+        with blaming_file(path):
+            scratch.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+            scratch.replace(path)
+
+    def table(self) -> str:
+        """Return accuracy of both models, share and cost of a motivated run as text.
+
+        The accuracy is the last epoch's; the best one beside it is selected on the validation data.
+        """
+        assert self.flops is not None
+        last, flops, models = self.records[-1], self.flops, self.models
+        lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>14}"]
+        for role in Role:
+            best = self.best(role, "top1") or last
+            columns = ((last, "top1"), (last, "top5"), (best, "top1"))
+            cells = "".join(f" {_percent(_metric(record, role, name)):>7}" for record, name in columns)
+            lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>14}")
+        counts, average = last.run_counts, average_flops(last.run_counts.updates, flops)
+        law = "" if self.expected_share is None else f" (expected {self.expected_share:.4f})"
+        lines += [
+            "* best epoch, selected on the validation data",
+            f"updates   {counts.total}: {counts.updates[Role.BASE]} base, {counts.updates[Role.MOTIVATED]} motivated; "
+            f"{counts.switches} switches",
+            f"share     {counts.share:.4f}{law}",
+            f"cost      {readable(average)} {CONVENTION} per forward pass on average: "
+            f"{average / flops[Role.BASE]:.3f} x {models[Role.BASE]} alone, "
+            f"{average / flops[Role.MOTIVATED]:.3f} x {models[Role.MOTIVATED]} alone",
+        ]
+        return "\n".join(lines)
+
+
+def _metric(record: EpochRecord, role: Role, name: str) -> float | None:
+    base = record.base or {"loss": record.train_loss}
+    return (base if role is Role.BASE else record.motivated or {}).get(name)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _epoch_as_dict(record: EpochRecord) -> dict[str, Any]:
+    """JSON has no numbers that are not finite: they become null."""
+
+    def plain(metrics: Metrics | None) -> dict[str, float | None] | None:
+        if metrics is None:
+            return None
+        return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+    return {"epoch": record.epoch, "base": plain(record.base), "motivated": plain(record.motivated)}
