@@ -190,12 +190,8 @@ def test_settings_come_back_when_the_model_fails():
 
 
 def test_expected_average_is_the_average_of_a_run_with_that_share():
-    counts = Counts({Role.BASE: 750, Role.MOTIVATED: 250})
-    assert (
-        expected_average(0.25, 6.0, 14.0)
-        == average_flops(counts.updates, {Role.BASE: 6.0, Role.MOTIVATED: 14.0})
-        == 8.0
-    )
+    updates, flops = {Role.BASE: 750, Role.MOTIVATED: 250}, {Role.BASE: 6.0, Role.MOTIVATED: 14.0}
+    assert expected_average(0.25, 6.0, 14.0) == average_flops(updates, flops) == 8.0
 
 
 def test_rows_follow_the_law_and_their_ratios_the_costs():
