@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from timm.data import create_transform
+from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import MaybePILToTensor
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from motivation.build.runtime import Runtime
 from motivation.data.datasets import resize_to
-from motivation.data.device_data import DeviceLoader, Erasing, Mixing, Recipe, read_all
+from motivation.data.device_data import Augmentation, DeviceLoader, read_all
 from motivation.data.loaders import CheckedLoader
 from motivation.data.subsets import refuse_iterable
 from motivation.options.checks import blaming
@@ -32,32 +33,27 @@ class DeviceLoaders:
     def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], interpolation: str):
         self.args, self.runtime, self.config = args, runtime, config
         self._resize = resize_to(tuple(config["input_size"][-2:]), interpolation)
-        self._plain = Recipe(config["mean"], config["std"], dtype=runtime.dtype or torch.float32)
+        self._plain = Augmentation(config["mean"], config["std"], dtype=runtime.dtype or torch.float32)
 
     def training(self, dataset: Any) -> DeviceLoader:
-        """With everything that the recipe asks for."""
+        """Cropped, flipped and erased as the options say."""
         from torchvision import transforms
 
         args = self.args
         transform = transforms.Compose([self._resize, MaybePILToTensor()])
         shape = self.config["input_size"]
         images, targets = self._read(dataset, transform, args.train_split, shape, args.train_pad)
-        recipe = dataclasses.replace(
-            self._plain,
-            pad=args.train_pad,
-            hflip=args.hflip,
-            vflip=args.vflip,
-            erasing=Erasing(args.reprob, args.remode or "const", args.recount),
-            mixing=_mixing(args),
-            classes=args.num_classes,
-            smoothing=args.smoothing,
+        erasing = None
+        if args.reprob > 0:
+            erasing = RandomErasing(args.reprob, mode=args.remode, max_count=args.recount, device=images.device)
+        augmentation = dataclasses.replace(
+            self._plain, pad=args.train_pad, hflip=args.hflip, vflip=args.vflip, erasing=erasing
         )
-        return DeviceLoader(images, targets, recipe, args.batch_size, seed=args.seed, **self._ranks())
+        return DeviceLoader(images, targets, augmentation, args.batch_size, seed=args.seed, **self._ranks())
 
     def recalibration(self, training: DeviceLoader) -> DeviceLoader:
-        """The training images without mixing and erasing."""
-        recipe = dataclasses.replace(training.recipe, erasing=Erasing(), mixing=None)
-        return training.with_recipe(recipe)
+        """The training images without erasing."""
+        return training.with_augmentation(dataclasses.replace(training.augmentation, erasing=None))
 
     def validation(self, dataset: Any, size: tuple[int, int, int], batch_size: int) -> DeviceLoader:
         """Every image once, as timm's validation transform makes it."""
@@ -81,10 +77,3 @@ class DeviceLoaders:
         checked = CheckedLoader(loader, split, self.args.num_classes)
         with blaming("--data-on-device"):
             return read_all(checked, len(dataset), shape, self.runtime.device, pad)
-
-
-def _mixing(args: Namespace) -> Mixing | None:
-    if not (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None):
-        return None
-    minmax = tuple(args.cutmix_minmax) if args.cutmix_minmax else None
-    return Mixing(args.mixup, args.cutmix, minmax, args.mixup_prob, args.mixup_switch_prob, args.mixup_mode)

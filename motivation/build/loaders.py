@@ -141,16 +141,17 @@ class _LoaderMaker:
     def training(self, dataset: Any) -> tuple[Any, Any]:
         """The training loader, and what mixes its batches if the loader does not."""
         args = self.args
-        if self.on_device is not None:
-            self.resumable = self.on_device.training(dataset)
-            return self.resumable, None
         if args.naflex_loader:
             return self._naflex_training(dataset), None
         collate = mixup = None
-        if mixes(args) and args.prefetcher:
-            collate = FastCollateMixup(**self._mixup_options())
-        elif mixes(args):
-            mixup = Mixup(**self._mixup_options())
+        if mixes(args):
+            if args.prefetcher and not args.data_on_device:
+                collate = FastCollateMixup(**self._mixup_options())
+            else:
+                mixup = Mixup(**self._mixup_options())
+        if self.on_device is not None:
+            self.resumable = self.on_device.training(dataset)
+            return self.resumable, mixup
         if self.splits > 1:
             dataset = AugMixDataset(dataset, num_splits=self.splits)
         progressive = args.train_size_schedule == "progressive"

@@ -102,10 +102,10 @@ class UpdateLoader:
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         if self.mixup_off_epoch and epoch >= self.mixup_off_epoch:
-            if not self.needs_device_transfer and loader.mixup_enabled:
-                loader.mixup_enabled = False
-            elif self.mixup is not None:
+            if self.mixup is not None:
                 self.mixup.mixup_enabled = False
+            elif getattr(loader, "mixup_enabled", False):
+                loader.mixup_enabled = False
 
     def prepare_images(self, images: Tensor) -> Tensor:
         """Bring images ``[B, C, H, W]`` to the device, dtype and memory layout of training."""
@@ -137,8 +137,8 @@ class UpdateLoader:
             if self.needs_device_transfer:
                 targets = targets.to(device=self.device)
                 images = images.to(device=self.device, dtype=self.dtype)
-                if self.mixup is not None:
-                    images, targets = self.mixup(images, targets)
+            if self.mixup is not None:
+                images, targets = self.mixup(images, targets)
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             accum_steps = remainder if index >= count - remainder else self.accum_steps
