@@ -5,9 +5,11 @@ import json
 import pytest
 from support.program import load
 
+from motivation.__main__ import run_command
+from motivation.options.config_files import config_names
 from motivation.options.parse import make_parser, parse
 from motivation.tools import experiments, finetune
-from motivation.tools.experiments import ROOT, TABLES, Experiment, main, plan
+from motivation.tools.experiments import TABLES, Experiment, main, plan
 from motivation.tools.report.paper import TABLES as PRINTED
 
 
@@ -17,10 +19,13 @@ def planned(table, tmp_path, *flags, further=()):
 
 
 def options_of(run):
-    """What the run's program makes of its command."""
-    script = next(index for index, word in enumerate(run.command) if word.endswith(".py"))
-    make = finetune.make_parser if run.command[script].endswith("finetune.py") else make_parser
-    return parse(run.command[script + 1 :], make())[0]
+    """The options that the run's program makes of its command."""
+    make = finetune.make_parser if run.launcher[-1] == "finetune" else make_parser
+    return parse(run.command()[len(run.launcher) :], make())[0]
+
+
+def experiments_command(*words):
+    return run_command(main, list(map(str, words)))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -46,6 +51,7 @@ def test_what_a_run_follows_comes_before_it(table, tmp_path):
         args = options_of(run)
         needed = list(args.motivation_scheduled_runs) + ([args.checkpoint] if hasattr(args, "checkpoint") else [])
         assert seen >= set(needed), run.folder
+        assert list(map(str, run.needs)) == needed
         seen.add(str(run.folder))
 
 
@@ -63,8 +69,8 @@ def test_done_runs_are_left_out_and_begun_ones_resumed(tmp_path, capsys):
         (run.folder / "last.pth.tar").touch()
     (first.folder / "result.json").write_text(json.dumps({"completed": True}))
     assert main(["table7", "--output", str(tmp_path), "--dry-run"]) == 0
-    *commands, summary = capsys.readouterr().out.splitlines()
-    assert summary == "# 15 runs, 1 of them done; then the report beside table7"
+    *commands, summary, report = capsys.readouterr().out.splitlines()
+    assert (summary, report) == ("# 15 runs: 1 done, 1 to resume, 13 new", "# then the report beside table7")
     assert len(commands) == 14
     assert f"--experiment {second.folder.name} --resume auto" in commands[0]
     assert not any("--resume" in command for command in commands[1:])
@@ -72,7 +78,7 @@ def test_done_runs_are_left_out_and_begun_ones_resumed(tmp_path, capsys):
 
 def test_runs_of_several_processes_are_launched_by_torchrun(tmp_path):
     (run,) = planned("table2", tmp_path, "--only", "resnet101_a3", "--seeds", "1", "--processes", "8")[1:]
-    assert run.command[1:4] == ["-m", "torch.distributed.run", "--nproc_per_node=8"]
+    assert "--nproc_per_node=8" in run.launcher
 
 
 def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
@@ -80,7 +86,7 @@ def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
     argv = ["table7", "--output", str(tmp_path), "--", "--epochs", "1", "--device", "cpu"]
     assert main(argv) == 0
     out = capfd.readouterr().out
-    assert "[1/1] quickstart-seed0" in out
+    assert "[1/1] quickstart-seed0: top-1 " in out
     assert "resnet8_cifar-resnet14_cifar-B" in out
     assert load(tmp_path / "quickstart-seed0" / "last.pth.tar")["epoch"] == 0
     made = (tmp_path / "quickstart-seed0" / "result.json").stat().st_mtime_ns
@@ -88,48 +94,41 @@ def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "quickstart-seed0" / "result.json").stat().st_mtime_ns == made
 
 
-def test_a_run_that_fails_ends_the_table(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 2)
-    assert main(["table2", "--output", str(tmp_path)]) == 1
-    assert "error: imagenet-resnet50_a3-seed0 ended with exit code 2" in capfd.readouterr().err
+def test_a_run_that_fails_ends_the_table(tmp_path, capfd):
+    assert main(["table2", "--output", str(tmp_path), "--", "--data-dir", str(tmp_path / "nowhere")]) == 1
+    out, err = capfd.readouterr()
+    assert "[1/3] imagenet-resnet50_a3-seed0 failed with exit code 2" in out
+    assert "    error: --data-dir: there is no folder" in out
+    assert "Failed or left out: imagenet-resnet50_a3-seed0. To go on: python -m motivation experiments table2" in err
 
 
 def test_a_row_that_is_not_there_is_one_line(tmp_path, capsys):
-    assert main(["table2", "--only", "resnet18", "--output", str(tmp_path)]) == 2
+    assert experiments_command("table2", "--only", "resnet18", "--output", tmp_path) == 2
     assert "error: --only: table2 has no such row; it has imagenet-resnet50_a3" in capsys.readouterr().err
 
 
 def test_every_config_of_a_table_exists():
     for rows in TABLES.values():
         for row in rows:
-            assert (ROOT / "configs" / f"{row.config}.yaml").is_file(), row
-
-
-def test_an_interrupted_run_interrupts_the_table(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("motivation.tools.experiments._finished", lambda command: 130)
-    assert main(["table2", "--output", str(tmp_path)]) == 130
-    assert "the same command goes on" in capfd.readouterr().err
-
-
-def test_a_run_is_waited_for_when_ctrl_c_comes(monkeypatch):
-    """The child has the signal too, and ends by itself."""
-    waits = []
-
-    class Process:
-        def wait(self):
-            waits.append(len(waits))
-            if len(waits) == 1:
-                raise KeyboardInterrupt
-            return 130
-
-    monkeypatch.setattr("motivation.tools.experiments.subprocess.Popen", lambda command: Process())
-    assert experiments._finished(["x"]) == 130
-    assert waits == [0, 1]
+            assert row.config in config_names()
 
 
 def test_a_row_whose_source_is_missing_is_one_line(tmp_path, capsys):
-    assert main(["table3", "--only", "flowers", "--output", str(tmp_path), "--dry-run"]) == 2
-    assert "follows imagenet-resnet50_a3, which is neither done nor asked for" in capsys.readouterr().err
+    assert experiments_command("table3", "--only", "flowers", "--output", tmp_path, "--dry-run") == 2
+    assert (
+        "flowers102-from-resnet50_a3-seed0 needs imagenet-resnet50_a3-seed0, which is neither done nor planned"
+        in capsys.readouterr().err
+    )
+
+
+def test_devices_are_for_runs_of_one_process(tmp_path, capsys):
+    words = ["table1", "--output", tmp_path, "--dry-run", "--devices", "cuda:0", "cuda:1"]
+    assert experiments_command(*words) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith("--device cuda:0")
+    assert second.endswith("--device cuda:1")
+    assert experiments_command(*words, "--processes", 2) == 2
+    assert "--devices: not with --processes" in capsys.readouterr().err
 
 
 def test_another_number_of_processes_than_the_recipes_is_said(tmp_path, capsys):

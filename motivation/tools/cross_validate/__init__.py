@@ -1,4 +1,4 @@
-"""Choosing k by cross-validation on the training set (paper, section 4).
+"""Choose k by cross-validation on the training set (paper, section 4).
 
-`plan` says which runs there are, `runner` makes them, `report` and `plot` read them.
+`plan` says which runs there are, `motivation.tools.sweep` makes them, `report` and `plot` read them.
 """

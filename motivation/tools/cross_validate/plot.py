@@ -1,90 +1,64 @@
-"""The picture of a cross-validation: the base's accuracy and the share, by k (paper, section 4)."""
+"""The picture of a cross-validation: the base's metric and the share, by k (paper, section 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from motivation.tools.cross_validate.report import Figures, Row, rows_of
+import numpy as np
+
+from motivation.tools.cross_validate.report import Metric, Rows, standard_error
 from motivation.tools.plot.style import BASE, FAINT, MOTIVATED
 
 
-def draw(figures: Sequence[Figures], chosen: int, metric: str, title: str, file: Path) -> None:
-    """Draw to a file; the ending chooses the format.
-
-    Args:
-        figures: of all runs; at least one has a k.
-        chosen: the k to mark.
-        metric: ``top1`` or ``loss`` of the base.
-        title: one line.
-        file: is replaced.
+def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> None:
+    """Draw to a file, whose ending chooses the format.
 
     Raises:
         OSError: it cannot be written.
     """
     from matplotlib.figure import Figure
 
-    rows = rows_of(figures)
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    with_k = [row for row in rows if row.k is not None]
-    _draw_metric(left, with_k, [row for row in rows if row.k is None], chosen, metric)
-    _draw_share(right, with_k)
+    with_k = {k: row for k, row in rows.items() if k is not None}
+    places = np.arange(len(with_k))
+
+    if None in rows:
+        alone = rows[None][metric.figure]
+        mean, error = alone.mean(), standard_error(alone)
+        left.axhspan(mean - error, mean + error, color=FAINT, alpha=0.2, linewidth=0)
+        left.axhline(mean, color=FAINT, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
+    values = np.stack([row[metric.figure] for row in with_k.values()])
+    points = places[:, None] + np.linspace(0.12, 0.28, values.shape[1])
+    left.plot(points.ravel(), values.ravel(), ".", color=BASE, alpha=0.35, markersize=6, label="single runs")
+    errors = [standard_error(row) for row in values]
+    label = "mean and standard error"
+    left.errorbar(places, values.mean(1), errors, fmt="o", color=BASE, capsize=4, markersize=6, label=label)
+    best = list(with_k).index(chosen)
+    left.plot(best, values[best].mean(), "o", color="none", markeredgecolor="black", markersize=12, label="chosen")
+    left.set_ylabel(f"base model: validation {metric.label}" + (", %" if metric.label == "top-1" else ""))
+
+    shares = np.stack([row["share"] for row in with_k.values()])
+    deviations = shares.std(1, ddof=1) if shares.shape[1] > 1 else None
+    label = "measured, mean and deviation"
+    right.errorbar(places, shares.mean(1), deviations, fmt="o", color=BASE, capsize=4, label=label)
+    laws = np.array([row["expected_share"][0] for row in with_k.values()])
+    if not np.isnan(laws).any():
+        label = "expected of independent signals"
+        right.plot(places, laws, "_", color=MOTIVATED, markersize=22, markeredgewidth=2, label=label)
+    right.set_ylabel("share of motivated updates")
+    if shares.mean(1).min() > 0:
+        right.set_yscale("log", nonpositive="clip")  # the law falls faster than any power
+    else:
+        right.set_ylim(bottom=0)
+
     for axes in (left, right):
         axes.set_xlabel("k, length of the streak")
-        axes.set_xticks(range(len(with_k)), [str(row.k) for row in with_k])
+        axes.set_xticks(places, [str(k) for k in with_k])
         axes.set_xlim(-0.6, len(with_k) - 0.4)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
+        axes.legend(fontsize=8, frameon=False)
     figure.savefig(file, dpi=140)
-
-
-def _draw_metric(axes: Any, rows: Sequence[Row], alone: Sequence[Row], chosen: int, metric: str) -> None:
-    for row in alone:
-        found = row.of(lambda one: one.base[metric])
-        axes.axhspan(found.mean - found.error, found.mean + found.error, color=FAINT, alpha=0.2, linewidth=0)
-        axes.axhline(found.mean, color=FAINT, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
-    for place, row in enumerate(rows):
-        points = [one.base[metric] for one in row.figures]
-        offsets = [0.12 + 0.16 * index / max(1, len(points) - 1) for index in range(len(points))]
-        label = "single runs" if place == 0 else None
-        axes.plot([place + x for x in offsets], points, ".", color=BASE, alpha=0.35, markersize=6, label=label)
-    spreads = [row.of(lambda one: one.base[metric]) for row in rows]
-    axes.errorbar(
-        range(len(rows)), [found.mean for found in spreads], [found.error for found in spreads], fmt="o", color=BASE,
-        capsize=4, markersize=6, label="mean and standard error",
-    )  # fmt: skip
-    for place, row in enumerate(rows):
-        if row.k == chosen:
-            axes.plot(place, spreads[place].mean, "o", color="none", markeredgecolor="black", markersize=12,
-                      label="chosen")  # fmt: skip
-    axes.set_ylabel("base model: " + ("validation loss" if metric == "loss" else "validation top-1, %"))
-    axes.legend(fontsize=8, frameon=False, loc="best")
-
-
-def _draw_share(axes: Any, rows: Sequence[Row]) -> None:
-    laws = [row.expected_share for row in rows]
-    spreads = [row.of(lambda one: one.share) for row in rows]
-    axes.errorbar(
-        range(len(rows)), [found.mean for found in spreads], [found.deviation or 0.0 for found in spreads], fmt="o",
-        color=BASE, capsize=4, label="measured, mean and deviation",
-    )  # fmt: skip
-    if None not in laws:
-        axes.plot(
-            range(len(rows)),
-            laws,
-            "_",
-            color=MOTIVATED,
-            markersize=22,
-            markeredgewidth=2,
-            label="expected of independent signals",
-        )
-    axes.set_ylabel("share of motivated updates")
-    if min(found.mean for found in spreads) > 0:
-        axes.set_yscale("log", nonpositive="clip")  # the law falls faster than any power
-    else:
-        axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8, frameon=False)
