@@ -107,7 +107,7 @@ class Sweep:
         jobs: how many at a time; default one per device.
         devices: get equally many runs; None leaves the device to the run's arguments.
         keep_going: after a failure, go on with the runs that do not need the failed one; otherwise start no more.
-        say: takes the lines of progress.
+        say: takes the lines of progress; default `print`.
         poll_s: seconds between two looks at the processes.
         grace_s: seconds that a run has to save and end after a signal before it is killed.
 
@@ -125,7 +125,7 @@ class Sweep:
         jobs: int | None = None,
         devices: Sequence[str | None] | None = None,
         keep_going: bool = True,
-        say: Callable[[str], None] = partial(print, flush=True),
+        say: Callable[[str], None] | None = None,
         poll_s: float = 0.2,
         grace_s: float = 60.0,
     ):
@@ -133,7 +133,8 @@ class Sweep:
         self.jobs = len(self.devices) if jobs is None else jobs
         if self.jobs < 1:
             raise InputError(f"--jobs: at least 1, not {jobs}")
-        self._keep_going, self._say, self._poll_s, self._grace_s = keep_going, say, poll_s, grace_s
+        self._say = say or partial(print, flush=True)
+        self._keep_going, self._poll_s, self._grace_s = keep_going, poll_s, grace_s
         self.states: dict[PlannedRun, State] = {}
         self._done: set[Path] = set()
         for run in runs:

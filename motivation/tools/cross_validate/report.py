@@ -93,8 +93,8 @@ def choose(rows: Rows, metric: Metric) -> tuple[int, list[str]]:
     """
     scores = {k: np.nan_to_num(metric.sign * row[metric.figure], nan=-math.inf) for k, row in rows.items()}
     costs = {k: row["flops_ratio"].mean() for k, row in rows.items()}
-    ks = [k for k in rows if k is not None]
-    chosen = min(ks, key=lambda k: (-round(scores[k].mean(), 9), costs[k], -k))
+    ks = sorted((k for k in rows if k is not None), key=lambda k: (-round(scores[k].mean(), 9), costs[k], -k))
+    chosen = ks[0]
 
     with np.errstate(invalid="ignore"):  # both diverged
         paired = {k: scores[chosen] - scores[k] for k in rows}
@@ -110,7 +110,7 @@ def choose(rows: Rows, metric: Metric) -> tuple[int, list[str]]:
     remarks = [
         f"Chosen: k = {chosen}, with the {metric.best} mean {metric.label} of the base, {best:.{metric.digits}f}."
     ]
-    close = [k for k in ks if k != chosen and leads[k][0] <= leads[k][1]]
+    close = [k for k in ks[1:] if leads[k][0] <= leads[k][1]]
     if close:
         listing = "; ".join(f"k = {k} (chosen is {lead_over(k)})" for k in close)
         remarks.append(
