@@ -241,7 +241,7 @@ def training_state(path: Path) -> dict[str, Any]:
     """
     contents = load(path)
     parts = {f"base.{key}": contents.get(key) for key in ("state_dict", "state_dict_ema", "optimizer")}
-    switcher = contents["motivation"]["switcher"]
+    switcher = contents["motivation"]["pair"]["switcher"]
     if motivated := switcher.get("motivated"):
         keys = ("state_dict", "state_dict_ema", "optimizer")
         parts |= {f"motivated.{key}": motivated.get(key) for key in keys}

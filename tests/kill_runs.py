@@ -244,9 +244,8 @@ def compare(whole, part, stopped):
 
 def comparable(contents):
     contents = {key: value for key, value in contents.items() if key != "args"}
-    if "motivation" in contents:
-        for record in contents["motivation"]["epochs"]:
-            record.pop("elapsed_s")
+    for record in contents["motivation"].get("records", ()):
+        record.pop("elapsed_s")
     return contents
 
 

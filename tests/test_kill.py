@@ -55,7 +55,7 @@ def test_a_signal_saves_and_stops_after_the_update(number, train, tmp_path, capl
     run = train(*MOTIVATED, *stopping(tmp_path, number), code=128 + number)
     assert signal.getsignal(number) is before
     assert len(rows(run / "updates.csv")) == 7
-    assert load(run / "recovery-1-1.pth.tar")["motivation"]["position"][:3] == [1, 2, 7]
+    assert load(run / "recovery-1-1.pth.tar")["motivation"]["pair"]["position"][:3] == [1, 2, 7]
     assert not json.loads((run / "result.json").read_text())["completed"]
     assert f"Stopped by {signal.Signals(number).name}; the last good checkpoint is {run}/recovery-1-1" in caplog.text
     assert_same_run(whole, train(*MOTIVATED, "--resume", "auto"))

@@ -232,11 +232,17 @@ def test_timms_own_loaders_read_the_files(train):
 
     model = timm.create_model("resnet14_cifar", num_classes=10, in_chans=1)
     task = ClassificationTask(model, torch.nn.CrossEntropyLoss(), verbose=False)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
-    optimizer = timm.optim.create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9)
     path = str(folder / "motivated" / "last.pth.tar")
+    assert resume_task_checkpoint(task, path) == 2
+    assert_equal(model.state_dict(), load_state_dict(path))
+
+    model = timm.create_model("resnet8_cifar", num_classes=10, in_chans=1)
+    task = ClassificationTask(model, torch.nn.CrossEntropyLoss(), verbose=False)
+    optimizer = timm.optim.create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9)
+    path = str(folder / "last.pth.tar")
     assert resume_task_checkpoint(task, path, optimizer=optimizer) == 2
     assert_equal(model.state_dict(), load_state_dict(path))
+    assert_equal(optimizer.state_dict(), load(path)["optimizer"])
 
 
 def test_console_lines_name_the_active_model(train, caplog):

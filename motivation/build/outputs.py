@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 from timm.models import safe_model_name
 
 from motivation.build.learners import model_name
+from motivation.build.resume import Resumed
 from motivation.build.runtime import Runtime
 from motivation.method.records import Role
 from motivation.options.checks import blaming
-from motivation.training.checkpoint import FORMAT, OUR_KEY, Saver, remove_scratch, timm_contents
+from motivation.training.checkpoint import LAST, TIMM_VERSION, Saver, remove_scratch, trained_epoch
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList
-from motivation.training.learner import Learner
 from motivation.training.loggers import (
     ConsoleLog,
     ProgressBar,
@@ -67,7 +66,8 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     for learner in run.pair.sides:
         place = folder if learner.role is Role.BASE else folder / learner.role.value
         place.mkdir(exist_ok=True)
-        run.savers[learner.role] = Saver(place, _contents(run, learner, args), decreasing, args.checkpoint_hist)
+        header = {"arch": model_name(args, learner.role), "args": args, "version": TIMM_VERSION}
+        run.savers[learner.role] = Saver(place, header, decreasing, args.checkpoint_hist)
 
     hooks: list[Hook] = [
         ConsoleLog(args.log_interval, folder if args.save_images else None),
@@ -83,46 +83,33 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     run.hooks = HookList([*hooks, *own_hooks])
 
 
-def take_folder(folder: Path, args_text: str, resumed: str) -> None:
-    """Make the folder this run's; only when nothing can be refused any more, because it may be an earlier run's.
+def take_folder(run: Run, args_text: str, resumed: Resumed | None) -> None:
+    """Make the folder this run's, once nothing can be refused any more: it may be an earlier run's.
 
-    Args:
-        resumed: the checkpoint that the run goes on with. If it is one of this folder, it becomes the newest: the logs
-            are about to be cut to it, so ``--resume auto`` must not go on from one that was written later.
+    A resumed file of this folder becomes its newest: the logs are about to be cut to it, so ``--resume auto`` must not
+    go on from one that was written later.
     """
-    if resumed and Path(resumed).resolve().parent == folder.resolve():
+    assert run.folder is not None
+    folder = run.folder
+    if resumed is not None and resumed.path.resolve().parent == folder.resolve():
         with suppress(OSError):
-            os.utime(resumed)
+            os.utime(resumed.path)
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
+    if resumed is not None and resumed.state:
+        _reconcile(run, resumed)
 
 
-def _contents(run: Run, learner: Learner, args: Namespace) -> Callable[..., dict[str, Any]]:
-    arch = model_name(args, learner.role)
-
-    def contents(epoch: int, metric: float | None, update: int | None = None) -> dict[str, Any]:
-        state = timm_contents(learner, args, arch, epoch, metric)
-        if learner.role is Role.BASE:
-            state[OUR_KEY] = {
-                "format": FORMAT,
-                "models": {one.role.value: model_name(args, one.role) for one in run.pair.sides},
-                "update": update,
-                "updates_per_epoch": run.clock.updates_per_epoch,
-                "batches": [args.batch_size, args.grad_accum_steps],
-                **run.pair.state_dict(with_base=False),
-                "epoch_counts": run.epoch_counts.state_dict(),
-                "epochs": [record.state_dict() for record in run.records],
-                "hooks": run.hooks.state_dict(),
-                "stopped_by": run.hooks.stop_reason,
-                "plateau": run.clock.plateau_state(),
-                "savers": {role.value: saver.state_dict() for role, saver in run.savers.items()},
-                "nonfinite": run.guard.count,
-                "ranks": run.rank_states,
-            }
-        return state
-
-    return contents
+def _reconcile(run: Run, resumed: Resumed) -> None:
+    """Bring the files in the folder in line with the resumed one, after which a crash may have come."""
+    assert run.folder is not None
+    last, epoch = run.folder / LAST, resumed.contents["epoch"]
+    is_last = not resumed.is_mid_epoch and last.exists() and resumed.path.samefile(last)
+    for role, saver in run.savers.items():
+        # the motivated model's file may be of the next epoch already
+        is_its = is_last and (role is Role.BASE or trained_epoch(saver.folder / LAST) == epoch)
+        saver.reconcile(epoch if is_its else None)
 
 
 def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:

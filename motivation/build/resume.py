@@ -1,127 +1,172 @@
-"""Going on from a checkpoint: timm's part of it, and ours."""
+"""Go on from a checkpoint: read it once, refuse what does not fit, load the base, then all other parts."""
 
 from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.task import resume_task_checkpoint
+from timm.models import clean_state_dict
 
 from motivation.build.runtime import Runtime
 from motivation.method.condition_registry import needs_of
-from motivation.method.optimizer_probe import keep_scalars
-from motivation.options.checks import StartupError
+from motivation.method.optimizer_probe import load_optimizer
+from motivation.method.records import Role
+from motivation.options.checks import StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
-from motivation.training.checkpoint import FORMAT, LAST, OUR_KEY, checkpoints_in, newest_whole, read_checkpoint
-from motivation.training.rank_states import load_rank_state, load_statistics
-from motivation.training.records import EpochRecord
+from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint
 from motivation.training.run import Run
+from motivation.training.state import FORMAT, OUR_KEY, load_state, upgrade_format_2
 
 _logger = logging.getLogger("train")
 
 
-def find_resumed(args: Namespace, folder: Path, runtime: Runtime) -> None:
-    """Put the newest whole checkpoint in the place of ``--resume auto``, the same on all ranks.
+@dataclass
+class Resumed:
+    """A checkpoint to go on from.
 
-    Raises:
-        StartupError: there are checkpoints, but none can be read.
+    Attributes:
+        path: of the file.
+        contents: all entries of the file, timm's among them.
+        state: this program's entry (`motivation.training.state`); empty if another program has written the file.
     """
-    if args.resume != RESUME_NEWEST:
-        return
-    found = [str(newest_whole(folder) or "") if runtime.primary else ""]
-    if runtime.distributed:
-        dist.broadcast_object_list(found, src=0, device=runtime.device)
-    args.resume = found[0]
-    if not args.resume and runtime.primary and (damaged := checkpoints_in(folder)):
-        raise StartupError(
-            [
-                f"--resume auto: none of the {len(damaged)} checkpoints in {folder} can be read (see above), and a new "
-                "run would write over them; mend or remove them, or give another --experiment"
-            ]
-        )
-    if runtime.primary:
-        _logger.info(f"Resumed from {args.resume}." if args.resume else f"No checkpoint in {folder}: the run begins.")
+
+    path: Path
+    contents: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """True if the file was written inside an epoch."""
+        return self.state.get("updates") is not None
+
+    @property
+    def start_epoch(self) -> int:
+        """The epoch to go on with."""
+        epoch: int = self.contents.get("epoch", 0)
+        names_next = self.contents.get("version", 1) < 2  # older files of timm
+        return epoch if self.is_mid_epoch or names_next else epoch + 1
 
 
-def resume_base(task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -> tuple[dict[str, Any], int | None]:
-    """Load ``--resume`` into the base; returns our own part of the file and the epoch to go on with.
+def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | None:
+    """Read the file of ``--resume``, the same on all ranks; None if the run begins anew.
+
+    Args:
+        args: options.
+        folder: of the run; ``--resume auto`` takes the newest whole checkpoint in it.
+        runtime: of this rank.
 
     Raises:
-        ValueError: the file does not fit the options.
+        StartupError: the file is damaged, or it does not fit the options; or there are checkpoints in the folder, but
+            none that can be read.
     """
     if not args.resume:
-        return {}, None
-    contents = read_checkpoint(args.resume)
-    _refuse_damaged(contents)
-    _refuse_other_optimizer(contents, args)
-    _refuse_other_options(contents, args)
-    _tell_changes(contents, args, runtime)
-    if runtime.scaler is not None and not args.no_resume_opt and "amp_scaler" in contents:
-        runtime.scaler.load_state_dict(contents["amp_scaler"])
-    try:
-        epoch = resume_task_checkpoint(
-            task, args.resume, optimizer=None if args.no_resume_opt else optimizer, log_info=runtime.primary
+        return None
+    path, contents = args.resume, None
+    if path == RESUME_NEWEST:
+        path, contents = _find_newest(folder, runtime)
+        if not path:
+            return None
+    with blaming(f"--resume {path}"):
+        contents = contents or read_checkpoint(path)
+        _refuse_damaged(contents)
+        state = contents.get(OUR_KEY, {})
+        _refuse_motivated_file(state, Path(path))
+        _refuse_other_options(contents, args)
+        if state.get("format") == 2:
+            state = upgrade_format_2(state)
+        if state and state.get("format") != FORMAT:
+            raise ValueError(f"it is of another version of this program (format {state.get('format')}, not {FORMAT})")
+    _tell_changes(contents, path, args, runtime)
+    return Resumed(Path(path), contents, state)
+
+
+def _find_newest(folder: Path, runtime: Runtime) -> tuple[str, dict[str, Any] | None]:
+    """Return the newest whole checkpoint of a folder, empty if there is none, and on the primary rank its contents."""
+    newest = newest_whole(folder) if runtime.primary else None
+    told = [("" if newest is None else str(newest[0]), len(checkpoints_in(folder)) if runtime.primary else 0)]
+    if runtime.distributed:
+        dist.broadcast_object_list(told, src=0, device=runtime.device)
+    path, count = told[0]
+    if count and not path:
+        raise StartupError(
+            [
+                f"--resume auto: none of the {count} checkpoints in {folder} can be read (see above), and a new run "
+                "would write over them; mend or remove them, or give another --experiment"
+            ]
         )
-    except (RuntimeError, ValueError) as error:
-        arch = contents.get("arch", args.model)
-        why = f"it is of {arch}, --model is {args.model}" if arch != args.model else " ".join(str(error).split())[:300]
-        raise ValueError(f"the checkpoint does not fit: {why}") from error
-    if not args.no_resume_opt and "optimizer" in contents:
-        keep_scalars(optimizer, contents["optimizer"])
-    ours = {**contents.get(OUR_KEY, {}), "metric": contents.get("metric")} if OUR_KEY in contents else {}
-    if ours and ours.get("format") != FORMAT:
-        raise ValueError(f"it is of another version of this program (format {ours.get('format')}, not {FORMAT})")
-    if ours.get("update") is not None:
-        epoch = contents["epoch"]
-    return ours, epoch
+    if not path and runtime.primary:
+        _logger.info(f"No checkpoint in {folder}: the run begins.")
+    return path, None if newest is None else newest[1]
+
+
+def _weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, Any], Any]:
+    """Return the weights in a file of timm's, or of an older version of it, and the state of its task.
+
+    Args:
+        contents: of the file.
+        ema: take the EMA if there is one.
+    """
+    keys = [("state_dict", "task_state"), ("model", "")]
+    if ema:
+        keys = [("state_dict_ema", "task_state_ema"), ("model_ema", ""), *keys]
+    for weights, task_state in keys:
+        if contents.get(weights) is not None:
+            return clean_state_dict(contents[weights]), contents.get(task_state)
+    return clean_state_dict(contents), None
 
 
 def _refuse_damaged(contents: dict[str, Any]) -> None:
-    """A part that is not what it is in a training checkpoint."""
+    """Refuse entries of other types than those of a training checkpoint."""
     weights = contents.get("state_dict", contents.get("model", contents))
-    whole = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not whole or not any(isinstance(value, torch.Tensor) for value in weights.values()):
+    is_named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not is_named or not any(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError("it holds no weights")
-    for name, kind in (("epoch", int), ("optimizer", dict), ("args", Namespace), (OUR_KEY, dict)):
+    kinds = {"epoch": int, "version": int, "optimizer": dict, "args": Namespace, OUR_KEY: dict}
+    for name, kind in kinds.items():
         if name in contents and not isinstance(contents[name], kind):
             raise ValueError(f"it is damaged: its {name!r} is a {type(contents[name]).__name__}")
 
 
-def _refuse_other_optimizer(contents: dict[str, Any], args: Namespace) -> None:
-    trained_with = getattr(contents.get("args"), "opt", args.opt)
-    if trained_with != args.opt and not args.no_resume_opt:
+def _refuse_motivated_file(state: dict[str, Any], path: Path) -> None:
+    if state.get("role") == Role.MOTIVATED.value:
         raise ValueError(
-            f"it was trained with --opt {trained_with}, this run has --opt {args.opt}; give that, or --no-resume-opt"
+            "it holds the motivated model for use, not the state of the training; resume "
+            f"{path.absolute().parent.parent / path.name}, or begin with these weights by --initial-checkpoint"
         )
 
 
-def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
-    """A map puts the base where it was trained; images that were trained on must not come to judge."""
-    trained = contents.get("args")
-    if trained is None:
-        return
-    must_agree: dict[str, Any] = {"folds": None, "fold": None}
-    if args.folds is not None:
-        must_agree["seed"] = args.seed  # it makes the folds
-    if args.motivated_model and getattr(trained, "motivated_model", None):
-        must_agree |= {"motivation_map": None, "motivation_placement": "paper"}
-        if "validation_loss" in needs_of(args.motivation_condition):
-            must_agree |= {"seed": args.seed, "motivation_valloss_images": None}
-            if args.motivation_valloss_images is None:
-                must_agree["batch_size"] = args.batch_size  # so many images are held out
-    for name, default in must_agree.items():
-        before, now = getattr(trained, name, default), getattr(args, name)
-        if before != now:
-            option = "--" + name.replace("_", "-")
-            with_it = f"no {option}" if before is None else f"{option} {before}"
-            raise ValueError(
-                f"it was trained with {with_it}, this run has {'none' if now is None else now}; they must agree"
-            )
+# --- options at a resume
 
+
+def _always(args: Namespace) -> bool:
+    return True
+
+
+def _is_motivated(args: Namespace) -> bool:
+    return bool(args.motivated_model)
+
+
+def _holds_images_out(args: Namespace) -> bool:
+    return _is_motivated(args) and "validation_loss" in needs_of(args.motivation_condition)
+
+
+MUST_AGREE: dict[str, Callable[[Namespace], bool]] = {
+    "folds": _always,
+    "fold": _always,
+    "seed": lambda args: args.folds is not None or _holds_images_out(args),  # it chooses the images
+    "motivation_map": _is_motivated,
+    "motivation_placement": _is_motivated,
+    "motivation_valloss_images": _holds_images_out,
+    "batch_size": lambda args: _holds_images_out(args) and args.motivation_valloss_images is None,
+}
+"""Options that a resume must not change, and in which runs: they decide where the base lies in the motivated model, or
+which images are trained on."""
 
 MAY_CHANGE = (
     "motivation_k",
@@ -130,122 +175,165 @@ MAY_CHANGE = (
     "motivation_bn",
     "motivation_plugin_kwargs",
 )
-"""Options of the method that a resume may change; it says so."""
+"""Options of the method that a resume may change; the program then says so."""
+
+BEFORE_THE_OPTION = {"folds": None, "fold": None, "motivation_map": None, "motivation_placement": "paper",
+                     "motivation_valloss_images": None}  # fmt: skip
+"""Values of options that another program does not have."""
 
 
-def _tell_changes(contents: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
+def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
+    trained = contents.get("args", Namespace())
+    opt = getattr(trained, "opt", args.opt)
+    if opt != args.opt and not args.no_resume_opt:
+        raise ValueError(
+            f"it was trained with --opt {opt}, this run has --opt {args.opt}; give that, or --no-resume-opt"
+        )
+    both_motivated = args.motivated_model and getattr(trained, "motivated_model", None)
+    for name, applies in MUST_AGREE.items():
+        if not applies(args) or (name.startswith("motivation_") and not both_motivated):
+            continue
+        now = getattr(args, name)
+        before = getattr(trained, name, BEFORE_THE_OPTION.get(name, now))
+        if before != now:
+            option = "--" + name.replace("_", "-")
+            with_it = f"no {option}" if before is None else f"{option} {before}"
+            raise ValueError(
+                f"it was trained with {with_it}, this run has {'none' if now is None else now}; they must agree"
+            )
+    if both_motivated and trained.motivated_model != args.motivated_model:
+        raise ValueError(
+            f"its motivated model is {trained.motivated_model}, --motivated-model is {args.motivated_model}"
+        )
+
+
+def _tell_changes(contents: dict[str, Any], path: str, args: Namespace, runtime: Runtime) -> None:
     trained = contents.get("args")
     if not args.motivated_model or not getattr(trained, "motivated_model", None):
         return
     for name in MAY_CHANGE:
         now = getattr(args, name)
         if (before := getattr(trained, name, now)) != now:
-            _warn(runtime, f"--{name.replace('_', '-')} was {before} in {args.resume}; from here it is {now}.")
+            _warn(runtime, f"--{name.replace('_', '-')} was {before} in {path}; from here it is {now}.")
 
 
-def restore(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
-    """Put back what timm does not save: the motivated learner, condition, best metric, place, random states."""
-    if not ours:
-        return
-    pair, with_optimizer = run.pair, not args.no_resume_opt
-    if pair.motivated is not None and "motivated" in ours["switcher"]:
-        trained = ours["models"]["motivated"]
-        if trained != args.motivated_model:
-            raise ValueError(f"its motivated model is {trained}, --motivated-model is {args.motivated_model}")
-        pair.load_turns(ours["switcher"], with_optimizer)
-        _restore_condition(run, ours["condition"], runtime)
-    elif pair.motivated is not None:
-        _warn(runtime, f"{args.resume} is of a plain run: the motivated model starts afresh.")
-    else:
-        pair.counts.load_state_dict(ours["switcher"]["counts"])
-    updates = _place(run, ours, args, runtime)
+# --- loading
+
+
+def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -> None:
+    """Load weights, optimizer and gradient scaler of the base.
+
+    Raises:
+        ValueError: the file is of another model.
+    """
+    contents = resumed.contents
+    with blaming(f"--resume {resumed.path}"):
+        try:
+            task.load_checkpoint_state(*_weights_in(contents))
+            if "optimizer" in contents and not args.no_resume_opt:
+                load_optimizer(optimizer, contents["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            arch, why = contents.get("arch", args.model), " ".join(str(error).split())[:300]
+            why = why if arch == args.model else f"it is of {arch}, --model is {args.model}"
+            raise ValueError(f"the checkpoint does not fit: {why}") from error
+        if runtime.scaler is not None and "amp_scaler" in contents and not args.no_resume_opt:
+            runtime.scaler.load_state_dict(contents["amp_scaler"])
+    if runtime.primary:
+        _logger.info(f"Resumed from {resumed.path}.")
+
+
+def load_ema(resumed: Resumed, task: Any) -> None:
+    """Load the EMA of the base; it begins with the weights if the file has no EMA."""
+    with blaming(f"--resume {resumed.path}"):
+        task.load_checkpoint_state(*_weights_in(resumed.contents, ema=True), ema=True)
+
+
+def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime) -> None:
+    """Bring a run that was just built to the place at which training goes on, with all that a checkpoint remembers."""
+    if resumed is not None and args.start_epoch is None:
+        run.start_epoch = resumed.start_epoch
+    state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
+    updates = state.get("updates")
+    run.resumed_mid_epoch = updates is not None
+    run.clock.move_to(run.start_epoch, updates or 0)
+    if resumed is not None and state:
+        with blaming(f"--resume {resumed.path}"):
+            load_state(run, state, runtime.rank)
+        if state.get("schedules") and not resumed.is_mid_epoch:
+            run.clock.end_epoch(run.start_epoch - 1, resumed.contents.get("metric"))  # comes after the checkpoint
+    _copy_learning_rates(run)
+    if run.stopped_by is not None:
+        last = run.start_epoch - 1
+        _warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {last}: {run.stopped_by}")
+
+
+def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
+    """Return the state of a file without the parts that this run has no place for; warn of what is lost."""
+    state = dict(resumed.state)
+    state["pair"] = _fitting_pair(run, resumed, args, runtime)
+    state["updates"] = updates = _fitting_updates(run, resumed, args, runtime)
+    if updates is None and resumed.is_mid_epoch and "switcher" in state["pair"]:
+        state["pair"]["switcher"] |= {"counts": state["epoch_counts"], "active": Role.BASE.value}
     if run.feed.resumable is None:
         again = "" if updates is None else ", and are read from the epoch's start to find the place"
         _warn(runtime, f"These data are a stream, or of a loader without a place: they begin anew{again}.")
-    if len(ours["ranks"]) == runtime.world_size:
-        load_rank_state(run, ours["ranks"][runtime.rank], updates, with_optimizer)
-    else:
-        load_statistics(run, ours["ranks"][0])
+    if len(state["ranks"]) != runtime.world_size:
+        state["ranks"] = [{"statistics": state["ranks"][0]["statistics"]}] * runtime.world_size
         _warn(runtime, "The random states of the run are not put back: it had another number of processes.")
-    records = (EpochRecord.from_state(state) for state in ours["epochs"])
-    run.records += [record for record in records if record.epoch < run.start_epoch]
-    run.guard.count = ours["nonfinite"]
-    run.hooks.load_state_dict(ours["hooks"])
-    _restore_stop(run, ours, args, runtime)
-    for role, saver in run.savers.items():
-        if role.value in ours["savers"]:
-            is_last = ours["update"] is None and run.folder is not None and _same_file(args.resume, run.folder / LAST)
-            saver.load_state_dict(ours["savers"][role.value], run.start_epoch - 1 if is_last else None)
+    if args.no_resume_opt:
+        del state["schedules"]
+        state["ranks"] = [_without(rank, "rng", "generators") for rank in state["ranks"]]
+    is_repeated = resumed.is_mid_epoch and updates is None
+    if not run.can_be_stopped or args.start_epoch is not None or is_repeated:
+        del state["stopped_by"]
+    return state
 
 
-def _restore_stop(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> None:
-    """A run that a hook has stopped stays so, as long as there are hooks that may stop it."""
-    reason = ours.get("stopped_by")
-    if not reason or not run.can_be_stopped or args.start_epoch is not None:
+def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
+    pair: dict[str, Any] = dict(resumed.state["pair"])
+    is_motivated, name = run.pair.motivated is not None, pair["condition"]["name"]
+    if is_motivated and "motivated" not in pair["switcher"]:
+        _warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
+        return _without(pair, "switcher", "condition")
+    if name != run.condition.name:
+        del pair["condition"]
+        if is_motivated:
+            _warn(runtime, f"The checkpoint's motivation condition was {name}; from here it is {run.condition.name}.")
+    if is_motivated and args.no_resume_opt:
+        motivated = _without(pair["switcher"]["motivated"], "optimizer")
+        pair["switcher"] = {**pair["switcher"], "motivated": motivated}
+    return pair
+
+
+def _fitting_updates(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> int | None:
+    """Return the updates that are done in the first epoch; None if it is trained from its start."""
+    state, trained = resumed.state, resumed.contents.get("args", args)
+    if not resumed.is_mid_epoch or run.start_epoch != resumed.start_epoch:
+        return None
+    before = state["updates_per_epoch"], trained.grad_accum_steps, trained.batch_size, len(state["ranks"])
+    now = run.clock.updates_per_epoch, args.grad_accum_steps, args.batch_size, runtime.world_size
+    if before == now:
+        return state["updates"]
+    _warn(
+        runtime,
+        f"{resumed.path} was written inside epoch {run.start_epoch}, with {before[0]} updates in an epoch, {before[1]} "
+        f"batch(es) of {before[2]} in each, and {before[3]} process(es), now {now[0]}, {now[1]} of {now[2]} and "
+        f"{now[3]}: that epoch is trained again from its start.",
+    )
+    return None
+
+
+def _without(entries: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in names}
+
+
+def _copy_learning_rates(run: Run) -> None:
+    """Give the motivated model the learning rates of the base, which may be those of the file."""
+    if run.pair.motivated is None:
         return
-    if run.resumed_mid_epoch:
-        run.hooks.stop_reason = reason
-    elif ours["update"] is None and run.start_epoch < run.epochs:
-        run.stopped_by = reason
-        _warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {run.start_epoch - 1}: {reason}")
-
-
-def _same_file(one: str, other: Path) -> bool:
-    return other.exists() and Path(one).samefile(other)
-
-
-def _place(run: Run, ours: dict[str, Any], args: Namespace, runtime: Runtime) -> int | None:
-    """Go to the place that a file was written at; returns the updates done in its epoch, None between epochs."""
-    if ours["update"] is None or run.start_epoch != ours["position"][0]:
-        return None
-    run.epoch_counts.load_state_dict(ours["epoch_counts"])
-    before = {"updates_per_epoch": ours["updates_per_epoch"], "processes": len(ours["ranks"])}
-    now = {"updates_per_epoch": run.clock.updates_per_epoch, "processes": runtime.world_size}
-    batches_now = [args.batch_size, args.grad_accum_steps]
-    batches_before = list(ours.get("batches", batches_now))
-    if before != now or batches_before != batches_now:
-        run.pair.counts.load_state_dict(ours["epoch_counts"])
-        run.pair.active = run.pair.base
-        _warn(
-            runtime,
-            f"{args.resume} was written inside epoch {run.start_epoch}, with {before['updates_per_epoch']} updates in "
-            f"an epoch, {batches_before[1]} batch(es) of {batches_before[0]} in each, and {before['processes']} "
-            f"process(es), now {now['updates_per_epoch']}, {batches_now[1]} of {batches_now[0]} and "
-            f"{now['processes']}: that epoch is trained again from its start.",
-        )
-        return None
-    run.resumed_mid_epoch = True
-    run.pair.position = ours["position"]
-    return run.pair.update
-
-
-def _restore_condition(run: Run, saved: dict[str, Any], runtime: Runtime) -> None:
-    if saved["name"] == run.condition.name:
-        run.condition.load_state_dict(saved["state"])
-    else:
-        _warn(
-            runtime, f"The checkpoint's motivation condition was {saved['name']}; from here it is {run.condition.name}."
-        )
-
-
-def restore_schedules(run: Run, ours: dict[str, Any], args: Namespace) -> None:
-    """Move the schedules to the first epoch; both models then have the base's learning rate."""
-    done = run.start_epoch * run.clock.updates_per_epoch + (run.pair.update if run.resumed_mid_epoch else 0)
-    if done:
-        for schedule in run.clock.schedules:
-            if args.sched_on_updates:
-                schedule.step_update(done)
-            elif run.start_epoch:
-                schedule.step(run.start_epoch)
-    plateau = ours.get("plateau") if not args.no_resume_opt else None
-    if plateau:
-        run.clock.load_plateau_state([plateau[0]] * len(run.clock.schedules))
-        if ours["update"] is None:
-            run.clock.end_epoch(run.start_epoch - 1, ours["metric"])
-    if run.pair.motivated is not None:
-        groups = run.pair.base.optimizer.param_groups
-        for index, group in enumerate(run.pair.motivated.optimizer.param_groups):
-            group["lr"] = groups[min(index, len(groups) - 1)]["lr"]
+    groups = run.pair.base.optimizer.param_groups
+    for index, group in enumerate(run.pair.motivated.optimizer.param_groups):
+        group["lr"] = groups[min(index, len(groups) - 1)]["lr"]
 
 
 def _warn(runtime: Runtime, message: str) -> None:

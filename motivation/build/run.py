@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from timm.data import resolve_data_config
-from timm.task import load_task_ema_checkpoint
 from timm.utils import unwrap_model
 
 from motivation.build import learners as make
@@ -19,7 +18,7 @@ from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.loaders import make_loaders
 from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
-from motivation.build.resume import find_resumed, restore, restore_schedules, resume_base
+from motivation.build.resume import load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
@@ -27,7 +26,7 @@ from motivation.method.records import Role
 from motivation.options.checks import StartupError, blaming
 from motivation.training.batchnorm import batchnorms
 from motivation.training.evaluate import Evaluator
-from motivation.training.finite import FiniteGuard
+from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.flops import forward_flops
 from motivation.training.hooks import HookList, hooks_of
 from motivation.training.learner import Learner, UpdateRule
@@ -69,7 +68,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
     with blaming("data options"):
         config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
     folder, lock = claim_folder(args, config, runtime)
-    find_resumed(args, folder, runtime)
+    resumed = open_resumed(args, folder, runtime)
     patch_size = make.patch_size(base_model)
     base_model = make.place_model(base_model, args, runtime)
     with blaming("data options"):
@@ -83,12 +82,12 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         task = make.make_task(base_model, loss, args, runtime)
     with blaming(f"--opt {args.opt}"):
         optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
-    with blaming(f"--resume {args.resume}"):
-        resumed, resume_epoch = resume_base(task, optimizer, args, runtime)
-        if args.model_ema:
-            make.add_ema(task, args)
-            if args.resume:
-                load_task_ema_checkpoint(task, args.resume)
+    if resumed is not None:
+        load_base(resumed, task, optimizer, args, runtime)
+    if args.model_ema:
+        make.add_ema(task, args)
+        if resumed is not None:
+            load_ema(resumed, task)
     eval_model = make.finish_task(task, args, runtime)
 
     ranking = args.eval_metric if data.validator is not None else "loss"
@@ -130,7 +129,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         hooks=HookList(),
         evaluator=evaluator,
         savers={},
-        start_epoch=args.start_epoch if args.start_epoch is not None else resume_epoch or 0,
+        start_epoch=args.start_epoch or 0,
         epochs=epochs,
         val_interval=args.val_interval,
         recovery_interval=args.recovery_interval,
@@ -139,7 +138,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         device=runtime.device,
         flops=flops,
         can_be_stopped=bool(hooks_of(plugins)),
-        guard=FiniteGuard(args.max_nonfinite, late=late_by(runtime, args)),
+        guard=NonFiniteLossGuard(args.max_nonfinite, delay=late_by(runtime, args)),
         folder=folder if runtime.primary else None,
         lock=lock,
     )
@@ -148,12 +147,10 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
             own_hooks = build_hooks(args, plugins)
         with blaming("--output"):
             add_outputs(run, args, own_hooks)
-    with blaming(f"--resume {args.resume}"):
-        restore(run, resumed, args, runtime)
-        restore_schedules(run, resumed, args)
+    restore(run, resumed, args, runtime)
     if runtime.primary:
         with blaming("--output"):
-            take_folder(folder, args_text, args.resume)
+            take_folder(run, args_text, resumed)
     _announce_plan(run, args, runtime)
     return run
 

@@ -87,7 +87,7 @@ def _say(*faults: str, every_rank: bool = False) -> None:
 def _kept(run: Run | None) -> str:
     """Where a run that failed can be taken up."""
     newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
-    return f"; the last good checkpoint is {newest}" if newest else ""
+    return f"; the last good checkpoint is {newest[0]}" if newest else ""
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:

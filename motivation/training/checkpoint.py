@@ -1,7 +1,7 @@
-"""Checkpoints in timm's format, with a key of our own for what timm does not save.
+"""Checkpoint files: written whole, named as timm names them, and found again.
 
-timm's keys: ``epoch``, ``arch``, ``state_dict``, ``optimizer``, ``version``, ``args``, ``metric``, and where they
-apply ``state_dict_ema``, ``task_state``, ``amp_scaler``. Ours: ``motivation``.
+timm's keys are ``epoch``, ``arch``, ``state_dict``, ``optimizer``, ``version``, ``args``, ``metric``, and where they
+apply ``state_dict_ema``, ``task_state``, ``amp_scaler``. Ours is ``motivation`` (`motivation.training.state`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import math
 import os
 import pickle
 import shutil
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,51 +20,36 @@ from typing import Any
 import torch
 
 from motivation.method.records import Role
-from motivation.training.learner import Learner
 
 _logger = logging.getLogger("train")
 
-OUR_KEY = "motivation"
-FORMAT = 2
-"""Of what stands under our key."""
+TIMM_VERSION = 2
+"""Value of timm's key ``version``: from 2 on, ``epoch`` is the last epoch that was trained, not the next one."""
 _EXTENSION = ".pth.tar"
 LAST = f"last{_EXTENSION}"
-_Entry = tuple[str, float | None]
+BEST = f"model_best{_EXTENSION}"
+Entry = tuple[str, float | None]
+"""Name and metric of a file."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint, or another file of the run, cannot be written; the message is for the user."""
+    """A checkpoint, or another file of the run, cannot be written."""
 
 
 @contextmanager
 def blaming_file(path: Path) -> Iterator[None]:
-    """Turn what the file system raises inside (a full disk, a folder that is gone) into a `CheckpointError`."""
+    """Turn errors of the file system (a full disk, a missing folder) into a `CheckpointError`."""
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{error.filename or path} cannot be written: {_why(error)}") from error
+        raise CheckpointError(f"{error.filename or path} cannot be written: {_reason(error)}") from error
 
 
-def timm_contents(learner: Learner, args: Namespace, arch: str, epoch: int, metric: float | None) -> dict[str, Any]:
-    """What timm writes of a model in training, under timm's keys."""
-    contents: dict[str, Any] = {
-        "epoch": epoch,
-        "arch": arch,
-        "optimizer": learner.optimizer.state_dict(),
-        "version": 2,  # timm: from version 2 on the epoch is the one that was trained, not the next
-        "args": args,
-    }
-    if learner.rule.scaler is not None:
-        contents["amp_scaler"] = learner.rule.scaler.state_dict()
-    contents.update(learner.task.get_checkpoint_state())
-    contents.update(learner.task.get_checkpoint_state(ema=True))
-    if metric is not None:
-        contents["metric"] = metric
-    return contents
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """Load a training checkpoint to the CPU; only tensors and plain values are accepted.
+
+    Args:
+        mmap: leave the tensors in the file until they are used.
 
     Raises:
         ValueError: there is no such file, it is no checkpoint, or it carries code.
@@ -74,7 +58,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"no checkpoint at {path}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is no checkpoint, or one that carries code, which is never run") from error
     except PermissionError as error:
@@ -88,26 +72,32 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The files of a run's folder that can be resumed, if they are whole; newest first."""
+    """Return the files of a run's folder that can be resumed if they are whole, the newest first."""
     kinds = (LAST, "recovery-", "checkpoint-")
     files = [path for path in folder.glob(f"*{_EXTENSION}") if path.name.startswith(kinds)]
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST), reverse=True)
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint of a run's folder that can be read; of each newer one that is damaged, a warning."""
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint of a run's folder that can be read, and its contents; warn of those that cannot."""
     for path in checkpoints_in(folder):
         try:
-            read_checkpoint(path)
+            return path, read_checkpoint(path)
         except ValueError as error:
             _logger.warning(f"Passed over: {error}")
-        else:
-            return path
     return None
 
 
+def trained_epoch(path: Path) -> int | None:
+    """Return the epoch of a checkpoint; None if it cannot be read."""
+    try:
+        return read_checkpoint(path, mmap=True).get("epoch")
+    except ValueError:
+        return None
+
+
 def write_whole(contents: dict[str, Any], path: Path) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    """Write a file so that a reader finds the old one or the whole new one, also after a crash."""
     scratch = path.with_name(f".{path.name}.tmp")
     try:
         with open(scratch, "wb") as file:
@@ -119,18 +109,18 @@ def write_whole(contents: dict[str, Any], path: Path) -> None:
         with suppress(OSError):
             scratch.unlink()
         older = f"; {path} is as it was before" if path.exists() else ""
-        raise CheckpointError(f"{path} cannot be written: {_why(error)}{older}") from error
+        raise CheckpointError(f"{path} cannot be written: {_reason(error)}{older}") from error
     _sync_folder(path.parent)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error.__context__ or error).splitlines()[0]
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source``, or a copy where the file system has no links; never half of it."""
+    """Make ``target`` a hard link to ``source``, or a whole copy if the file system has no links."""
     if target.exists() and target.samefile(source):
         return  # a rename over itself would leave both names
     scratch = target.with_name(f".{target.name}.tmp")
@@ -143,7 +133,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what a crash has left half written; in folders below, there may be another run that writes just now."""
+    """Remove the half-written files that a crash has left; other folders below may be of runs that write now."""
     for place in (folder, folder / Role.MOTIVATED.value):
         for scratch in place.glob(".*.tmp"):
             scratch.unlink()
@@ -160,116 +150,111 @@ def _sync_folder(folder: Path) -> None:
 
 
 class Saver:
-    """Keeps ``last``, the best, and the ``history`` best checkpoints of one model in a folder, named as by timm.
+    """Writes the checkpoint files of one model in a folder, named as timm names them.
+
+    There are ``last``; ``checkpoint-<epoch>`` for each of the best epochs; ``model_best`` for the best of all; and up
+    to two recovery files ``recovery-<epoch>-<update>``, written inside an epoch.
 
     Args:
         folder: exists already.
-        contents: ``(epoch, metric, update) -> contents`` of a checkpoint; ``update`` is None after a whole epoch.
-        decreasing: whether a lower metric is better.
-        history: how many numbered checkpoints to keep, at least 1.
+        header: entries that all files have.
+        decreasing: True if a lower metric is better.
+        history: number of ``checkpoint`` files to keep, at least 1.
+
+    Attributes:
+        best_metric, best_epoch: of ``model_best``; None before the first metric.
+        kept: ``(file name, metric)`` of the ``checkpoint`` files, the best first.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        contents: Callable[[int, float | None, int | None], dict[str, Any]],
-        decreasing: bool = False,
-        history: int = 10,
-    ):
-        self.folder, self.decreasing, self.history = Path(folder), decreasing, max(1, history)
+    def __init__(self, folder: Path, header: dict[str, Any], decreasing: bool = False, history: int = 10):
+        self.folder, self.header = Path(folder), header
+        self.decreasing, self.history = decreasing, max(1, history)
         self.best_metric: float | None = None
         self.best_epoch: int | None = None
-        self._contents = contents
-        self._kept: list[_Entry] = []
+        self.kept: list[Entry] = []
         self._dropped: list[str] = []
         self._recoveries: list[Path] = []
 
-    def save(self, epoch: int, metric: float | None) -> None:
-        """Write the state after ``epoch`` as ``last`` and, if it is among the best, as ``checkpoint-<epoch>``."""
-        self.write(epoch, metric)
-        self.follow_last(epoch)
-
-    def write(self, epoch: int, metric: float | None) -> None:
-        """The first half of `save`: write ``last``; nothing is removed yet, in case that another file goes with it."""
+    def rank_epoch(self, epoch: int, metric: float | None) -> None:
+        """Decide which files stay, once ``epoch`` is saved; no file is touched yet."""
         name = f"checkpoint-{epoch}{_EXTENSION}"
-        kept = self._ranked((name, metric), [entry for entry in self._kept if entry[0] != name])
-        self._kept, self._dropped = kept[: self.history], [old for old, _ in kept[self.history :]]
-        is_best = metric is not None and self._better(metric, self.best_metric)
-        if is_best:
+        ranked = self._ranked((name, metric), [entry for entry in self.kept if entry[0] != name])
+        self.kept, self._dropped = ranked[: self.history], [old for old, _ in ranked[self.history :]]
+        if metric is not None and self._is_better(metric, self.best_metric):
             self.best_metric, self.best_epoch = metric, epoch
 
-        write_whole(self._contents(epoch, metric, None), self.folder / LAST)
+    def write_last(self, contents: dict[str, Any], epoch: int, metric: float | None) -> None:
+        """Write ``last``."""
+        entries = {**self.header, "epoch": epoch, **({} if metric is None else {"metric": metric})}
+        write_whole({**entries, **contents}, self.folder / LAST)
 
-    def follow_last(self, epoch: int) -> None:
-        """The second half: give the newest file its other names, and remove what has dropped out of the best."""
+    def update_links(self, epoch: int) -> None:
+        """Give ``last``, which is of this epoch, its other names, and remove the files that do not stay."""
         last, name = self.folder / LAST, f"checkpoint-{epoch}{_EXTENSION}"
         with blaming_file(self.folder):
-            if name in [kept for kept, _ in self._kept]:
+            if name in [kept for kept, _ in self.kept]:
                 link_or_copy(last, self.folder / name)
             if self.best_epoch == epoch:
-                link_or_copy(last, self.folder / f"model_best{_EXTENSION}")
+                link_or_copy(last, self.folder / BEST)
             for old in self._dropped:
                 (self.folder / old).unlink(missing_ok=True)
             self._dropped = []
             self._drop_old_recoveries()  # a crash may have left one too many
             _sync_folder(self.folder)
         listing = ", ".join(
-            file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self._kept
+            file.removesuffix(_EXTENSION) + ("" if value is None else f" ({value:.6g})") for file, value in self.kept
         )
         _logger.info(f"Checkpoints in {self.folder}, best first: {listing}")
 
-    def save_recovery(self, epoch: int, update: int) -> None:
-        """Write the state in the middle of an epoch; the two newest such files are kept."""
+    def write_recovery(self, contents: dict[str, Any], epoch: int, update: int) -> None:
+        """Write a recovery file after an update; the two newest are kept."""
         path = self.folder / f"recovery-{epoch}-{update}{_EXTENSION}"
-        write_whole(self._contents(epoch, None, update), path)
-        self._recoveries = [*(p for p in self._recoveries if p != path), path]
+        write_whole({**self.header, "epoch": epoch, **contents}, path)
+        self._recoveries = [*(other for other in self._recoveries if other != path), path]
         self._drop_old_recoveries()
 
     def _drop_old_recoveries(self) -> None:
         while len(self._recoveries) > 2:
             self._recoveries.pop(0).unlink(missing_ok=True)
 
-    def _last_is_of(self, epoch: int) -> bool:
-        try:
-            return read_checkpoint(self.folder / LAST).get("epoch") == epoch
-        except ValueError:
-            return False
-
-    def _better(self, metric: float, than: float | None) -> bool:
-        """Anything is better than nothing, and than a metric that is not a number."""
+    def _is_better(self, metric: float, than: float | None) -> bool:
+        """Compare two metrics; any is better than none, and any number better than NaN."""
         if than is None or math.isnan(than):
             return than is None or not math.isnan(metric)
         return metric < than if self.decreasing else metric > than
 
-    def _ranked(self, new: _Entry, kept: list[_Entry]) -> list[_Entry]:
-        """Best first, ties in order of age; those without a metric behind them, newest first."""
-        ranked = [entry for entry in [*kept, new] if entry[1] is not None]
-        unranked = [entry for entry in [new, *kept] if entry[1] is None]
+    def _ranked(self, new: Entry, kept: list[Entry]) -> list[Entry]:
+        """Sort files: the best first, equal ones by age; behind them those without a metric, the newest first."""
+        with_metric = [entry for entry in [*kept, new] if entry[1] is not None]
+        without = [entry for entry in [new, *kept] if entry[1] is None]
         sign = 1.0 if self.decreasing else -1.0
-        return sorted(ranked, key=lambda e: math.inf if math.isnan(e[1] or 0.0) else sign * (e[1] or 0.0)) + unranked
+        values = {name: sign * (metric or 0.0) for name, metric in with_metric}
+        return sorted(with_metric, key=lambda entry: (math.isnan(values[entry[0]]), values[entry[0]])) + without
 
     def state_dict(self) -> dict[str, Any]:
-        """Best metric and history."""
+        """Return the best metric and the history."""
         return {
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,
-            "kept": list(self._kept),
+            "kept": list(self.kept),
             "dropped": list(self._dropped),
         }
 
-    def load_state_dict(self, state: dict[str, Any], epoch: int | None = None) -> None:
-        """The inverse of `state_dict`; files that are gone, or lie in another folder, are forgotten.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; `reconcile` compares it with the folder."""
+        self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
+        self.kept, self._dropped = [(name, metric) for name, metric in state["kept"]], list(state["dropped"])
+
+    def reconcile(self, epoch: int | None) -> None:
+        """Bring a loaded state and the folder together: forget files that are not there, finish what a crash cut short.
 
         Args:
-            epoch: the run goes on with the base's ``last``, written after this epoch: what a crash has left undone
-                after writing it is done now, unless this folder's ``last`` is of a later epoch already. None if it goes
-                on with another file.
+            epoch: of ``last``, if the state was loaded from the file of that epoch: then its other names and the
+                removal of old files may still be missing. None if the state is of another file.
         """
-        self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
-        self._kept = [(name, metric) for name, metric in state["kept"]]
         there = self.folder.glob(f"recovery-*{_EXTENSION}")
         self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)
-        if epoch is not None and self._last_is_of(epoch):
-            self._dropped = list(state["dropped"])
-            self.follow_last(epoch)
-        self._kept = [entry for entry in self._kept if (self.folder / entry[0]).exists()]
+        if epoch is not None:
+            self.update_links(epoch)
+        self._dropped = []
+        self.kept = [entry for entry in self.kept if (self.folder / entry[0]).exists()]

@@ -1,10 +1,11 @@
-"""Losses that are not finite: none passes unseen, and too many in a row end a run."""
+"""Watch for losses that are not finite: each is reported, and too many in a row end the run."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import deque
+from typing import Any
 
 from motivation.method.records import DeferredScalar, UpdateRecord
 
@@ -17,22 +18,22 @@ class NotFiniteError(RuntimeError):
     """Too many losses in a row were not finite."""
 
 
-class FiniteGuard:
+class NonFiniteLossGuard:
     """Counts losses that are not finite.
 
-    A step that a gradient scaler leaves out, because gradients overflowed, has a finite loss and does not count.
+    If gradients overflow, the gradient scaler skips the step; the loss is finite then, and does not count.
 
     Args:
-        most: so many in a row are too many.
-        late: how many updates later a loss is read; on a GPU it has arrived by then, so that nobody waits for it.
+        limit: so many in a row end the run.
+        delay: number of updates after which a loss is read; on a GPU it has arrived by then, so that nothing waits.
 
     Attributes:
         count: since the start of the run.
-        in_a_row: up to the latest that was read.
+        in_a_row: up to the latest loss that was read.
     """
 
-    def __init__(self, most: int = 20, late: int = 0):
-        self._most, self._late = most, late
+    def __init__(self, limit: int = 20, delay: int = 0):
+        self._limit, self._delay = limit, delay
         self.count = self.in_a_row = 0
         self._unread: deque[tuple[UpdateRecord, DeferredScalar]] = deque()
 
@@ -40,14 +41,14 @@ class FiniteGuard:
         """Count the loss of an update.
 
         Raises:
-            NotFiniteError: it is one too many.
+            NotFiniteError: the limit is reached.
         """
         self._unread.append((record, record.signals["loss"]))
-        while len(self._unread) > self._late:
+        while len(self._unread) > self._delay:
             self._read()
 
-    def settle(self) -> None:
-        """Read all that is unread.
+    def flush(self) -> None:
+        """Read all losses that are not read yet.
 
         Raises:
             NotFiniteError: as `watch`.
@@ -55,13 +56,13 @@ class FiniteGuard:
         while self._unread:
             self._read()
 
-    def conclude(self) -> None:
-        """The run is over.
+    def finish(self) -> None:
+        """End the run.
 
         Raises:
-            NotFiniteError: its last loss was not finite, so that its weights are most likely not either.
+            NotFiniteError: its last loss was not finite, so most likely its weights are not finite either.
         """
-        self.settle()
+        self.flush()
         if self.in_a_row:
             raise NotFiniteError(f"the last {self.in_a_row} losses of the run were not finite; {REMEDY}")
 
@@ -73,9 +74,17 @@ class FiniteGuard:
         self.count += 1
         self.in_a_row += 1
         where = f"epoch {record.epoch}, update {record.update} ({record.role.value} model)"
-        _logger.warning(f"The loss of {where} is {loss.value}: {self.in_a_row} in a row, at most {self._most}.")
-        if self.in_a_row >= self._most:
+        _logger.warning(f"The loss of {where} is {loss.value}: {self.in_a_row} in a row, at most {self._limit}.")
+        if self.in_a_row >= self._limit:
             raise NotFiniteError(
-                f"{self.in_a_row} losses in a row were not finite (--max-nonfinite {self._most}), the last at {where}; "
-                + REMEDY
+                f"{self.in_a_row} losses in a row were not finite (--max-nonfinite {self._limit}), the last at "
+                f"{where}; {REMEDY}"
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count; no checkpoint is written while losses in a row are not finite."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.count = state["count"]

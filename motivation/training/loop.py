@@ -7,13 +7,13 @@ import time
 from contextlib import ExitStack
 
 from motivation.data.loaders import end_workers
-from motivation.method.records import Role, UpdateRecord
+from motivation.method.records import UpdateRecord
 from motivation.training.hooks import RunView
 from motivation.training.losses import LossMeter
-from motivation.training.rank_states import collect_rank_states
 from motivation.training.records import EpochRecord, Outcome, UpdateReport
 from motivation.training.run import Run
 from motivation.training.signals import Interrupt
+from motivation.training.state import write_epoch_files, write_recovery_files
 
 _logger = logging.getLogger("train")
 
@@ -33,7 +33,7 @@ def train(run: Run) -> None:
         run.hooks.run_start(view)
         with Interrupt() as run.interrupt:
             if train_epochs(run):
-                run.guard.conclude()
+                run.guard.finish()
                 run.completed, run.interrupted_by = True, 0
     finally:
         with ExitStack() as ending:
@@ -103,21 +103,18 @@ def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
     run.guard.watch(record)
     is_due = run.recovery_interval and run.pair.update % run.recovery_interval == 0
     if run.interrupted_after_update(outcome.stop_votes) or is_due:
-        save_recovery(run, record.epoch)
+        save_recovery(run)
     run.clock.tick(record.step)
 
 
-def save_recovery(run: Run, epoch: int) -> None:
+def save_recovery(run: Run) -> None:
     """Write recovery checkpoints after the present update; training is not disturbed."""
-    run.guard.settle()
+    run.guard.flush()
     if run.guard.in_a_row:
         _logger.warning("No recovery checkpoint is written: the last loss was not finite.")
         return
-    collect_rank_states(run, run.pair.update)
     run.pair.sync_idle_model()
-    for role in (Role.MOTIVATED, Role.BASE):
-        if role in run.savers:
-            run.savers[role].save_recovery(epoch, run.pair.update - 1)
+    write_recovery_files(run)
 
 
 def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
@@ -125,7 +122,7 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
 
     Returns None, and does neither, if no evaluation is due.
     """
-    run.guard.settle()
+    run.guard.flush()
     run.evaluator.sync_statistics()
     if (epoch + 1) % run.val_interval and not is_last:
         _logger.info("No evaluation is due after this epoch.")
@@ -139,24 +136,5 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
         if run.guard.in_a_row:
             _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
         else:
-            save_epoch(run, record)
+            write_epoch_files(run, record)
     return record.metric(run.ranking)
-
-
-def save_epoch(run: Run, record: EpochRecord) -> None:
-    """Write the checkpoints of an epoch that was evaluated.
-
-    The base's file comes last: it is the one to resume, and knows which files of the other are kept. No old file is
-    removed before it is written.
-    """
-    collect_rank_states(run, None)
-    metrics = {
-        Role.MOTIVATED: record.motivated[run.ranking] if record.motivated else None,
-        Role.BASE: record.metric(run.ranking),
-    }
-    for role, metric in metrics.items():
-        if role in run.savers:
-            run.savers[role].write(record.epoch, metric)
-    for role in metrics:
-        if role in run.savers:
-            run.savers[role].follow_last(record.epoch)

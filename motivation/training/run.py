@@ -16,7 +16,7 @@ from motivation.method.pair import MotivatedPair
 from motivation.method.records import Counts, DeferredScalar, Role
 from motivation.training.checkpoint import Saver
 from motivation.training.evaluate import Evaluator, HeldOut
-from motivation.training.finite import FiniteGuard
+from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import HookList
 from motivation.training.learner import Learner
@@ -35,8 +35,16 @@ class Clock:
     schedules: list[Any]
     updates_per_epoch: int
 
-    def plateau_state(self) -> list[dict[str, Any]]:
-        """Return the state of schedules that follow the metric; all others are functions of epoch or update."""
+    def move_to(self, epoch: int, updates: int) -> None:
+        """Move the schedules, but those that follow the metric, to the place after ``updates`` updates of an epoch."""
+        for schedule in self.schedules:
+            if epoch:
+                schedule.step(epoch)
+            if done := epoch * self.updates_per_epoch + updates:
+                schedule.step_update(num_updates=done)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the state of schedules that follow the metric; all others are functions of the epoch or the update."""
         return [
             {
                 "scheduler": schedule.lr_scheduler.state_dict(),
@@ -47,16 +55,18 @@ class Clock:
             if hasattr(schedule, "lr_scheduler")
         ]
 
-    def load_plateau_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore what `plateau_state` returned."""
-        for schedule, state in zip(self.schedules, states, strict=False):
-            present, saved = schedule.lr_scheduler, state["scheduler"]
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `state_dict` returned: the state of the base's schedule, in those of both models."""
+        for schedule in self.schedules:
+            if not states or not hasattr(schedule, "lr_scheduler"):
+                continue
+            present, saved = schedule.lr_scheduler, states[0]["scheduler"]
             position = {name: saved[name] for name in PLATEAU_POSITION if name in saved}
             if saved["mode"] != present.mode:
-                position.pop("best", None)  # it is of another metric
+                position.pop("best", None)  # of another metric
             present.load_state_dict({**present.state_dict(), **position})
-            schedule.restore_lr = state["restore_lr"]
-            for group, lr in zip(schedule.optimizer.param_groups, state["lrs"], strict=True):
+            schedule.restore_lr = states[0]["restore_lr"]
+            for group, lr in zip(schedule.optimizer.param_groups, states[0]["lrs"], strict=False):
                 group["lr"] = lr
 
     def tick(self, step: int) -> None:
@@ -90,7 +100,6 @@ class Run:
         stopped_by: the reason a hook gave for stopping the run before its last epoch; set from the start if the run
             that is resumed was stopped.
         interrupted_by: number of the signal that ended the run, 0 for none.
-        rank_states: states of all ranks for the checkpoint that is written, on the primary one.
     """
 
     pair: MotivatedPair[Learner]
@@ -107,7 +116,7 @@ class Run:
     world_size: int = 1
     ranking: str = "top1"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    guard: FiniteGuard = field(default_factory=FiniteGuard)
+    guard: NonFiniteLossGuard = field(default_factory=NonFiniteLossGuard)
     losses: LossMeter = field(default_factory=LossMeter)
     records: list[EpochRecord] = field(default_factory=list)
     epoch_counts: Counts = field(default_factory=Counts)
@@ -120,7 +129,6 @@ class Run:
     can_be_stopped: bool = False
     stopped_by: str | None = None
     interrupted_by: int = 0
-    rank_states: list[dict[str, Any]] = field(default_factory=list)
     _stop_votes: deque[DeferredScalar] = field(default_factory=deque)
 
     def held_out_loss(self, learner: Learner) -> DeferredScalar | None:

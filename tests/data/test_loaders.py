@@ -21,7 +21,7 @@ from motivation.data.loaders import end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import DeferredScalar, Role, UpdateRecord
 from motivation.options.parse import parse
-from motivation.training.finite import FiniteGuard, NotFiniteError
+from motivation.training.finite import NonFiniteLossGuard, NotFiniteError
 from motivation.training.run import Run
 
 MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
@@ -98,19 +98,19 @@ def record(loss, update=0):
 
 @pytest.mark.parametrize("late", [0, 2])
 def test_losses_that_are_not_finite_are_counted_and_too_many_in_a_row_end_the_run(late, caplog):
-    guard = FiniteGuard(3, late)
+    guard = NonFiniteLossGuard(3, late)
     for update, loss in enumerate([1.0, float("nan"), float("inf"), 2.0, float("nan"), float("nan")]):
         guard.watch(record(loss, update))
-    guard.settle()
+    guard.flush()
     assert (guard.count, guard.in_a_row) == (4, 2)
     assert caplog.text.count("in a row, at most 3") == 4
     assert "epoch 0, update 5 (base model) is nan: 2 in a row" in caplog.text
     with pytest.raises(NotFiniteError, match="the last 2 losses"):
-        guard.conclude()
-    last = FiniteGuard(1, late=1)
+        guard.finish()
+    last = NonFiniteLossGuard(1, delay=1)
     last.watch(record(float("nan"), 6))
     with pytest.raises(NotFiniteError, match=r"1 losses in a row .*--max-nonfinite 1.* at epoch 0, update 6"):
-        last.settle()
+        last.flush()
 
 
 @pytest.mark.parametrize(("device", "motivated", "delay"), [("cpu", None, 0), ("cuda", object(), 0), ("cuda", None, 1)])

@@ -7,11 +7,24 @@ import pytest
 import torch
 
 from motivation.training import checkpoint
-from motivation.training.checkpoint import CheckpointError, Saver, link_or_copy, read_checkpoint, write_whole
+from motivation.training.checkpoint import (
+    CheckpointError,
+    Saver,
+    link_or_copy,
+    read_checkpoint,
+    trained_epoch,
+    write_whole,
+)
 
 
 def saver(folder, **options):
-    return Saver(folder, lambda epoch, metric, update: {"epoch": epoch, "metric": metric, "update": update}, **options)
+    return Saver(folder, {"arch": "toy"}, **options)
+
+
+def save(one, epoch, metric):
+    one.rank_epoch(epoch, metric)
+    one.write_last({}, epoch, metric)
+    one.update_links(epoch)
 
 
 def names(folder):
@@ -21,7 +34,7 @@ def names(folder):
 def test_the_best_are_kept_and_the_rest_is_dropped(tmp_path):
     one = saver(tmp_path, history=2)
     for epoch, metric in enumerate([50.0, 70.0, 60.0, 10.0]):
-        one.save(epoch, metric)
+        save(one, epoch, metric)
     assert names(tmp_path) == ["checkpoint-1.pth.tar", "checkpoint-2.pth.tar", "last.pth.tar", "model_best.pth.tar"]
     assert read_checkpoint(tmp_path / "model_best.pth.tar")["epoch"] == 1
     assert read_checkpoint(tmp_path / "last.pth.tar")["epoch"] == 3
@@ -31,7 +44,7 @@ def test_the_best_are_kept_and_the_rest_is_dropped(tmp_path):
 def test_lower_is_better_for_a_loss_and_ties_keep_the_earlier(tmp_path):
     one = saver(tmp_path, decreasing=True, history=1)
     for epoch, metric in enumerate([3.0, 1.0, 1.0, 2.0]):
-        one.save(epoch, metric)
+        save(one, epoch, metric)
     assert (one.best_metric, one.best_epoch) == (1.0, 1)
     assert "checkpoint-1.pth.tar" in names(tmp_path)
 
@@ -39,47 +52,43 @@ def test_lower_is_better_for_a_loss_and_ties_keep_the_earlier(tmp_path):
 def test_without_a_metric_the_newest_are_kept(tmp_path):
     one = saver(tmp_path, history=2)
     for epoch in range(4):
-        one.save(epoch, None)
+        save(one, epoch, None)
     assert names(tmp_path) == ["checkpoint-2.pth.tar", "checkpoint-3.pth.tar", "last.pth.tar"]
 
 
 def test_history_is_resumed(tmp_path):
     one = saver(tmp_path, history=2)
-    one.save(0, 50.0)
-    one.save(1, 40.0)
+    save(one, 0, 50.0)
+    save(one, 1, 40.0)
     other = saver(tmp_path, history=2)
     other.load_state_dict(one.state_dict())
-    other.save(2, 45.0)
+    other.reconcile(None)
+    save(other, 2, 45.0)
     assert "checkpoint-0.pth.tar" in names(tmp_path)
     assert "checkpoint-1.pth.tar" not in names(tmp_path)
     assert other.best_epoch == 0
 
 
-def test_a_file_of_a_later_epoch_is_not_taken_for_an_earlier_one(tmp_path):
-    """The motivated model's ``last`` of epoch 1 is there, the base's is not: killed between the two."""
-    one = saver(tmp_path, history=2)
-    one.save(0, 50.0)
-    after_epoch_0 = one.state_dict()
-    one.write(1, 40.0)
-    other = saver(tmp_path, history=2)
-    other.load_state_dict(after_epoch_0, epoch=0)
-    assert read_checkpoint(tmp_path / "checkpoint-0.pth.tar")["epoch"] == 0
-    assert read_checkpoint(tmp_path / "model_best.pth.tar")["epoch"] == 0
+def test_a_file_says_which_epoch_it_is_of(tmp_path):
+    write_whole({"epoch": 1, "weights": torch.zeros(1000)}, tmp_path / "whole")
+    (tmp_path / "half").write_bytes((tmp_path / "whole").read_bytes()[:2000])
+    assert [trained_epoch(tmp_path / name) for name in ("whole", "half", "none")] == [1, None, None]
 
 
 def test_what_was_dropped_is_remembered_until_it_is_gone(tmp_path):
     one = saver(tmp_path, history=1)
-    one.save(0, 50.0)
-    one.write(1, 60.0)
+    save(one, 0, 50.0)
+    one.rank_epoch(1, 60.0)
     assert one.state_dict()["dropped"] == ["checkpoint-0.pth.tar"]
-    one.follow_last(1)
+    one.write_last({}, 1, 60.0)
+    one.update_links(1)
     assert one.state_dict()["dropped"] == []  # as in a run that is resumed inside the next epoch
 
 
 def test_two_recovery_files_are_kept(tmp_path):
     one = saver(tmp_path)
     for update in (4, 9, 14):
-        one.save_recovery(0, update)
+        one.write_recovery({"update": update}, 0, update)
     assert names(tmp_path) == ["recovery-0-14.pth.tar", "recovery-0-9.pth.tar"]
     assert read_checkpoint(tmp_path / "recovery-0-14.pth.tar")["update"] == 14
 
@@ -87,16 +96,17 @@ def test_two_recovery_files_are_kept(tmp_path):
 def test_a_recovery_file_that_a_crash_has_left_goes_with_the_next_checkpoint(tmp_path):
     one = saver(tmp_path)
     for update in (4, 9):
-        one.save_recovery(0, update)
+        one.write_recovery({}, 0, update)
     left = (tmp_path / "recovery-0-4.pth.tar").read_bytes()
     state = one.state_dict()
-    one.save_recovery(0, 14)
+    one.write_recovery({}, 0, 14)
     (tmp_path / "recovery-0-4.pth.tar").write_bytes(left)
     os.utime(tmp_path / "recovery-0-4.pth.tar", (0, 0))
     resumed = saver(tmp_path)
     resumed.load_state_dict(state)
+    resumed.reconcile(None)
     assert len(names(tmp_path)) == 3  # it goes on with one of them, and the newer ones might be damaged
-    resumed.save(0, 50.0)
+    save(resumed, 0, 50.0)
     assert [name for name in names(tmp_path) if "recovery" in name] == ["recovery-0-14.pth.tar", "recovery-0-9.pth.tar"]
 
 
@@ -139,10 +149,8 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path):
 
 @pytest.mark.parametrize("decreasing", [True, False])
 def test_a_metric_that_is_not_a_number_is_the_worst(decreasing, tmp_path):
-    saver = Saver(tmp_path, lambda epoch, metric, update: {"epoch": epoch}, decreasing, history=2)
+    one = saver(tmp_path, decreasing=decreasing, history=2)
     for epoch, metric in enumerate([math.nan, 1.0, 0.5, math.nan, 0.7]):
-        saver.save(epoch, metric)
-    assert saver.best_epoch == (2 if decreasing else 1)
-    assert [entry[0] for entry in saver._kept] == [
-        f"checkpoint-{n}.pth.tar" for n in ((2, 4) if decreasing else (1, 4))
-    ]
+        save(one, epoch, metric)
+    assert one.best_epoch == (2 if decreasing else 1)
+    assert [entry[0] for entry in one.kept] == [f"checkpoint-{n}.pth.tar" for n in ((2, 4) if decreasing else (1, 4))]

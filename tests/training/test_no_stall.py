@@ -10,7 +10,7 @@ from support.program import DIGITS, MOTIVATED
 from motivation.build.run import build_run
 from motivation.method.records import DeferredScalar
 from motivation.options.parse import parse
-from motivation.training.finite import FiniteGuard
+from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.hooks import Hook
 from motivation.training.learner import Learner
 from motivation.training.loop import train
@@ -68,7 +68,7 @@ def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tm
 def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
     """With the guard as on a GPU (`late_by`); the epoch has 23 updates, of which the first and the last have a line."""
     run = made(tmp_path, "--epochs", "1", "-b", "60", "--log-interval", "100")
-    run.guard = FiniteGuard(late=10)
+    run.guard = NonFiniteLossGuard(delay=10)
     events.clear()
     train(run)
     run.lock.release()

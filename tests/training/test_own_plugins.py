@@ -60,7 +60,7 @@ def test_the_condition_of_the_document_trains_and_resumes(example, train):
     )  # fmt: skip
     whole, part = part_and_whole(train, *flags, epochs=3, half=1)
     assert_same_run(whole, part)
-    state = load(whole / "last.pth.tar")["motivation"]["condition"]
+    state = load(whole / "last.pth.tar")["motivation"]["pair"]["condition"]
     assert state["name"] == "below_mean"
     assert len(state["state"]["recent"]) == 7
     recent, streak = [], 0

@@ -1,5 +1,7 @@
 """A resumed motivated run is the run it goes on with: both models, one clock, what is not said stays as it was."""
 
+import shutil
+
 import pytest
 import torch
 from support.program import MOTIVATED, assert_equal, assert_same_run, load, part_and_whole, rows
@@ -73,7 +75,7 @@ def test_an_epoch_of_other_updates_is_trained_again_and_counted_once(train, capl
     again = train(*MOTIVATED, "--epochs", "1", "-b", "120", "--resume", first / "recovery-0-2.pth.tar", name="run")
     assert "trained again from its start" in caplog.text
     assert len(rows(again / "updates.csv")) == 11
-    counts = load(again / "last.pth.tar")["motivation"]["switcher"]["counts"]
+    counts = load(again / "last.pth.tar")["motivation"]["pair"]["switcher"]["counts"]
     assert counts["base"] + counts["motivated"] == 11
 
 
@@ -106,6 +108,41 @@ def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):
     again = train(*MOTIVATED, *flags, "--resume", first / "last.pth.tar", name="again")
     kept = load(first / "motivated" / "last.pth.tar")["state_dict"]["layer1.1.conv1.weight"]
     assert torch.equal(load(again / "motivated" / "last.pth.tar")["state_dict_ema"]["layer1.1.conv1.weight"], kept)
+
+
+def test_a_motivated_file_of_the_next_epoch_is_not_taken_for_one_of_the_last(train):
+    """The run was killed after the motivated model's file was written, and before the base's."""
+    whole = train(*MOTIVATED, "--epochs", "2", name="whole")
+    run = train(*MOTIVATED, "--epochs", "1")
+    (run / "motivated" / "last.pth.tar").unlink()
+    shutil.copy(whole / "motivated" / "last.pth.tar", run / "motivated")
+    train(*MOTIVATED, "--epochs", "1", "--resume", "auto")
+    for name in ("checkpoint-0", "model_best"):
+        assert load(run / "motivated" / f"{name}.pth.tar")["epoch"] == 0
+    assert load(run / "motivated" / "last.pth.tar")["epoch"] == 1
+
+
+def test_a_resume_reads_its_file_once(train, monkeypatch):
+    flags = [*MOTIVATED, "--model-ema", "--sched", "none"]
+    run = train(*flags, "--epochs", "1")
+    read = []
+
+    def load(path, *args, real=torch.load, **kwargs):
+        read.append((str(path.relative_to(run)), kwargs["mmap"]))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", load)
+    train(*flags, "--epochs", "2", "--resume", "auto")
+    assert read == [("last.pth.tar", False), ("motivated/last.pth.tar", True)]  # of the second its epoch alone
+
+
+def test_the_file_of_the_motivated_model_is_for_use_and_says_what_to_resume(train, capsys):
+    run = train(*MOTIVATED, "--model-ema", "--epochs", "1")
+    file, entries = run / "motivated" / "last.pth.tar", {"epoch", "arch", "args", "version", "metric", "motivation"}
+    assert load(file).keys() == entries | {"state_dict", "state_dict_ema"}
+    train(*MOTIVATED, "--model-ema", "--resume", file, code=2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"it holds the motivated model for use, not the state of the training; resume {run}/last.pth.tar" in line
 
 
 def test_another_condition_goes_on_with_a_warning(train, caplog):
@@ -219,6 +256,6 @@ def test_a_plateau_schedule_forgets_the_best_of_another_metric(train):
         *plateau, "--eval-metric", "top1", "--patience-epochs", "7", "--epochs", "4",
         "--resume", first / "last.pth.tar", name="again",
     )  # fmt: skip
-    state = load(again / "last.pth.tar")["motivation"]["plateau"][0]["scheduler"]
+    state = load(again / "last.pth.tar")["motivation"]["schedules"][0]["scheduler"]
     assert (state["mode"], state["patience"]) == ("max", 7)
     assert state["best"] > 5  # an accuracy in percent, not a loss

@@ -1,0 +1,274 @@
+"""The state of a run: what its checkpoints hold, and what a resumed run takes back.
+
+Every part is one row of `RUN_PARTS` or `RANK_PARTS`. What remembers something has ``state_dict`` and
+``load_state_dict``; a row gives it a name in the file. The base's weights and optimizer are under timm's keys
+(`motivation.training.checkpoint`) and all parts under the key `OUR_KEY`, so that the file of the base alone resumes a
+run. The file of the motivated model is for use: its weights and EMA under timm's keys, no optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.utils import unwrap_model
+
+from motivation.data.loaders import CheckedLoader
+from motivation.method.batchnorm import running_statistics
+from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
+from motivation.method.records import Role
+from motivation.training.checkpoint import Saver
+from motivation.training.learner import Learner
+from motivation.training.records import EpochRecord
+from motivation.training.run import Run
+
+OUR_KEY = "motivation"
+FORMAT = 3
+"""Version of the entry `OUR_KEY`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row: a part of the state and who it belongs to.
+
+    The last argument of both functions is the number of updates that are done in the present epoch; None between two
+    epochs.
+
+    Attributes:
+        name: its key in the file.
+        get: returns it, in plain values and tensors.
+        load: restores it in a run that was just built.
+    """
+
+    name: str
+    get: Callable[[Run, int | None], Any]
+    load: Callable[[Run, Any, int | None], None]
+
+    @classmethod
+    def of(cls, name: str, owner: Callable[[Run], Any]) -> Part:
+        """Make the row of an object of the run with ``state_dict`` and ``load_state_dict``."""
+        return cls(
+            name, lambda run, _: owner(run).state_dict(), lambda run, state, _: owner(run).load_state_dict(state)
+        )
+
+
+def _load_pair(run: Run, state: dict[str, Any], updates: int | None) -> None:
+    if "switcher" in state:
+        with_optimizer = "optimizer" in state["switcher"].get("motivated", {})
+        run.pair.load_turns(state["switcher"], with_optimizer)
+    if "condition" in state:
+        run.condition.load_state_dict(state["condition"]["state"])
+    run.pair.position = state["position"]
+
+
+def _load_records(run: Run, states: list[dict[str, Any]], updates: int | None) -> None:
+    records = map(EpochRecord.from_state, states)
+    run.records = [record for record in records if record.epoch < run.start_epoch]
+
+
+def _load_savers(run: Run, states: dict[str, Any], updates: int | None) -> None:
+    for role, saver in run.savers.items():
+        if role.value in states:
+            saver.load_state_dict(states[role.value])
+
+
+def _load_stop(run: Run, reason: str | None, updates: int | None) -> None:
+    """A run that a hook has stopped stays so."""
+    if updates is not None:
+        run.hooks.stop_reason = reason
+    elif run.start_epoch < run.epochs:
+        run.stopped_by = reason
+
+
+RUN_PARTS = (
+    Part("pair", lambda run, _: run.pair.state_dict(with_base=False), _load_pair),
+    Part.of("schedules", lambda run: run.clock),
+    Part.of("epoch_counts", lambda run: run.epoch_counts),
+    Part("records", lambda run, _: [record.state_dict() for record in run.records], _load_records),
+    Part.of("guard", lambda run: run.guard),
+    Part.of("hooks", lambda run: run.hooks),
+    Part("stopped_by", lambda run, _: run.hooks.stop_reason, _load_stop),
+    Part("savers", lambda run, _: {role.value: one.state_dict() for role, one in run.savers.items()}, _load_savers),
+)
+"""Parts that are the same on all ranks, or exist on the primary rank only."""
+
+
+def _statistics(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the running statistics of training where the models of the file have others.
+
+    Ranks have statistics of their own, and a model whose statistics are re-estimated is saved as it was evaluated.
+    """
+    found = {}
+    for key, module in _modules(run).items() if run.world_size > 1 else ():
+        buffers = dict(module.named_buffers())
+        found[key] = {name: buffers[name].detach().cpu().clone() for name in running_statistics(module)}
+    return found | run.evaluator.training_statistics
+
+
+@torch.no_grad()
+def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]], updates: int | None) -> None:
+    modules = _modules(run)
+    for key in modules.keys() & state.keys():
+        buffers = dict(modules[key].named_buffers())
+        for name, value in state[key].items():
+            buffers[name].copy_(value)
+
+
+def _modules(run: Run) -> dict[str, torch.nn.Module]:
+    """Return the models and their EMAs, by ``role[:ema]``."""
+    found = {}
+    for learner in run.pair.sides:
+        found[learner.role.value] = unwrap_model(learner.eval_model())
+        if learner.ema is not None:
+            found[f"{learner.role.value}:ema"] = unwrap_model(learner.eval_model(ema=True))
+    return found
+
+
+def _workers_run(run: Run, updates: int | None) -> list[bool]:
+    return [loader.workers_run for loader in _validation_loaders(run)]
+
+
+def _load_workers_run(run: Run, state: list[bool], updates: int | None) -> None:
+    for loader, workers_run in zip(_validation_loaders(run), state, strict=False):
+        loader.workers_run = workers_run and loader.num_workers > 0
+
+
+def _validation_loaders(run: Run) -> list[CheckedLoader]:
+    loader = run.evaluator.validator and run.evaluator.validator.loader
+    return [one for one in (loader, getattr(loader, "loader", None)) if isinstance(one, CheckedLoader)]
+
+
+def _generators(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the states of random generators that optimizers have of their own, such as AdaHessian's."""
+    return {
+        learner.role.value: {name: generator.get_state() for name, generator in _generators_of(learner).items()}
+        for learner in run.pair.sides
+    }
+
+
+def _load_generators(run: Run, state: dict[str, dict[str, torch.Tensor]], updates: int | None) -> None:
+    for learner in run.pair.sides:
+        for name, value in state.get(learner.role.value, {}).items():
+            _generators_of(learner)[name].set_state(value)
+
+
+def _generators_of(learner: Learner) -> dict[str, torch.Generator]:
+    return {name: value for name, value in vars(learner.optimizer).items() if isinstance(value, torch.Generator)}
+
+
+RANK_PARTS = (
+    Part("statistics", _statistics, _load_statistics),
+    Part("data", lambda run, n: run.feed.state_dict(n), lambda run, state, n: run.feed.load_state_dict(state, n)),
+    Part("validation_workers_run", _workers_run, _load_workers_run),
+    Part.of("losses", lambda run: run.losses),
+    Part("generators", _generators, _load_generators),
+    Part("rng", lambda *_: rng_to_dict(get_rng_state()), lambda run, state, _: set_rng_state(rng_from_dict(state))),
+)
+"""Parts that each rank has of its own. The random states are loaded last: nothing may draw from them in between."""
+
+
+def load_state(run: Run, state: dict[str, Any], rank: int) -> None:
+    """Restore the parts that a state holds; what it lacks stays as it is.
+
+    Args:
+        run: just built, with the base's weights and optimizer loaded.
+        state: in the layout of `get_state`.
+        rank: of this process.
+    """
+    updates = state["updates"]
+    for parts, states in ((RUN_PARTS, state), (RANK_PARTS, state["ranks"][rank])):
+        for part in parts:
+            if part.name in states:
+                part.load(run, states[part.name], updates)
+
+
+def get_state(run: Run, updates: int | None, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of a run, on the primary rank.
+
+    Args:
+        updates: done in the present epoch; None after its evaluation.
+        ranks: what `gather_rank_states` gave.
+    """
+    return {
+        "format": FORMAT,
+        "updates": updates,
+        "updates_per_epoch": run.clock.updates_per_epoch,
+        **{part.name: part.get(run, updates) for part in RUN_PARTS},
+        "ranks": ranks,
+    }
+
+
+def gather_rank_states(run: Run, updates: int | None) -> list[dict[str, Any]]:
+    """Return the states of all ranks on the primary one; all ranks call it."""
+    own = {part.name: part.get(run, updates) for part in RANK_PARTS}
+    if run.world_size == 1:
+        return [own]
+    gathered: list[Any] = [None] * run.world_size if dist.get_rank() == 0 else []
+    dist.gather_object(own, gathered or None, dst=0)
+    return gathered
+
+
+def write_epoch_files(run: Run, record: EpochRecord) -> None:
+    """Write the checkpoints of an epoch that was evaluated; all ranks call it.
+
+    No file is removed before the new ones are there.
+    """
+    metrics: dict[Role, float | None] = {Role.BASE: record.metric(run.ranking), Role.MOTIVATED: None}
+    if record.motivated is not None:
+        metrics[Role.MOTIVATED] = record.motivated[run.ranking]
+    ranks = gather_rank_states(run, None)
+    savers = _savers(run)
+    for learner, saver in savers:
+        saver.rank_epoch(record.epoch, metrics[learner.role])
+    for learner, saver in savers:
+        saver.write_last(_contents(run, learner, None, ranks), record.epoch, metrics[learner.role])
+    for _, saver in savers:
+        saver.update_links(record.epoch)
+
+
+def write_recovery_files(run: Run) -> None:
+    """Write checkpoints inside an epoch; all ranks call it."""
+    updates = run.pair.update
+    ranks = gather_rank_states(run, updates)
+    for learner, saver in _savers(run):
+        saver.write_recovery(_contents(run, learner, updates, ranks), run.pair.epoch, updates - 1)
+
+
+def _savers(run: Run) -> list[tuple[Learner, Saver]]:
+    """Return the savers in the order of writing: the base's is the last, whose file resumes the run."""
+    return [(learner, run.savers[learner.role]) for learner in run.pair.sides[::-1] if learner.role in run.savers]
+
+
+def _contents(run: Run, learner: Learner, updates: int | None, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    contents = learner.state_dict()
+    del contents["idle_decay"]
+    if learner.role is Role.MOTIVATED:
+        del contents["optimizer"]
+        return {**contents, OUR_KEY: {"format": FORMAT, "role": learner.role.value}}
+    if learner.rule.scaler is not None:
+        contents["amp_scaler"] = learner.rule.scaler.state_dict()
+    return {**contents, OUR_KEY: get_state(run, updates, ranks)}
+
+
+def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry `OUR_KEY` of a file of format 2 in the present format."""
+    ranks = []
+    for rank in state["ranks"]:
+        rank |= {"data": rank.pop("feed"), "rng": rank.pop("random")}
+        if rank["losses"] is None:
+            del rank["losses"]
+        ranks.append(rank)
+    return {
+        **{key: state[key] for key in ("updates_per_epoch", "epoch_counts", "hooks", "savers")},
+        "format": 3,
+        "updates": state["update"],
+        "pair": {key: state[key] for key in ("position", "condition", "switcher")},
+        "schedules": state["plateau"],
+        "records": state["epochs"],
+        "guard": {"count": state["nonfinite"]},
+        "stopped_by": state.get("stopped_by"),
+        "ranks": ranks,
+    }
