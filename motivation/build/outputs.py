@@ -1,4 +1,4 @@
-"""The run's folder, its checkpoints and its logs; made on the primary rank only."""
+"""The folder of a run with its checkpoints and logs; they are made on the primary rank only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _logger = logging.getLogger("train")
 
 
 def claim_folder(args: Namespace, config: dict[str, Any], runtime: Runtime) -> tuple[Path, FolderLock | None]:
-    """The run's folder; the primary rank makes it and keeps others from writing there.
+    """Return the folder of the run; the primary rank makes and locks it.
 
     Raises:
         StartupError: it cannot be made, or another run writes there.
@@ -51,7 +51,7 @@ def claim_folder(args: Namespace, config: dict[str, Any], runtime: Runtime) -> t
 
 
 def run_folder(args: Namespace, image_size: int) -> Path:
-    """Where the run's files go; a run without a name gets one."""
+    """Return the folder of the run; a run without a name gets one."""
     name = args.experiment or "-".join(
         [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(image_size)]
     )
@@ -59,7 +59,7 @@ def run_folder(args: Namespace, image_size: int) -> Path:
 
 
 def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
-    """What writes to the run's folder: checkpoints and logs; on the primary rank only. Nothing is written yet."""
+    """Add to a run what writes to its folder, checkpoints and logs; nothing is written yet."""
     assert run.folder is not None
     folder = run.folder
     decreasing = run.ranking == "loss"
@@ -84,10 +84,10 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
 
 
 def take_folder(run: Run, args_text: str, resumed: Resumed | None) -> None:
-    """Make the folder this run's, once nothing can be refused any more: it may be an earlier run's.
+    """Take over the folder, which may have files of an earlier run. Call it when nothing can be refused any more.
 
-    A resumed file of this folder becomes its newest: the logs are about to be cut to it, so ``--resume auto`` must not
-    go on from one that was written later.
+    If the resumed file is in this folder, it becomes the newest: the logs will be cut to it, so ``--resume auto`` must
+    not go on from a file that was written later.
     """
     assert run.folder is not None
     folder = run.folder
@@ -96,13 +96,13 @@ def take_folder(run: Run, args_text: str, resumed: Resumed | None) -> None:
             os.utime(resumed.path)
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
-    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of this one's first part
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of an earlier part of this one
     if resumed is not None and resumed.state:
         _reconcile(run, resumed)
 
 
 def _reconcile(run: Run, resumed: Resumed) -> None:
-    """Bring the files in the folder in line with the resumed one, after which a crash may have come."""
+    """Finish what follows the writing of the resumed file, if a crash has prevented it."""
     assert run.folder is not None
     last, epoch = run.folder / LAST, resumed.contents["epoch"]
     is_last = not resumed.is_mid_epoch and last.exists() and resumed.path.samefile(last)

@@ -1,4 +1,8 @@
-"""One run per folder: whoever holds the lock may write."""
+"""A lock on a folder, so that only one run at a time writes there.
+
+The package filelock is not used: it leaves a file in the folder, and where a file system has no locks it falls back on
+files that a killed run leaves behind.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,15 @@ except ImportError:  # Windows: no lock
 
 
 class FolderLock:
-    """Held from its making until `release`, or the end of the process, however that comes.
+    """Lock a folder until `release` or the end of the process, even if that is killed.
 
-    File systems without locks give none: then nothing is held, and nothing refused.
+    On a file system without locks nothing is locked and nothing refused.
 
     Args:
         folder: exists already.
 
     Raises:
-        ValueError: another process, or another run of this one, holds it.
+        ValueError: another process, or another run in this process, holds the lock.
     """
 
     def __init__(self, folder: Path):
@@ -44,7 +48,7 @@ class FolderLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Unlock the folder."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -57,7 +61,10 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """A data worker that outlives a killed run for some seconds must not keep its lock."""
+    """Release the locks that a forked process has inherited.
+
+    Data workers outlive a killed run for some seconds, and must not keep its lock.
+    """
     for lock in list(_held):
         with contextlib.suppress(OSError):
             lock.release()

@@ -1,6 +1,6 @@
-"""A run's folder, read back: options, epochs, updates, result.
+"""Read the folder of a run: options, epochs, updates, result.
 
-It reads what `train_motivated.py` has written, and timm's own runs, which have options and epochs only.
+Runs of timm's script can be read too; they have options and epochs only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOT_MEASURED = frozenset({
 
 
 class RunError(InputError):
-    """A folder that is no run, or lacks what is asked of it."""
+    """A folder that is not a run's, or lacks what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        options: what ``args.yaml`` says, by the options' names.
+        options: contents of ``args.yaml``.
     """
 
     path: Path
@@ -48,35 +48,35 @@ class RunFolder:
 
     @property
     def base(self) -> str:
-        """timm name of the base model."""
+        """Return the timm name of the base model."""
         return str(self.options["model"])
 
     @property
     def motivated(self) -> str | None:
-        """timm name of the motivated model, None in a plain run."""
+        """Return the timm name of the motivated model, None for a plain run."""
         return self.options.get("motivated_model") or None
 
     @property
     def seed(self) -> int:
-        """Of the random streams."""
+        """Return the seed of the run."""
         return int(self.options.get("seed", 42))
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of ``summary.csv``, numbers as numbers, in the order of epochs; empty before the first.
+        """Return the rows of ``summary.csv`` with numbers converted; empty before the first epoch.
 
         Columns: ``epoch``, ``train_loss``, ``eval_loss``, ``eval_top1``, ``eval_top5``, ``lr``; of a motivated run also
         ``motivated_eval_*``, ``base_updates``, ``motivated_updates``, ``switches``, ``average_flops``, ``seconds``.
-        What a run has not measured is missing or None.
+        A value that was not measured is missing or None.
         """
         return _rows(self.path / "summary.csv")
 
     @cached_property
     def updates(self) -> list[dict[str, Any]]:
-        """The rows of ``updates.csv``: ``epoch``, ``update``, ``active``, ``loss``, ``streak``, ``lr``.
+        """Return the rows of ``updates.csv``: ``epoch``, ``update``, ``active``, ``loss``, ``streak``, ``lr``.
 
         Raises:
-            RunError: there is no such file, or nothing in it.
+            RunError: the file is missing or empty.
         """
         rows = _rows(self.path / "updates.csv")
         if not rows:
@@ -85,10 +85,10 @@ class RunFolder:
 
     @cached_property
     def motivated_updates(self) -> list[int]:
-        """How many updates of each epoch trained the motivated model, from epoch 0 on.
+        """Return the number of motivated updates of each epoch, from epoch 0 on.
 
         Raises:
-            RunError: as for `updates`; or the file lacks an epoch, or is damaged.
+            RunError: the file is missing, empty or damaged, or lacks an epoch.
         """
         rows: dict[int, list[bool]] = {}
         for row in self.updates:
@@ -102,7 +102,7 @@ class RunFolder:
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
-        """What the program wrote when it ended (`motivation.training.result`); None before that."""
+        """Return the contents of ``result.json``; None if the run has not ended."""
         path = self.path / RESULT_FILE
         if not path.is_file():
             return None
@@ -116,7 +116,7 @@ class RunFolder:
 
     @property
     def completed(self) -> bool:
-        """Whether all of its epochs were trained, as far as the folder tells."""
+        """Return True if all epochs were trained, as far as the folder tells."""
         return bool(self.result and self.result["completed"])
 
 
@@ -124,7 +124,7 @@ def read_run(path: str | Path) -> RunFolder:
     """Open a run's folder.
 
     Raises:
-        RunError: it is none.
+        RunError: it is not the folder of a run.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -142,10 +142,10 @@ def read_run(path: str | Path) -> RunFolder:
 
 
 def find_runs(paths: list[str | Path]) -> list[RunFolder]:
-    """The runs in these folders; a folder that is none gives all that lie in it, at any depth, in order of their names.
+    """Open runs; a folder that is not a run's stands for all runs below it, sorted by name.
 
     Raises:
-        RunError: a folder is not there, or has no run in it.
+        RunError: a folder is missing, or has no run in it.
     """
     found: dict[Path, RunFolder] = {}
     for path in map(Path, paths):

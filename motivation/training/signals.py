@@ -1,4 +1,4 @@
-"""Signals: the first asks a run to save and stop after the present update, a second one stops it at once."""
+"""Signals: the first one makes a run save and stop after the present update, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
 )
-"""Ctrl-C, and what schedulers send before they end or preempt a job."""
+"""Ctrl-C, and the signals that schedulers send before they end or preempt a job."""
 
 
 def exit_code(number: int) -> int:
-    """Of a run that a signal has stopped, as shells have it.
+    """Return the exit code of a run that a signal has stopped, by the convention of shells: 128 + signal number.
 
     >>> exit_code(2), exit_code(15)
     (130, 143)
@@ -27,9 +27,12 @@ def exit_code(number: int) -> int:
 
 
 class Interrupt:
-    """While entered, the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once.
+    """Context in which the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once.
 
-    Under torchrun a second SIGTERM does not: torchrun sends one too when the whole job is told to end.
+    Under torchrun a second SIGTERM is ignored: when a scheduler sends one to all processes, torchrun sends another.
+
+    Attributes:
+        requested: number of the signal that has come, 0 before.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,7 @@ class Interrupt:
     def _received(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.requested and number == signal.SIGTERM and "TORCHELASTIC_RUN_ID" in os.environ:
-            return  # torchrun's own, after a scheduler's to every process; what does not end, torchrun kills
+            return  # it is torchrun's; a process that does not end is killed by torchrun later
         if self.requested:
             _say(f"{name} again: stopped at once.")
             sys.stdout.flush()
@@ -60,18 +63,18 @@ class Interrupt:
 
 
 def _say(line: str) -> None:
-    """Past Python's streams and logging: the signal may have come while they were writing, and then they raise."""
+    """Write to standard error without Python's streams, which raise if the signal came while they were writing."""
     with suppress(OSError):
         os.write(2, f"{line}\n".encode())
 
 
 class WithoutInterrupts:
-    """A data worker's start that leaves signals to the main process, also those that reach the whole process group.
+    """Initialise a data worker so that it leaves signals to the main process; Ctrl-C reaches the whole process group.
 
-    Only a second SIGTERM ends it: torch and Python send one to a worker that they are tired of waiting for.
+    A second SIGTERM ends the worker: torch and Python send one to a worker that does not end by itself.
 
     Args:
-        then: what the worker does at its start besides; called with the worker's number.
+        then: called next, with the worker's number; None for nothing.
     """
 
     def __init__(self, then: Callable[[int], None] | None):

@@ -249,6 +249,13 @@ def test_another_k_from_a_resume_on_is_said(train, caplog):
     assert "--motivation-k was 1 in" in caplog.text
 
 
+def test_another_schedule_begins_at_the_epoch_and_knows_nothing_of_a_plateau(train):
+    first = train("--sched", "plateau", "--epochs", "2")
+    flags = ["--sched", "multistep", "--decay-milestones", "1", "--decay-rate", "0.1", "--epochs", "3"]
+    again = train(*flags, "--resume", first / "last.pth.tar", name="again")
+    assert {round(float(row["lr"]), 9) for row in rows(again / "updates.csv")} == {0.005}
+
+
 def test_a_plateau_schedule_forgets_the_best_of_another_metric(train):
     plateau = ("--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1")
     first = train(*plateau, "--eval-metric", "loss", "--epochs", "2")
