@@ -282,6 +282,8 @@ class Sweep:
 
     def _end_jobs(self) -> None:
         """Ask the runs that are still at work to save and end, then kill them."""
+        if self._jobs:
+            self._say(f"Stopping {len(self._jobs)} runs, which save a checkpoint first; a second Ctrl-C kills them.")
         for job in self._jobs:
             _signal_group(job, signal.SIGTERM)
         asked = time.monotonic()

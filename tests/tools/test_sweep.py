@@ -277,13 +277,18 @@ def test_a_signal_ends_the_runs_even_deaf_ones(root, number, capsys):
         (root / f"{word}-a").touch()
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
 
+    said = []
+
     def say(line):
+        said.append(line)
         wait_until((root / "started-a").exists)
-        signal.raise_signal(number)
+        if len(said) == 1:
+            signal.raise_signal(number)
 
     runs = planned(root, "a", "b", "c")
     code, _, _ = made(runs, 2, say=say)
     assert code == 130
+    assert said[1].startswith("Stopping ")
     assert capsys.readouterr().err == "Interrupted. To go on: x y z\n"
     assert not is_locked(root / "a")
     assert runs[0].state is State.NEW
