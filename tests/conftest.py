@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.program import DIGITS
 
+from motivation.__main__ import main as command_main
 from motivation.method.random_states import get_rng_state, set_rng_state
 from motivation.tools.train import main
 
@@ -29,5 +30,21 @@ def train(tmp_path):
         argv = [*DIGITS, "--output", str(tmp_path), "--experiment", name, *map(str, flags)]
         assert main(argv) == code
         return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def command(capsys):
+    """``command("report", *words, code=0)`` runs a command of ``python -m motivation``; what it says on out and err."""
+
+    def run(*words, code=0):
+        try:
+            ended = command_main(list(map(str, words)))
+        except SystemExit as end:
+            ended = end.code
+        said = capsys.readouterr()
+        assert ended == code, said.err
+        return said
 
     return run

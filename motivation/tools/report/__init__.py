@@ -1,4 +1,1 @@
-"""Results of runs in the paper's terms: means over seeds, accuracy per FLOPs, beside the paper's own figures.
-
-``python -m motivation report RUN ...``
-"""
+"""Results of runs in the paper's terms: means over seeds, accuracy per FLOPs, beside the paper's own figures."""
