@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text, the first column to the left, the others to the right.
 
-    >>> print(aligned([["model", "top-1"], ["resnet20", "92.6"]]))
+    >>> print(text_table([["model", "top-1"], ["resnet20", "92.6"]]))
     model     top-1
     resnet20   92.6
     """
@@ -20,14 +20,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return a header and rows as a Markdown table that can be read as text, too.
 
     Args:
         rows: the header first.
         left: how many columns stand to the left; the others stand to the right.
 
-    >>> print(markdown([["model", "top-1"], ["resnet20", "92.6"]]))
+    >>> print(markdown_table([["model", "top-1"], ["resnet20", "92.6"]]))
     | model    | top-1 |
     |----------|------:|
     | resnet20 |  92.6 |
@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join([header, "|" + "|".join(rule) + "|", *body])
 
 
-def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows as CSV with the keys of the first as header; an empty cell for None."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

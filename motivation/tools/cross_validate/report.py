@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from motivation.errors import InputError
 from motivation.tools.cross_validate.plan import Cell, Plan
+from motivation.tools.tables import csv_text, markdown_table
 from motivation.training.flops import readable
 from motivation.training.run_folder import read_run
 
@@ -145,7 +145,7 @@ def table(rows: Rows, metric: Metric) -> str:
             readable(row["average_flops"].mean()),
             f"{row['flops_ratio'].mean():.3f}",
         ])  # fmt: skip
-    return _aligned(lines)
+    return markdown_table(lines, left=0)
 
 
 def _single_runs(plan: Plan, rows: Rows, metric: Metric) -> str:
@@ -154,15 +154,7 @@ def _single_runs(plan: Plan, rows: Rows, metric: Metric) -> str:
     for place, (seed, fold) in enumerate((seed, fold) for seed in plan.seeds for fold in range(plan.folds)):
         values = [row[metric.figure][place] for row in rows.values()]
         lines.append([str(fold), str(seed), *(f"{value:.{metric.digits}f}" for value in values)])
-    return _aligned(lines)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table that can be read as text; the first line is its head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [f"| {' | '.join(map(str.rjust, line, widths))} |" for line in lines]
-    texts.insert(1, f"|{'|'.join('-' * (width + 1) + ':' for width in widths)}|")
-    return "\n".join(texts)
+    return markdown_table(lines, left=0)
 
 
 def headline(plan: Plan) -> str:
@@ -217,10 +209,7 @@ def write_report(plan: Plan, metric: Metric) -> None:
     file = plan.folder / FILE
     try:
         file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
-        with open(file.with_suffix(".csv"), "w", newline="") as opened:
-            writer = csv.DictWriter(opened, list(csv_lines(rows)[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(csv_lines(rows))
+        file.with_suffix(".csv").write_text(csv_text(csv_lines(rows)))
         draw(rows, k, metric, headline(plan), file.with_suffix(".png"))
     except OSError as error:
         raise InputError(f"{file}.*: cannot be written: {error.strerror}") from error

@@ -22,7 +22,7 @@ from motivation.tools.report.rows import (
     make_report,
     top1_of_epochs,
 )
-from motivation.tools.tables import aligned, comma_separated, markdown
+from motivation.tools.tables import csv_text, markdown_table, text_table
 from motivation.training.flops import CONVENTION, readable
 from motivation.training.run_folder import RunError, RunFolder, find_runs
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for fault in flops.faults:
         print(f"note: {fault}", file=sys.stderr)
     printed = Printed(report, args.best, TABLES.get(args.paper))
-    for file, form in ((args.markdown, printed.markdown), (args.csv, printed.comma_separated)):
+    for file, form in ((args.markdown, printed.markdown), (args.csv, printed.csv)):
         if file == "-":
             print(form(), end="")
         elif file:
@@ -128,16 +128,16 @@ class Printed:
         columns = self._columns()
         titles = [column.title for column in columns]
         units = [f"({column.unit})" if column.unit else "" for column in columns]
-        return "\n".join([aligned([titles, units, *self._cells(columns)]), "", *self._remarks()]) + "\n"
+        return "\n".join([text_table([titles, units, *self._cells(columns)]), "", *self._remarks()]) + "\n"
 
     def markdown(self) -> str:
         """Return a Markdown table."""
         columns = self._columns()
         remarks = [remark.replace("*", "\\*") for remark in self._remarks()]
-        table = markdown([[_header(column) for column in columns], *self._cells(columns)])
+        table = markdown_table([[_header(column) for column in columns], *self._cells(columns)])
         return "\n".join([table, "", "\n\n".join(remarks)]) + "\n"
 
-    def comma_separated(self) -> str:
+    def csv(self) -> str:
         """Return the rows for programs: numbers in full precision, an empty cell where one is missing."""
         rows: list[dict[str, Any]] = []
         for row in self.report.rows:
@@ -166,7 +166,7 @@ class Printed:
                 line[_header(column)] = None if text == MISSING else text
             line["notes"] = "; ".join(self.report.footnotes[number - 1] for number in row.notes)
             rows.append(line)
-        return comma_separated(rows)
+        return csv_text(rows)
 
     def _cells(self, columns: Sequence[Column]) -> list[list[str]]:
         return [[column.cell(row) for column in columns] for row in self.report.rows]
