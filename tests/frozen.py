@@ -241,7 +241,8 @@ def training_state(path: Path) -> dict[str, Any]:
     """
     contents = load(path)
     parts = {f"base.{key}": contents.get(key) for key in ("state_dict", "state_dict_ema", "optimizer")}
-    switcher = contents["motivation"]["pair"]["switcher"]
+    ours = contents["motivation"]
+    switcher = ours.get("pair", ours)["switcher"]  # format 2 has no entry for the pair
     if motivated := switcher.get("motivated"):
         keys = ("state_dict", "state_dict_ema", "optimizer")
         parts |= {f"motivated.{key}": motivated.get(key) for key in keys}
