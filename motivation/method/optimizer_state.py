@@ -112,105 +112,106 @@ def _unsupported_value(key: str, small: Any, large: Any, pair: ParameterPair) ->
 
 
 class StateCarrier:
-    """Carries optimizer state along a weights map, in both directions.
+    """Carries optimizer state along a weights map in one direction.
 
-    The copies are planned once for each direction, and again whenever an optimizer has other tensors than were planned:
-    its first steps make them, loading replaces them, and some optimizers rebind them at every step. State that the
-    receiving side does not have yet is made by the optimizer's own rule for a first step (see `first_step`). Where the
-    base is a slice of a larger tensor, the rest of that tensor keeps this initial value.
+    The copies are planned once, and again whenever an optimizer has other tensors than were planned: its first steps
+    make them, loading replaces them, and some optimizers rebind them at every step. State that the receiving side does
+    not have yet is made by the optimizer's own rule for a first step (see `first_step`). Where the base is a slice of a
+    larger tensor, the rest of that tensor keeps this initial value.
+
+    Args:
+        pairs: the parameters that both models share.
+        to_motivated: True to carry from the base to the motivated model, False for the other way.
     """
 
-    def __init__(self, pairs: Sequence[ParameterPair], base_optimizer: Optimizer, motivated_optimizer: Optimizer):
-        self.pairs = list(pairs)
-        self.base_optimizer, self.motivated_optimizer = base_optimizer, motivated_optimizer
-        counters: dict[str, None] = {}
+    def __init__(
+        self,
+        pairs: Sequence[ParameterPair],
+        base_optimizer: Optimizer,
+        motivated_optimizer: Optimizer,
+        to_motivated: bool,
+    ):
+        self.pairs, self.to_motivated = list(pairs), to_motivated
+        both = base_optimizer, motivated_optimizer
+        self._source, self._target = both if to_motivated else both[::-1]
         groups = sorted({(pair.base_group, pair.motivated_group) for pair in self.pairs})
-        for base_group, _ in groups:
-            pair = next(pair for pair in self.pairs if pair.base_group == base_group)
-            counters.update(dict.fromkeys(first_step(base_optimizer, base_group, pair.base)[1]))
-        self._counters = list(counters)
-        self._groups = groups
-        self._plans: dict[bool, _Plan] = {}
-        self._outdated = {True: 0, False: 0}
+        self._groups = groups if to_motivated else [(large, small) for small, large in groups]
+        first_of_groups = {pair.base_group: pair.base for pair in reversed(self.pairs)}
+        counters = (first_step(base_optimizer, group, base)[1] for group, base in first_of_groups.items())
+        self._counters = list(dict.fromkeys(chain.from_iterable(counters)))
+        self._plan: _Plan | None = None
+        self._outdated = 0
 
-    def copies(self, to_motivated: bool) -> Copies:
+    def copies(self) -> Copies:
         """Return all copies of state tensors, in groups; scalars and counters are carried by this call."""
-        plan = self._plans.get(to_motivated)
+        plan = self._plan
         if plan is not None and plan.is_current(*self._states()):
-            self._outdated[to_motivated] = 0
+            self._outdated = 0
             for source, target, key in plan.scalars:
                 target[key] = source[key]
         else:
-            self._outdated[to_motivated] += 1
-            plan = self._plan(to_motivated)
-            self._plans[to_motivated] = plan
-            if self._outdated[to_motivated] > MOST_OUTDATED:
-                self._plans.clear()  # this optimizer rebinds its tensors: plans would keep the old ones alive
-        self._carry_counters(to_motivated)
+            plan = self._plan = self._make_plan()
+            self._outdated += 1
+            if self._outdated > MOST_OUTDATED:
+                self._plan = None  # this optimizer rebinds its tensors: a plan would keep the old ones alive
+        self._carry_counters()
         return plan.copies
 
     def _states(self) -> tuple[Any, Any]:
-        return inner_optimizer(self.base_optimizer).state, inner_optimizer(self.motivated_optimizer).state
+        return inner_optimizer(self._source).state, inner_optimizer(self._target).state
 
-    def _plan(self, to_motivated: bool) -> _Plan:
-        base_state, motivated_state = self._states()
-        copies: list[tuple[Tensor, Tensor]] = []
+    def _make_plan(self) -> _Plan:
+        source_state, target_state = self._states()
+        copies: list[TensorPair] = []
         scalars: list[tuple[dict, dict, str]] = []
         for pair in self.pairs:
-            small, large = base_state.get(pair.base), motivated_state.get(pair.motivated)
-            source, target = (small, large) if to_motivated else (large, small)
+            source_parameter, target_parameter = self._in_order(pair.base, pair.motivated)
+            source = source_state.get(source_parameter)
             if not source:
                 continue
-            if not target:
-                target = (motivated_state if to_motivated else base_state)[
-                    pair.motivated if to_motivated else pair.base
-                ]
+            target = target_state[target_parameter]
             for key in source:
                 if isinstance(source[key], Tensor):
-                    copies += self._views(key, source, target, pair, to_motivated)
+                    copies += self._views(key, source, target, pair)
                 else:
                     target[key] = source[key]
                     scalars.append((source, target, key))
-        return _Plan(grouped(copies), scalars, base_state, motivated_state)
+        return _Plan(grouped(copies), scalars, source_state, target_state)
 
-    def _views(self, key: str, source: dict, target: dict, pair: ParameterPair, to_motivated: bool) -> list[TensorPair]:
+    def _in_order(self, base: Any, motivated: Any) -> tuple[Any, Any]:
+        """Return source and target; or the other way round, base and motivated of a source and a target."""
+        return (base, motivated) if self.to_motivated else (motivated, base)
+
+    def _views(self, key: str, source: dict, target: dict, pair: ParameterPair) -> list[TensorPair]:
         value, present = source[key], target.get(key)
         if value.dim() == 0:
             if not isinstance(present, Tensor):
                 present = target[key] = value.clone()
             return [(value, present)]
         if not isinstance(present, Tensor):
-            present = target[key] = self._new_state(key, value, pair, to_motivated)
-        small, large = (value, present) if to_motivated else (present, value)
+            present = target[key] = self._new_state(key, value, pair)
+        small, large = self._in_order(value, present)
         axes = None
         if small.shape != pair.base.shape or large.shape != pair.motivated.shape:
             axes = axes_of_state(pair.link, small.shape, pair.base.shape, large.shape, pair.motivated.shape)
             assert axes is not None, f"{key} was probed at the start and is now of shape {list(small.shape)}"
-        views = pair.link.views(small, large, axes)
-        return views if to_motivated else [(b, a) for a, b in views]
+        return [self._in_order(*views) for views in pair.link.views(small, large, axes)]
 
-    def _new_state(self, key: str, value: Tensor, pair: ParameterPair, to_motivated: bool) -> Tensor:
+    def _new_state(self, key: str, value: Tensor, pair: ParameterPair) -> Tensor:
         """Make a state tensor for the receiving side, as its optimizer does for a first step."""
-        whole = pair.link.covers(pair.motivated.shape)
-        if whole:
+        if pair.link.covers(pair.motivated.shape):
             return torch.empty_like(value)
-        if to_motivated:
-            optimizer, group, parameter = self.motivated_optimizer, pair.motivated_group, pair.motivated
-        else:
-            optimizer, group, parameter = self.base_optimizer, pair.base_group, pair.base
-        initial = first_step(optimizer, group, parameter)[0]
+        _, parameter = self._in_order(pair.base, pair.motivated)
+        _, group = self._in_order(pair.base_group, pair.motivated_group)
+        initial = first_step(self._target, group, parameter)[0]
         if key not in initial:
-            raise RuntimeError(
-                f"{type(inner_optimizer(optimizer)).__name__} keeps {key!r}, which its first step does not make"
-            )
+            name = type(inner_optimizer(self._target)).__name__
+            raise RuntimeError(f"{name} keeps {key!r}, which its first step does not make")
         return initial[key].to(device=value.device, dtype=value.dtype)
 
-    def _carry_counters(self, to_motivated: bool) -> None:
-        base, motivated = self.base_optimizer.param_groups, self.motivated_optimizer.param_groups
-        for base_group, motivated_group in self._groups:
-            source, target = base[base_group], motivated[motivated_group]
-            if not to_motivated:
-                source, target = target, source
+    def _carry_counters(self) -> None:
+        for source_group, target_group in self._groups:
+            source, target = self._source.param_groups[source_group], self._target.param_groups[target_group]
             for key in self._counters:
                 if key in source:
                     value = source[key]

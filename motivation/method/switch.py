@@ -55,7 +55,8 @@ class Switch:
         )
         if reasons := unsupported_reasons(shared, base.optimizer, motivated.optimizer):
             raise ValueError("the optimizer's state cannot follow a switch: " + "; ".join(reasons))
-        self.state_carrier = StateCarrier(shared, base.optimizer, motivated.optimizer)
+        self.state_to_motivated = StateCarrier(shared, base.optimizer, motivated.optimizer, to_motivated=True)
+        self.state_to_base = StateCarrier(shared, base.optimizer, motivated.optimizer, to_motivated=False)
 
     def expand(self, optimizer_state: bool = True) -> None:
         """Copy the base into the motivated model, whose differential part stays as it is.
@@ -71,8 +72,9 @@ class Switch:
 
     def copies(self, to_motivated: bool) -> Copies:
         """Return all copies of a switch at this moment, in groups of ``(sources, targets)``."""
-        weights = self._weights_to_motivated if to_motivated else self._weights_to_base
-        return weights + self.state_carrier.copies(to_motivated)
+        if to_motivated:
+            return self._weights_to_motivated + self.state_to_motivated.copies()
+        return self._weights_to_base + self.state_to_base.copies()
 
 
 def _storage_mismatches(weights_map: WeightMap, base: dict[str, Tensor], motivated: dict[str, Tensor]) -> list[str]:

@@ -12,13 +12,13 @@ from motivation.method.optimizer_state import StateCarrier
 @pytest.fixture
 def plans(monkeypatch):
     """The directions that were planned, in order."""
-    made, plan = [], StateCarrier._plan
+    made, plan = [], StateCarrier._make_plan
 
-    def counted(self, to_motivated):
-        made.append(to_motivated)
-        return plan(self, to_motivated)
+    def counted(self):
+        made.append(self.to_motivated)
+        return plan(self)
 
-    monkeypatch.setattr(StateCarrier, "_plan", counted)
+    monkeypatch.setattr(StateCarrier, "_make_plan", counted)
     return made
 
 
@@ -65,7 +65,7 @@ def test_tensors_that_are_rebound_at_every_step_are_carried_and_not_kept_alive(p
         update(pair.active, number)
         rebind()
     assert len(plans) == 12
-    assert not pair._switch.state_carrier._plans
+    assert pair._switch.state_to_motivated._plan is pair._switch.state_to_base._plan is None
 
 
 def test_a_scalar_that_is_no_tensor_is_carried_by_a_plan_that_holds(plans):
@@ -126,7 +126,7 @@ def test_what_an_optimizer_keeps_beside_its_parameters_is_left_alone(plans):
 
 
 def shared_by(pair):
-    return pair._switch.state_carrier.pairs
+    return pair._switch.state_to_base.pairs
 
 
 def test_slices_stand_apart_from_whole_tensors():
