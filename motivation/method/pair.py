@@ -240,30 +240,27 @@ class MotivatedPair(Generic[S]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, into a pair of the same models, optimizers and condition.
 
-        Go on in the middle of an epoch without another `start_epoch`.
+        Parts that the state lacks stay as they are. Go on in the middle of an epoch without another `start_epoch`.
 
         Raises:
             ValueError: the state is of another condition.
         """
-        name = state["condition"]["name"]
-        if name != self.condition.name:
-            raise ValueError(f"the state is of the condition {name!r}, not {self.condition.name!r}")
+        condition = state.get("condition", {"name": self.condition.name})
+        if condition["name"] != self.condition.name:
+            raise ValueError(f"the state is of the condition {condition['name']!r}, not {self.condition.name!r}")
+        self.position = state["position"]
         if "base" in state:
             self.base.load_state_dict(state["base"])
-        self.load_turns(state["switcher"])
-        self.position = state["position"]
-        self.condition.load_state_dict(state["condition"]["state"])
+        if "switcher" in state:
+            self._load_turns(state["switcher"])
+        if "state" in condition:
+            self.condition.load_state_dict(condition["state"])
 
-    def load_turns(self, state: dict[str, Any], optimizer: bool = True) -> None:
-        """Restore the entry ``switcher`` of `state_dict`: counts, the active model and the motivated side.
-
-        Args:
-            optimizer: False to leave the motivated model's optimizer as it is.
-        """
+    def _load_turns(self, state: dict[str, Any]) -> None:
         self.counts.load_state_dict(state["counts"])
         if self.motivated is not None:
             self.base.pending_decay = state["base_idle_decay"]
-            self.motivated.load_state_dict(state["motivated"], optimizer)
+            self.motivated.load_state_dict(state["motivated"])
             self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
 
 

@@ -63,14 +63,10 @@ class Side:
             state |= {"state_dict_ema": self.ema.module.state_dict(), "idle_decay": self.pending_decay}
         return state
 
-    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
-        """Restore what `state_dict` returned.
-
-        Args:
-            optimizer: False to leave the optimizer's state as it is.
-        """
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; without an entry ``optimizer`` the optimizer stays as it is."""
         self.model.load_state_dict(state["state_dict"])
-        if optimizer:
+        if "optimizer" in state:
             load_optimizer(self.optimizer, state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["state_dict_ema"])
