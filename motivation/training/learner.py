@@ -176,7 +176,7 @@ class Learner(Side):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.
 
-        Without an entry ``optimizer`` the optimizer stays as it is. An EMA that the state lacks starts from the weights.
+        Without an entry ``optimizer`` the optimizer stays as it is; a missing EMA starts from the weights.
         """
         if "optimizer" in state:
             load_optimizer(self.optimizer, state["optimizer"])
