@@ -1,4 +1,4 @@
-"""What DistributedDataParallel costs in memory: each of the models has a reducer, with buckets for its gradients."""
+"""What DistributedDataParallel costs in memory: it keeps buckets for the gradients of each model that it wraps."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.models import create_model
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from motivation.tools.benchmark.timing import table
+from motivation.tools.benchmark.timing import synchronize, table
 
 MODELS = ("resnet18", "resnet50", "resnet101", "vit_small_patch16_224", "vit_base_patch16_224")
 
 
 def memory_table(models: Sequence[str], device: torch.device) -> str:
-    """For each model: megabytes of parameters, and of what DDP adds after some updates."""
-    lines = []
+    """Return megabytes of the parameters of each model, and of what DDP adds after some updates."""
+    rows = []
     for name in models:
-        (parameters, alone), (_, wrapped) = (_in_new_process(name, device, ddp) for ddp in (False, True))
-        added = (wrapped - alone) / 1e6
-        lines.append((name, f"{parameters / 1e6:.0f}", f"{added:.0f}", f"{added * 1e6 / parameters:.2f}"))
-    return table(["model", "parameters MB", "DDP adds MB", "of the parameters"], lines)
+        (parameters, alone), (_, wrapped) = (_measure_in_new_process(name, device, ddp) for ddp in (False, True))
+        added = wrapped - alone
+        rows.append((name, f"{parameters / 1e6:.0f}", f"{added / 1e6:.0f}", f"{added / parameters:.2f}"))
+    return table(["model", "parameters MB", "DDP adds MB", "of the parameters"], rows)
 
 
-def _in_new_process(*what: Any) -> tuple[int, int]:
+def _measure_in_new_process(*arguments: Any) -> tuple[int, int]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, what)
+        return pool.apply(_measure, arguments)
 
 
 def _measure(name: str, device: torch.device, ddp: bool) -> tuple[int, int]:
-    """Bytes of a model's parameters, and in use between two updates."""
+    """Return the bytes of a model's parameters, and the bytes in use between two updates."""
     torch.set_num_threads(1)
+    model: Any = create_model(name).to(device)
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    shape = 2, *model.default_cfg["input_size"]
     with tempfile.TemporaryDirectory() as folder:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, f"file://{folder}/meeting", rank=0, world_size=1)
-        bare: Any = create_model(name).to(device)
-        model: nn.Module = bare
         if ddp:
-            model = DistributedDataParallel(bare, device_ids=None if device.type == "cpu" else [device])
-        for _ in range(3):  # the first ones make the buckets, and make them anew in the order of the backward pass
-            model(torch.randn(2, *bare.default_cfg["input_size"], device=device)).sum().backward()
+            model = DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
+        for _ in range(3):  # DDP makes its buckets in the first two, the second time in the order of the backward pass
+            model(torch.randn(shape, device=device)).sum().backward()
             model.zero_grad()
-        used = _used(device)
+        used = _bytes_in_use(device)
         dist.destroy_process_group()
-    return sum(parameter.numel() * parameter.element_size() for parameter in bare.parameters()), used
+    return parameters, used
 
 
-def _used(device: torch.device) -> int:
+def _bytes_in_use(device: torch.device) -> int:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        synchronize(device)
         return torch.cuda.memory_allocated(device)
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)  # what was freed is not in use
+        trim(0)  # gives freed memory back to the system
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

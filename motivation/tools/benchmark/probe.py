@@ -2,108 +2,93 @@
 
     python -m motivation.tools.benchmark.probe OPTIONS SCRIPT ARGUMENTS ...
 
-An update is a step of an optimizer, seen by torch's hooks for steps of all optimizers, so it is the same thing in every
-script; a step inside a step (Lookahead's optimizer) is a part of it. The process reports on one pipe and waits for its
-turns on another, its data workers stopped meanwhile; when the other end of the pipes is gone, it ends with them.
+An update is a step of an optimizer, observed by torch's hooks for the steps of all optimizers, so that it is the same
+thing in every script. After each turn the process writes a report and stops itself and its data workers by SIGSTOP.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
 import sys
 import time
 from argparse import REMAINDER, ArgumentParser
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-import motivation.models  # noqa: F401  (timm's script knows the CIFAR ResNets too)
+import motivation.models  # noqa: F401  (timm's script needs the CIFAR ResNets too)
 from motivation.method.optimizer_probe import inner_optimizer
-from motivation.tools.benchmark.timing import waiter
+from motivation.tools.benchmark.timing import synchronize
 
 
 class Probe:
-    """Counts updates by model and hands its turn on after so many.
+    """Counts the updates of each model, and ends a turn after some.
 
     Args:
-        updates: of a turn.
+        updates: per turn.
         warmup: updates of each model before the first turn.
-        models: how many are trained: their optimizers are told apart.
+        models: number of models that are trained; they are told apart by their optimizers.
         since: when the process was started (``time.time()``).
-        reports, turns: file descriptors to write to and to read from.
+        end_turn: called with a report at the end of the warm-up and of each turn.
     """
 
-    def __init__(self, updates: int, warmup: int, models: int, since: float, reports: int, turns: int):
+    def __init__(
+        self, updates: int, warmup: int, models: int, since: float, end_turn: Callable[[dict[str, Any]], None]
+    ):
         self._updates, self._warmup, self._models, self._since = updates, warmup, models, since
-        self._reports, self._turns = os.fdopen(reports, "w"), os.fdopen(turns)
-        self._seen: dict[int, int] = {}
-        self._counts: list[int] = []
-        self._start_up_s = 0.0
-        self._warm = False
-        self._began = 0.0
+        self._end_turn = end_turn
+        self._model_numbers: dict[int, int] = {}
+        self._counts = [0] * models
+        self._start_up_s = self._began = 0.0
+        self._graphs: int | None = None  # at the end of the warm-up
         self._depth = 0
 
-    def begin(self, optimizer: Optimizer, *_: Any) -> None:
-        """A step begins, perhaps inside another."""
-        self._depth += len(_parameters(optimizer)) > 1
+    def before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Note that a step begins, perhaps inside another (Lookahead's)."""
+        self._depth += not _is_scratch(optimizer)
 
-    def end(self, optimizer: Optimizer, *_: Any) -> None:
-        """A step was done; with the outermost one an update."""
-        parameters = _parameters(optimizer)
-        if len(parameters) < 2:
-            return  # a scratch step of ours, with one parameter
+    def after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Count the update that the outermost step completes."""
+        if _is_scratch(optimizer):
+            return
         self._depth -= 1
         if self._depth:
             return
-        if not self._seen:
-            waiter(parameters[0].device)()
+        device = optimizer.param_groups[0]["params"][0].device
+        if not self._model_numbers:
+            synchronize(device)
             self._start_up_s = time.time() - self._since
-        model = self._seen.setdefault(id(inner_optimizer(optimizer)), len(self._seen))
-        self._counts += [0] * (len(self._seen) - len(self._counts))
-        self._counts[model] += 1
-        if not self._warm:
-            enough = len(self._counts) == self._models and min(self._counts) >= self._warmup
-        else:
-            enough = sum(self._counts) >= self._updates
-        if enough:
-            self._hand_on(waiter(parameters[0].device))
+        self._counts[self._model_numbers.setdefault(id(inner_optimizer(optimizer)), len(self._model_numbers))] += 1
+        warming_up = self._graphs is None
+        if min(self._counts) >= self._warmup if warming_up else sum(self._counts) >= self._updates:
+            synchronize(device)
+            self._report(time.perf_counter() - self._began)
 
-    def _hand_on(self, wait: Any) -> None:
-        wait()
-        turn = {"seconds": time.perf_counter() - self._began, "updates": self._counts, "graphs": _graphs()}
-        if not self._warm:
-            turn["start_up_s"] = self._start_up_s
-        self._warm = True
-        workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
-        _signal_all(workers, signal.SIGSTOP)
-        with suppress(BrokenPipeError):
-            print(json.dumps(turn), file=self._reports, flush=True)
-        if not self._turns.readline():  # whoever gives the turns is gone
-            os.killpg(0, signal.SIGKILL)
-        _signal_all(workers, signal.SIGCONT)
-        self._counts = [0] * len(self._counts)
+    def _report(self, seconds: float) -> None:
+        graphs = _compiled_graphs()
+        if self._graphs is None:
+            self._graphs = graphs
+        report = {
+            "seconds": seconds, "updates": self._counts, "new_graphs": graphs - self._graphs,
+            "start_up_s": self._start_up_s,
+        }  # fmt: skip
+        self._end_turn(report)
+        self._counts = [0] * self._models
         self._began = time.perf_counter()
 
 
-def _signal_all(processes: list[int], number: int) -> None:
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process, number)
+def _is_scratch(optimizer: Optimizer) -> bool:
+    """Recognize our probing steps, which are of one parameter."""
+    return sum(len(group["params"]) for group in optimizer.param_groups) < 2
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _graphs() -> int:
-    """Graphs that torch.compile has made so far."""
+def _compiled_graphs() -> int:
+    """Return the number of graphs that torch.compile has made so far."""
     counters = sys.modules.get("torch._dynamo.utils")
     return counters.counters["stats"]["unique_graphs"] if counters is not None else 0
 
@@ -111,15 +96,26 @@ def _graphs() -> int:
 def main() -> None:
     """Run the script that the command line names."""
     parser = ArgumentParser()
-    for name in ("updates", "warmup", "models", "reports", "turns"):
+    for name in ("updates", "warmup", "models"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--since", type=float, required=True)
+    parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=REMAINDER)
     args = parser.parse_args()
-    probe = Probe(args.updates, args.warmup, args.models, args.since, args.reports, args.turns)
-    register_optimizer_step_pre_hook(probe.begin)
-    register_optimizer_step_post_hook(probe.end)
+    os.setpgid(0, 0)  # a group of its own, so that one signal stops it with its data workers
+    race = os.getppid()
+
+    def stop(report: dict[str, Any]) -> None:
+        args.report.write_text(json.dumps(report))
+        os.killpg(0, signal.SIGSTOP)
+        # If the race dies, the system continues the stopped processes of the group (and sends SIGHUP).
+        if os.getppid() != race:
+            os.killpg(0, signal.SIGKILL)
+
+    probe = Probe(args.updates, args.warmup, args.models, args.since, stop)
+    register_optimizer_step_pre_hook(probe.before_step)
+    register_optimizer_step_post_hook(probe.after_step)
     sys.argv = [args.script, *args.arguments]
     sys.path.insert(0, str(Path(args.script).resolve().parent))
     runpy.run_path(args.script, run_name="__main__")

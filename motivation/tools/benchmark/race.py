@@ -1,4 +1,4 @@
-"""Training scripts side by side: each in a process of its own, a few updates in turns while the others stand still."""
+"""Training scripts side by side: each in a process of its own, some updates in turns while the others are stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,28 +15,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from motivation.tools.benchmark.recipes import ROOT
+from motivation.tools.benchmark.timing import table
 from motivation.training.signals import exit_code
 
 
 class RaceError(RuntimeError):
-    """A program did not get through; the message has the end of what it said."""
+    """A program ended before its last turn; the message has the end of its output."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training script with its arguments.
+
+    Attributes:
+        models: number of models that it trains.
+    """
+
+    script: Path
+    arguments: tuple[str, ...]
+    models: int = 1
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of a turn, and updates of each model in it."""
+    """Seconds of a turn, and the updates of each model in it."""
 
     seconds: float
     updates: tuple[int, ...]
 
+    @property
+    def per_update_s(self) -> float:
+        """Mean over the models."""
+        return self.seconds / sum(self.updates)
+
 
 @dataclass
 class Result:
-    """What a program did.
+    """The measurements of a program.
 
     Attributes:
-        start_up_s: from its start to the end of its first update.
-        new_graphs: that torch.compile made after the warm-up.
+        start_up_s: from the start of the process to the end of its first update.
+        new_graphs: number that torch.compile made after the warm-up.
     """
 
     start_up_s: float
@@ -47,69 +66,46 @@ class Result:
     @property
     def per_update_s(self) -> float:
         """Median over the turns."""
-        return statistics.median(turn.seconds / sum(turn.updates) for turn in self.turns)
+        return statistics.median(turn.per_update_s for turn in self.turns)
 
 
-@dataclass(frozen=True)
-class Program:
-    """A script with its arguments.
+class _Process:
+    """A running program. `motivation.tools.benchmark.probe` in it stops it, with its data workers, after each turn."""
 
-    Attributes:
-        models: how many it trains.
-    """
-
-    script: Path
-    arguments: tuple[str, ...]
-    models: int = 1
-
-
-class _Runner:
-    """A process of a program, standing still between its turns."""
-
-    def __init__(self, name: str, program: Program, updates: int, warmup: int, log: Path):
-        self.name, self._log = name, log
-        reports, theirs = os.pipe()
-        turns, self._turns = os.pipe()
+    def __init__(self, name: str, program: Program, updates: int, warmup: int, folder: Path):
+        self.name = name
+        self._log, self._report = folder / f"{name}.log", folder / f"{name}.json"
         command = [
             sys.executable, "-m", "motivation.tools.benchmark.probe", f"--updates={updates}", f"--warmup={warmup}",
-            f"--models={program.models}", f"--since={time.time()}", f"--reports={theirs}", f"--turns={turns}",
+            f"--models={program.models}", f"--since={time.time()}", f"--report={self._report}",
             str(program.script), *program.arguments,
         ]  # fmt: skip
-        root = Path(__file__).resolve().parents[3]
-        path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-        with open(log, "w") as file:
-            self._process = subprocess.Popen(
-                command, stdout=file, stderr=file, pass_fds=(theirs, turns), start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
-            )  # fmt: skip
-        os.close(theirs)
-        os.close(turns)
-        self._reports = os.fdopen(reports)
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with open(self._log, "w") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
 
-    def report(self) -> dict[str, Any]:
-        """Wait for the end of its turn; it stands still then.
+    def resume(self) -> None:
+        """Start its next turn."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def wait(self) -> dict[str, Any]:
+        """Wait until it stops at the end of its turn, and return its report.
 
         Raises:
             RaceError: it has ended instead.
         """
-        line = self._reports.readline()
-        if not line:
-            said = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-            raise RaceError(f"{self.name} ended before its last turn, with\n{said}")
-        return json.loads(line)
-
-    def go_on(self) -> None:
-        """Begin its next turn."""
-        with suppress(BrokenPipeError):  # something killed it meanwhile; its next report says so
-            os.write(self._turns, b"\n")
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            last_lines = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+            raise RaceError(f"{self.name} ended before its last turn, with\n{last_lines}")
+        return json.loads(self._report.read_text())
 
     def end(self) -> None:
         """Kill it, with its data workers."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # if it has no process group of its own yet
         self._process.wait()
-        os.close(self._turns)
-        self._reports.close()
 
 
 def race(
@@ -118,51 +114,46 @@ def race(
     """Let programs train in turns.
 
     Args:
-        programs: by the name to report them by.
-        updates: of a turn.
-        warmup: updates of each model that do not count.
-        folder: for what the programs say.
-        starts: how often each is started, in turns; the shortest start-up counts.
+        programs: by name.
+        updates: per turn.
+        warmup: updates of each model before the first turn.
+        folder: for logs.
+        starts: how often each program is started, in turns; the shortest start-up counts.
 
     Raises:
         RaceError: a program ended before its last turn.
     """
-    runners: list[_Runner] = []
+    processes: dict[str, _Process] = {}
     results: dict[str, Result] = {}
-    graphs: dict[str, int] = {}
-    with _unwound_by_signals(), ExitStack() as all_ends:  # all of them, also when one fails
+    with _exit_on_signals(), ExitStack() as running:
         for start in range(starts):
             for name, program in programs.items():
-                with ExitStack() as ends:
-                    runner = _Runner(name, program, updates, warmup, folder / f"{name}.log")
-                    ends.callback(runner.end)
-                    first = runner.report()
-                    best = min(first["start_up_s"], results[name].start_up_s if name in results else float("inf"))
-                    results[name], graphs[name] = Result(best), first["graphs"]
+                with ExitStack() as starting:
+                    processes[name] = _Process(name, program, updates, warmup, folder)
+                    starting.callback(processes[name].end)
+                    start_up_s = processes[name].wait()["start_up_s"]
                     if start + 1 == starts:
-                        runners.append(runner)
-                        all_ends.push(ends.pop_all())
+                        running.push(starting.pop_all())
+                best = min(start_up_s, results[name].start_up_s) if start else start_up_s
+                results[name] = Result(best)
         for number in range(turns):
-            for runner in runners if number % 2 == 0 else reversed(runners):
-                runner.go_on()
-                turn = runner.report()
-                results[runner.name].turns.append(Turn(turn["seconds"], tuple(turn["updates"])))
-                results[runner.name].new_graphs = turn["graphs"] - graphs[runner.name]
+            for name in list(programs)[:: -1 if number % 2 else 1]:
+                processes[name].resume()
+                report = processes[name].wait()
+                results[name].turns.append(Turn(report["seconds"], tuple(report["updates"])))
+                results[name].new_graphs = report["new_graphs"]
     return results
 
 
 @contextmanager
-def _unwound_by_signals() -> Iterator[None]:
-    """What asks this process to end takes the way of Ctrl-C: programs that stand still would do so for ever."""
+def _exit_on_signals() -> Iterator[None]:
+    """Exit by `SystemExit` on SIGTERM and SIGHUP, so that the stopped programs are killed on the way out."""
 
-    def unwind(number: int, _: Any) -> None:
+    def leave(number: int, _: Any) -> None:
         raise SystemExit(exit_code(number))
 
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                previous[number] = signal.signal(number, unwind)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
@@ -171,26 +162,46 @@ def _unwound_by_signals() -> Iterator[None]:
 
 
 def ratios(results: Mapping[str, Result], one: str, other: str) -> list[float]:
-    """How much faster ``one`` was than ``other`` in each round: above 1 is faster."""
+    """Return for each round how much faster ``one`` was than ``other``: above 1 is faster."""
     return [
-        (theirs.seconds / sum(theirs.updates)) / (own.seconds / sum(own.updates))
+        theirs.per_update_s / own.per_update_s
         for own, theirs in zip(results[one].turns, results[other].turns, strict=True)
     ]
 
 
 def expected_ratios(results: Mapping[str, Result], motivated: str, base: str, larger: str) -> list[float]:
-    """Time of a motivated run over n_base t_base + n_motivated t_motivated, with the times of the same round."""
-    found = []
-    for turn, small, large in zip(results[motivated].turns, results[base].turns, results[larger].turns, strict=True):
-        expected = turn.updates[0] * small.seconds / sum(small.updates)
-        expected += turn.updates[1] * large.seconds / sum(large.updates)
-        found.append(turn.seconds / expected)
-    return found
+    """Return for each round the motivated run's time over n_base t_base + n_motivated t_motivated."""
+    return [
+        turn.seconds / (turn.updates[0] * small.per_update_s + turn.updates[1] * large.per_update_s)
+        for turn, small, large in zip(*(results[name].turns for name in (motivated, base, larger)), strict=True)
+    ]
 
 
 def middle(values: Sequence[float]) -> str:
-    """The median and the middle half."""
+    """Return the median and the middle half."""
     if len(values) < 2:
         return f"{values[0]:.3f}"
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{median:.3f} ({low:.3f} to {high:.3f})"
+
+
+def race_report(results: Mapping[str, Result], title: str, batch_size: int) -> str:
+    """Return a table of the programs, and the ratios of those that are there."""
+    columns = ["program", "ms an update", "images/s", "start-up s", "new graphs"]
+    rows = [
+        (name, f"{1000 * one.per_update_s:.2f}", f"{batch_size / one.per_update_s:.1f}", f"{one.start_up_s:.2f}",
+         one.new_graphs)
+        for name, one in results.items()
+    ]  # fmt: skip
+    lines = [title, "", table(columns, rows), ""]
+    for one, other in (("plain", "timm"), ("on-device", "timm"), ("on-device", "padded")):
+        if one in results and other in results:
+            lines.append(f"- images/s, {one} / {other}: {middle(ratios(results, one, other))}")
+    if {"plain", "larger", "motivated"} <= results.keys():
+        found = middle(expected_ratios(results, "motivated", "plain", "larger"))
+        base, motivated = (sum(turn.updates[model] for turn in results["motivated"].turns) for model in (0, 1))
+        lines.append(
+            f"- motivated run, time / (n_base t_base + n_motivated t_motivated): {found}; {base} base, "
+            f"{motivated} motivated updates"
+        )
+    return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""What is measured: flags that timm's script and ours both take, and made-up data to train on."""
+"""What is measured: the flags of each program, which timm's script takes too, and made-up data to train on."""
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,127 +12,99 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
 OUR_SCRIPT = ROOT / "train_motivated.py"
+PROGRAMS = ("timm", "plain", "larger", "motivated", "padded", "on-device")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Two models and how they are trained.
+    """Two models, the flags they are trained with, and their data.
 
     Attributes:
-        images: ``'small'`` (32 px, one file) or ``'files'`` (a folder of JPEGs of the size of ImageNet's).
-        pads: whether its images could be cut by ``--train-pad``, which ``--data-on-device`` wants.
-        batch_size: on a GPU, and on a CPU.
+        flags: separated by spaces.
+        batch_size: images per update on a GPU, and on a CPU, where none is asked for.
+        make_images: writes this many training images, and a few to validate on, into a new folder.
     """
 
     base: str
     larger: str
-    images: str
-    flags: tuple[str, ...]
-    pads: bool
+    flags: str
     batch_size: tuple[int, int]
+    make_images: Callable[[Path, int], None]
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+def plain_flags(recipe: Recipe, model: str, folder: Path, device: str, batch_size: int, workers: int) -> list[str]:
+    """Return the flags that train one model on the images in ``folder/data``; both scripts take them."""
+    return [
+        f"--model={model}", f"--data-dir={folder / 'data'}", f"--output={folder / 'out'}", f"--device={device}",
+        f"--batch-size={batch_size}", f"--workers={workers}", *recipe.flags.split(),
+    ]  # fmt: skip
+
+
+def motivated_flags(recipe: Recipe, k: int) -> list[str]:
+    """Return the flags that add the larger model to a run of the base."""
+    return [f"--motivated-model={recipe.larger}", f"--motivation-k={k}", "--motivation-condition=loss"]
+
+
+def program_flags(name: str, base: Sequence[str], recipe: Recipe, k: int) -> list[str]:
+    """Return the flags of one of `PROGRAMS`, given those of a plain run of the base."""
+    more = {
+        "larger": [f"--model={recipe.larger}"],  # the last one counts
+        "motivated": motivated_flags(recipe, k),
+        "padded": ["--train-pad=4"],
+        "on-device": ["--train-pad=4", "--data-on-device"],
+    }
+    return [*base, *more.get(name, []), f"--experiment={name}"]
+
+
+def make_small_images(folder: Path, count: int) -> None:
+    """Write grey noise of 32 x 32 pixels in MNIST's file format."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    numbers = np.random.default_rng(0)
+    for split, images in {"train": count, "t10k": 256}.items():
+        pixels = numbers.integers(0, 256, (images, 32, 32), dtype=np.uint8)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, images, 32, 32) + pixels.tobytes())
+        labels = numbers.integers(0, 10, images, dtype=np.uint8)
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, images) + labels.tobytes())
+
+
+def make_jpegs(folder: Path, count: int, different: int = 64) -> None:
+    """Write JPEGs of 500 x 375 pixels and about 100 kB, as in ImageNet; a few different ones under many names."""
+    from PIL import Image
+
+    numbers = np.random.default_rng(0)
+    originals = folder / "originals"
+    originals.mkdir(parents=True)
+    for number in range(different):
+        coarse = Image.fromarray(numbers.integers(0, 256, (47, 63, 3), dtype=np.uint8)).resize((500, 375))
+        noise = numbers.normal(0, 12, (375, 500, 3))
+        image = Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
+        image.save(originals / f"{number}.jpg", quality=85)
+    for split, images in {"train": count, "validation": 16}.items():
+        for number in range(images):
+            place = folder / split / f"class{number % 4}"
+            place.mkdir(parents=True, exist_ok=True)
+            os.link(originals / f"{number % different}.jpg", place / f"{number}.jpg")
 
 
 RECIPES = {
     "resnet20": Recipe(
         "resnet20_cifar",
         "resnet32_cifar",
-        "small",
-        _words(
-            "--dataset torch/mnist --train-split train --val-split test --in-chans 1 --num-classes 10 "
-            "--input-size 1 32 32 --mean 0.5 --std 0.25 --opt momentum --lr 0.1 --weight-decay 5e-4 "
-            "--sched cosine --epochs 200 --warmup-epochs 0 --hflip 0.5 --color-jitter 0 --smoothing 0"
-        ),
-        True,
+        "--dataset torch/mnist --train-split train --val-split test --in-chans 1 --num-classes 10 "
+        "--input-size 1 32 32 --mean 0.5 --std 0.25 --opt momentum --lr 0.1 --weight-decay 5e-4 "
+        "--sched cosine --epochs 200 --warmup-epochs 0 --hflip 0.5 --color-jitter 0 --smoothing 0",
         (128, 128),
+        make_small_images,
     ),
     "resnet50-a3": Recipe(
         "resnet50",
         "resnet101",
-        "files",
-        _words(
-            "--train-split train --val-split validation --num-classes 1000 --input-size 3 160 160 --crop-pct 0.95 "
-            "--interpolation bicubic --opt lamb --lr 8e-3 --weight-decay 0.02 --sched cosine --epochs 100 "
-            "--warmup-epochs 5 --warmup-lr 1e-6 --bce-loss --bce-target-thresh 0.2 --mixup 0.1 --cutmix 1.0 "
-            "--aa rand-m6-mstd0.5-inc1 --smoothing 0 --reprob 0"
-        ),
-        False,
+        "--train-split train --val-split validation --num-classes 1000 --input-size 3 160 160 --crop-pct 0.95 "
+        "--interpolation bicubic --opt lamb --lr 8e-3 --weight-decay 0.02 --sched cosine --epochs 100 "
+        "--warmup-epochs 5 --warmup-lr 1e-6 --bce-loss --bce-target-thresh 0.2 --mixup 0.1 --cutmix 1.0 "
+        "--aa rand-m6-mstd0.5-inc1 --smoothing 0 --reprob 0",
         (256, 8),
+        make_jpegs,
     ),
 }
-
-
-def arguments(
-    recipe: Recipe, model: str, data: Path, output: Path, device: str, batch_size: int, workers: int
-) -> tuple[str, ...]:
-    """The flags of a run; those of both scripts."""
-    return (
-        f"--data-dir={data}", f"--output={output}", "--experiment=run", f"--device={device}", f"--model={model}",
-        f"--batch-size={batch_size}", f"--workers={workers}", *recipe.flags,
-    )  # fmt: skip
-
-
-def make_images(recipe: Recipe, folder: Path, count: int) -> None:
-    """Noise to train on, ``count`` images, and a few to validate on."""
-    if recipe.images == "small":
-        _write_small(folder / "MNIST" / "raw", {"train": count, "t10k": 256})
-    else:
-        _write_files(folder, {"train": count, "validation": 16})
-
-
-def _write_small(folder: Path, counts: dict[str, int]) -> None:
-    folder.mkdir(parents=True)
-    numbers = np.random.default_rng(0)
-    for split, count in counts.items():
-        images = numbers.integers(0, 256, (count, 32, 32), dtype=np.uint8)
-        header = struct.pack(">4i", 0x803, count, 32, 32)
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        labels = numbers.integers(0, 10, count, dtype=np.uint8)
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels.tobytes())
-
-
-def _write_files(folder: Path, counts: dict[str, int], different: int = 64) -> None:
-    """JPEGs of 500 x 375 pixels and about 100 kB; each of the different ones under many names."""
-    from PIL import Image
-
-    numbers = np.random.default_rng(0)
-    made = folder / "made"
-    made.mkdir(parents=True)
-    for number in range(different):
-        coarse = Image.fromarray(numbers.integers(0, 256, (47, 63, 3), dtype=np.uint8)).resize((500, 375))
-        noise = numbers.normal(0, 12, (375, 500, 3))
-        image = Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
-        image.save(made / f"{number}.jpg", quality=85)
-    for split, count in counts.items():
-        for number in range(count):
-            place = folder / split / f"class{number % 4}"
-            place.mkdir(parents=True, exist_ok=True)
-            os.link(made / f"{number % different}.jpg", place / f"{number}.jpg")
-
-
-def programs_of(
-    recipe: Recipe, names: Sequence[str], timm_script: Path | None, shared: dict[str, tuple[str, ...]], k: int
-) -> dict[str, tuple[Path, tuple[str, ...], int]]:
-    """Script, arguments and number of models of each program by its name.
-
-    Args:
-        shared: by model name, the flags of a run of that model alone.
-    """
-    base, larger = shared[recipe.base], shared[recipe.larger]
-    pad = ("--train-pad=4",) if recipe.pads else ()
-    motivated = (f"--motivated-model={recipe.larger}", f"--motivation-k={k}", "--motivation-condition=loss")
-    known = {
-        "timm": (timm_script or Path(), base, 1),
-        "plain": (OUR_SCRIPT, base, 1),
-        "larger": (OUR_SCRIPT, larger, 1),
-        "motivated": (OUR_SCRIPT, (*base, *motivated), 2),
-        "padded": (OUR_SCRIPT, (*base, *pad), 1),
-        "on-device": (OUR_SCRIPT, (*base, *pad, "--data-on-device"), 1),
-    }
-    return {name: known[name] for name in names}
-
-
-PROGRAMS = ("timm", "plain", "larger", "motivated", "padded", "on-device")

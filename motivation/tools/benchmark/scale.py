@@ -1,63 +1,48 @@
-"""What a long run would take on more machines, from the throughputs of its two models: arithmetic, no measurement."""
+"""What a long run would take on more machines, computed from the throughputs of its two models; nothing is measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from motivation.tools.benchmark.timing import table
 
 A3_EPOCHS, A3_IMAGES = 100, 1_281_167
-"""Of the A3 recipe of "ResNet strikes back" on ImageNet-1k."""
+"""Length of the A3 recipe of "ResNet strikes back" on ImageNet-1k."""
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """Training images per second of one GPU."""
+def run_hours(base: float, larger: float, ks: Sequence[int]) -> Iterator[tuple[str, float]]:
+    """Yield the hours on one GPU of the base alone, of motivated runs, and of the larger model alone.
 
-    base: float
-    larger: float
+    A motivated run updates the larger model with a share of 1 / (k + 1)!, the law of the condition ``loss`` for losses
+    that are noise (paper, 3.4).
 
-    def of_share(self, share: float) -> float:
-        """Of a run that trains the larger model at this share of its updates."""
-        return 1 / ((1 - share) / self.base + share / self.larger)
+    Args:
+        base, larger: training images per second of one GPU.
+    """
+    runs = {"base": 0.0, **{f"motivated, k = {k}": 1 / math.factorial(k + 1) for k in ks}, "larger": 1.0}
+    for name, share in runs.items():
+        yield name, A3_EPOCHS * A3_IMAGES * ((1 - share) / base + share / larger) / 3600
 
 
-def rows(
-    throughput: Throughput, gpus: Sequence[int], ks: Sequence[int], price: float, efficiency: float
-) -> Iterator[tuple[str, list[float], float]]:
-    """``(run, hours for each number of GPUs, cost)``: the base alone, motivated runs, the larger model alone.
-
-    The share of a run is 1 / (k + 1)!, the law of the condition ``loss`` for losses that are noise (paper, 3.4).
+def scale_table(
+    base: float, larger: float, gpus: Sequence[int], ks: Sequence[int], price: float, efficiency: float = 1.0
+) -> str:
+    """Return hours of the A3 run, and its cost on the last of these numbers of GPUs.
 
     Args:
         price: of a GPU for an hour.
         efficiency: speed of n GPUs over n times that of one.
     """
-    runs = [("base", 0.0), *((f"motivated, k = {k}", 1 / math.factorial(k + 1)) for k in ks), ("larger", 1.0)]
-    for name, share in runs:
-        seconds = A3_EPOCHS * A3_IMAGES / throughput.of_share(share)
-        hours = [seconds / 3600 / count / (efficiency if count > 1 else 1.0) for count in gpus]
-        yield name, hours, hours[-1] * gpus[-1] * price
 
+    def gpu_hours(hours: float, count: int) -> float:
+        return hours / (efficiency if count > 1 else 1.0)
 
-def scale_table(
-    throughput: Throughput, gpus: Sequence[int], ks: Sequence[int], price: float, efficiency: float = 1.0
-) -> str:
-    """Hours of the A3 run, and what it costs on the most GPUs."""
-    columns = [
-        "run",
-        *(f"hours, {count} GPU{'s' * (count > 1)}" for count in gpus),
-        "GPU hours",
-        "cost",
-        "of the larger",
-    ]
-    found = list(rows(throughput, gpus, ks, price, efficiency))
-    whole = found[-1][2]
-    lines = [
-        (name, *(f"{one:.1f}" for one in hours), f"{hours[-1] * gpus[-1]:.0f}", f"{cost:.0f}",
-         f"{100 * cost / whole:.0f} %" if whole else "")
-        for name, hours, cost in found
-    ]  # fmt: skip
-    return table(columns, lines)
+    found = dict(run_hours(base, larger, ks))
+    columns = ["run", *(f"hours, {count} GPU{'s' * (count > 1)}" for count in gpus)]
+    rows = []
+    for name, hours in found.items():
+        whole = gpu_hours(hours, gpus[-1])
+        each = [f"{gpu_hours(hours, count) / count:.1f}" for count in gpus]
+        rows.append((name, *each, f"{whole:.0f}", f"{whole * price:.0f}", f"{100 * hours / found['larger']:.0f} %"))
+    return table([*columns, "GPU hours", "cost", "of the larger"], rows)

@@ -1,9 +1,8 @@
-"""Whether a GPU ever stands still between two updates, by torch's profiler."""
+"""How long a GPU is idle between two updates, by torch's profiler."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,79 +10,80 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from motivation.tools.benchmark.around import opened_run
-from motivation.tools.benchmark.timing import waiter
+from motivation.tools.benchmark.timing import synchronize, table
 from motivation.training.hooks import Hook
 from motivation.training.loop import train_epoch
 from motivation.training.records import UpdateReport
 
 WARMUP_UPDATES = 20
 
-
-@dataclass(frozen=True)
-class Timeline:
-    """What a device did in a number of updates; times in microseconds.
-
-    Attributes:
-        spans: ``(start, end)`` of everything that it did.
-    """
-
-    updates: int
-    spans: tuple[tuple[float, float], ...]
-
-    @property
-    def gaps(self) -> list[float]:
-        """How long it stood still, each time."""
-        found, until = [], None
-        for start, end in sorted(self.spans):
-            if until is not None and start > until:
-                found.append(start - until)
-            until = end if until is None else max(until, end)
-        return found
-
-    @property
-    def idle_percent(self) -> float:
-        """Of the time from its first to its last work."""
-        if not self.spans:
-            return 0.0
-        return 100 * sum(self.gaps) / (max(end for _, end in self.spans) - min(start for start, _ in self.spans))
+Spans = list[tuple[float, float]]
+"""Start and end of everything that a device did, in microseconds."""
 
 
-class _Window(Hook):
-    """Opens the profiler after some updates and closes it after some more."""
+class _ProfilingWindow(Hook):
+    """Starts the profiler after update ``first`` and stops it ``updates`` updates later."""
 
     def __init__(self, profiler: profile, first: int, updates: int, device: torch.device):
-        self._profiler, self._first, self._last, self._wait = profiler, first, first + updates, waiter(device)
+        self._profiler, self._first, self._last, self._device = profiler, first, first + updates, device
 
     def update_end(self, record: UpdateReport) -> None:
         if record.update == self._first:
-            self._wait()
+            synchronize(self._device)
             self._profiler.start()
         if record.update == self._last:
-            self._wait()
+            synchronize(self._device)
             self._profiler.stop()
 
 
-def timeline(argv: Sequence[str], updates: int, kind: DeviceType = DeviceType.CUDA) -> Timeline:
-    """Profile so many updates of a run; its epoch must have `WARMUP_UPDATES` + ``updates`` + 1 of them.
+def timeline_table(programs: Mapping[str, Sequence[str]], updates: int) -> str:
+    """Return for each program, given by its flags, how long the GPU is idle."""
+    rows = []
+    for name, argv in programs.items():
+        spans = profile_updates(argv, updates)
+        rows.append((name, f"{idle_percent(spans):.2f} %", f"{max(gaps(spans), default=0.0):.0f}"))
+    return table(["run", "device idle", "longest gap us"], rows)
+
+
+def profile_updates(argv: Sequence[str], updates: int, kind: DeviceType = DeviceType.CUDA) -> Spans:
+    """Train an epoch of a run and profile some of its updates.
 
     Args:
-        kind: of the device that is looked at.
+        updates: number of updates to profile; the epoch must have `WARMUP_UPDATES` + 1 more.
+        kind: of the device to look at.
     """
     profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
     with opened_run([*argv, "--log-interval=1000"]) as run:
-        run.hooks.hooks.append(_Window(profiler, WARMUP_UPDATES, updates, run.device))
+        run.hooks.hooks.append(_ProfilingWindow(profiler, WARMUP_UPDATES, updates, run.device))
         train_epoch(run, 0)
-    return Timeline(updates, spans_of(profiler.events(), kind))
+    return device_spans(profiler.events(), kind)
 
 
-def spans_of(events: Iterable[Any], kind: DeviceType) -> tuple[tuple[float, float], ...]:
-    """When a device did something.
+def device_spans(events: Iterable[Any], kind: DeviceType) -> Spans:
+    """Return when a device was busy.
 
-    A range with a name, such as torch's of each optimizer step, lies on its timeline too, from the first kernel inside
-    to the last; the gaps between those are gaps.
+    Named ranges, such as torch's of each optimizer step, are left out: they last from their first kernel to their last
+    and would hide the gaps between.
     """
-    return tuple(
+    return [
         (event.time_range.start, event.time_range.end)
         for event in events
         if event.device_type == kind and not event.is_user_annotation
-    )
+    ]
+
+
+def gaps(spans: Spans) -> list[float]:
+    """Return the length of each time in which the device was idle."""
+    found, busy_until = [], min(spans, default=(0.0, 0.0))[0]
+    for start, end in sorted(spans):
+        if start > busy_until:
+            found.append(start - busy_until)
+        busy_until = max(busy_until, end)
+    return found
+
+
+def idle_percent(spans: Spans) -> float:
+    """Return how much of the time from its first to its last work the device was idle."""
+    if not spans:
+        return 0.0
+    return 100 * sum(gaps(spans)) / (max(end for _, end in spans) - min(start for start, _ in spans))

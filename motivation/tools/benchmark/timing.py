@@ -1,4 +1,4 @@
-"""Timing of calls in turns, and the words for where it was done."""
+"""Timing of calls in turns, and Markdown for the results."""
 
 from __future__ import annotations
 
@@ -7,57 +7,42 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import timm
 import torch
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of many calls."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median_ms(self) -> float:
-        """Milliseconds."""
-        return 1000 * statistics.median(self.seconds)
-
-
-def waiter(device: torch.device) -> Callable[[], None]:
-    """What waits until a device has done all its work."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all its work."""
     if device.type == "cuda":
-        return partial(torch.cuda.synchronize, device)  # else it is the current one that is waited for
-    module = getattr(torch, device.type, None)
-    return getattr(module, "synchronize", lambda: None) if device.type != "cpu" else lambda: None
+        torch.cuda.synchronize(device)  # without an argument it would be the current device
+    else:
+        torch.get_device_module(device).synchronize()
 
 
-def in_turns(
-    calls: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], None] = lambda: None, warmup: int = 2
-) -> dict[str, Timing]:
-    """Time each call once a round, so that a machine that slows down slows all of them.
+def median_ms(
+    calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, warmup: int = 2
+) -> dict[str, float]:
+    """Time each call once a round, so that a machine that slows down slows all of them; return the medians in ms.
 
     Args:
-        wait: called before the clock is read.
+        device: that the calls work on.
         warmup: rounds that do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(warmup + rounds):
+    for _ in range(warmup + rounds):
         for name, call in calls.items():
-            wait()
+            synchronize(device)
             since = time.perf_counter()
             call()
-            wait()
-            if number >= warmup:
-                seconds[name].append(time.perf_counter() - since)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+            synchronize(device)
+            seconds[name].append(time.perf_counter() - since)
+    return {name: 1000 * statistics.median(values[warmup:]) for name, values in seconds.items()}
 
 
 def machine(device: torch.device) -> str:
-    """Where a figure was measured, in a line."""
+    """Return a line that says where a figure was measured."""
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
     else:
@@ -76,8 +61,8 @@ def _processor() -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; numbers to the right."""
-    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    right = [all(not row[at][:1].isalpha() for row in cells) for at in range(len(columns))]
-    rule = ["---:" if numeric else "---" for numeric in right]
+    """Return a Markdown table; columns of numbers are aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [all(not row[at][:1].isalpha() for row in cells) for at in range(len(columns))]
+    rule = ["---:" if right else "---" for right in numeric]
     return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *cells))
