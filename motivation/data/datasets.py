@@ -13,23 +13,23 @@ from torch.utils.data import ConcatDataset, Dataset
 from torchvision import datasets, transforms
 
 CIFAR_POLICY = "cifar10"
-"""Value of ``--aa`` for the CIFAR-10 policy of AutoAugment, which timm does not have."""
+"""Value of ``--aa`` for AutoAugment's CIFAR-10 policy, which timm does not have."""
 
 _TRAIN_SPLITS = ("train", "training")
 _VALIDATION_SPLITS = ("validation", "val", "valid", "test", "eval", "evaluation")
 
 
 class SklearnDigits(Dataset):
-    """scikit-learn's bundled 8x8 digits: 1797 grey images of 10 classes, a fifth of each class held out.
+    """scikit-learn's bundled 8x8 digits: 1797 grey images of 10 classes, with a fifth of each class for validation.
 
-    The split is stratified and always the same. Items are ``(PIL image in mode L or RGB, class)``.
+    The split is always the same. Items are ``(PIL image in mode L or RGB, class)``.
 
     Args:
-        split: a training split name of timm's, or one of its validation split names.
+        split: one of timm's names for training or validation splits.
         input_img_mode: ``'L'`` or ``'RGB'``.
 
     Raises:
-        ValueError: no such split.
+        ValueError: the split is unknown.
     """
 
     def __init__(self, split: str, input_img_mode: str = "L"):
@@ -61,13 +61,13 @@ class SklearnDigits(Dataset):
 
 
 class Joined(Dataset):
-    """Several parts of one of torchvision's data sets as one.
+    """Concatenates splits of one of torchvision's data sets.
 
-    Its transform is its own: some of torchvision's sets make theirs when they are opened, and take no other later.
+    The transform is applied here: some of torchvision's data sets take one in the constructor only.
 
     Args:
-        parts: with the same classes, opened without a transform; their images are RGB.
-        input_img_mode: a mode of PIL, into which images are converted.
+        parts: data sets with the same classes and RGB images, opened without a transform.
+        input_img_mode: the PIL mode to convert images to.
     """
 
     def __init__(self, parts: Sequence[Any], input_img_mode: str = "RGB"):
@@ -90,8 +90,8 @@ TRANSFER_SETS = {
     "torch/flowers102": (datasets.Flowers102, ("train", "val"), ("test",)),
     "torch/oxford_pets": (datasets.OxfordIIITPet, ("trainval",), ("test",)),
 }
-"""Data sets of transfer learning that timm's factory lacks: torchvision's class, its splits for training and for
-validation. As usual for them, the training images are those of both of their training splits."""
+"""Data sets for transfer learning that timm's factory lacks: torchvision's class, the splits to train on, the splits to
+validate on. As is usual, Flowers are trained on with both of their smaller splits."""
 
 
 def _transfer_set(name: str, split: str, input_img_mode: str, root: str, download: bool) -> Any:
@@ -106,10 +106,10 @@ def _transfer_set(name: str, split: str, input_img_mode: str, root: str, downloa
 
 
 def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) -> Any:
-    """timm's dataset factory, ``sklearn/digits``, and the sets of `TRANSFER_SETS`.
+    """Open ``sklearn/digits``, one of `TRANSFER_SETS`, or any data set of timm's factory.
 
     Raises:
-        ValueError: an unknown ``sklearn/`` data set or split.
+        ValueError: the data set or split is unknown.
     """
     if name.lower() in TRANSFER_SETS:
         return _transfer_set(name.lower(), split, input_img_mode, kwargs["root"], kwargs["download"])
@@ -121,7 +121,7 @@ def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) ->
 
 
 def class_count(dataset: Any) -> int | None:
-    """Number of classes of a data set, None if it does not say."""
+    """Return the number of classes of a data set, None if it is not known."""
     if getattr(dataset, "classes", None):
         return len(dataset.classes)
     class_to_idx = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
@@ -131,14 +131,14 @@ def class_count(dataset: Any) -> int | None:
 def customise_transform(
     transform: Any, size: tuple[int, ...], train_pad: int, policy: str | None, interpolation: str
 ) -> Any:
-    """timm's training transform with pad-and-crop in place of its random crop, and AutoAugment's CIFAR-10 policy.
+    """Change timm's training transform: pad-and-crop instead of its random resized crop, and the CIFAR-10 policy.
 
     Args:
-        transform: what timm made: a composition, or with augmentation splits a tuple of three.
+        transform: timm's: a composition, or with augmentation splits a tuple of three.
         size: ``(H, W)`` of the crop.
         train_pad: pixels of zero padding on each side; 0 keeps timm's crop.
-        policy: `CIFAR_POLICY` to add it, else None.
-        interpolation: how to resize images that are not of ``size``.
+        policy: `CIFAR_POLICY` to insert it after the flips; anything else changes nothing.
+        interpolation: for images that are not of ``size``.
     """
     if isinstance(transform, tuple):
         primary, secondary, final = transform
@@ -164,6 +164,6 @@ def _pad_and_crop(steps: list[Any], size: tuple[int, ...], pad: int, interpolati
 
 
 def resize_to(size: tuple[int, ...], interpolation: str) -> Any:
-    """Resizes images that are not of this size; ``random`` is bilinear here."""
+    """Return a transform that resizes images to ``(H, W)``; the interpolation ``random`` means bilinear here."""
     mode = "bilinear" if interpolation == "random" else interpolation
     return transforms.Resize(size, interpolation=str_to_interp_mode(mode))

@@ -1,5 +1,5 @@
-"""Parts of a training set: the folds of a cross-validation, and the batch that the condition ``valloss`` holds out
-(paper, sections 4 and 4.4.2)."""
+"""Subsets of a training set: folds for cross-validation, and the held-out batch of the condition ``valloss`` (paper,
+sections 4 and 4.4.2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 
 class Part(Dataset):
-    """Some items of a data set, with its transform and everything else that loaders ask a data set for.
+    """A subset of a data set that has the data set's transform and all its other attributes, unlike torch's `Subset`.
 
     Args:
-        whole: a data set with a length.
-        indices: of the items, in the order that they have here.
+        whole: a map-style data set.
+        indices: of the items, in the order of the subset.
     """
 
     def __init__(self, whole: Any, indices: Sequence[int] | np.ndarray):
@@ -34,11 +34,11 @@ class Part(Dataset):
         return getattr(self.whole, name)
 
     def __copy__(self) -> Part:
-        return Part(copy.copy(self.whole), self.indices)  # a copy has a transform of its own
+        return Part(copy.copy(self.whole), self.indices)  # so that the copy can have another transform
 
     @property
     def transform(self) -> Any:
-        """The transform of the whole; a loader sets it."""
+        """The transform of the whole data set; loaders set it."""
         return self.whole.transform
 
     @transform.setter
@@ -47,26 +47,29 @@ class Part(Dataset):
 
 
 def refuse_iterable(dataset: Any, what: str) -> None:
-    """Items of a stream cannot be chosen.
+    """Refuse a data set whose items cannot be chosen by number.
+
+    Args:
+        what: the option that chooses them, for the message.
 
     Raises:
-        ValueError: it is an iterable data set.
+        ValueError: the data set is iterable-style.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ValueError(f"{what} needs a data set whose images can be chosen by number; this one can only be streamed")
 
 
 def labels_of(dataset: Any) -> list[int]:
-    """The class of each item; where the data set keeps no list of them, the items are read one by one."""
-    found = listed_labels(dataset)
-    return [int(dataset[index][1]) for index in range(len(dataset))] if found is None else found
+    """Return the class of each item. Without a list of classes, the items are read one by one."""
+    labels = listed_labels(dataset)
+    return [int(dataset[index][1]) for index in range(len(dataset))] if labels is None else labels
 
 
 def listed_labels(dataset: Any) -> list[int] | None:
-    """The class of each item of a data set that keeps a list of them; None of one that would have to be read.
+    """Return the class of each item from the data set's own list, None if it has none.
 
     Raises:
-        TypeError, ValueError: the list has something else than numbers.
+        TypeError, ValueError: the list has entries that are not numbers.
     """
     if isinstance(dataset, Part):
         labels = listed_labels(dataset.whole)
@@ -74,9 +77,9 @@ def listed_labels(dataset: Any) -> list[int] | None:
     if not hasattr(dataset, "__len__"):
         return None
     for name in ("targets", "labels", "_labels"):
-        found = getattr(dataset, name, None)
-        if found is not None and len(found) == len(dataset):
-            return [int(label) for label in found]
+        labels = getattr(dataset, name, None)
+        if labels is not None and len(labels) == len(dataset):
+            return [int(label) for label in labels]
     samples = getattr(getattr(dataset, "reader", None), "samples", None)
     if isinstance(samples, (list, tuple)) and len(samples) == len(dataset):
         return [int(sample[1]) for sample in samples]
@@ -84,12 +87,12 @@ def listed_labels(dataset: Any) -> list[int] | None:
 
 
 def fold_indices(labels: Sequence[int], folds: int, fold: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Items outside and inside fold number ``fold`` (from 0) of a stratified cross-validation, both in rising order.
+    """Return the indices outside and inside fold number ``fold`` (from 0) of a stratified cross-validation, sorted.
 
     The same labels and seed give the same folds; each item is in exactly one.
 
     Raises:
-        ValueError: fewer than 2 folds, no such fold, or a class has fewer items than there are folds.
+        ValueError: there are fewer than 2 folds, no such fold, or a class with fewer items than folds.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -105,10 +108,10 @@ def fold_indices(labels: Sequence[int], folds: int, fold: int, seed: int) -> tup
 
 
 def held_out_indices(count: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Items to train on, and ``images`` items to hold out of ``count``, chosen by the seed; both in rising order.
+    """Return the indices to train on and ``images`` indices to hold out of ``count``, chosen by the seed, sorted.
 
     Raises:
-        ValueError: nothing would be left to train on, or nothing is to be held out.
+        ValueError: one of the two would be empty.
     """
     if not 0 < images < count:
         raise ValueError(f"--motivation-valloss-images: from 1 to {count - 1} of {count} training images, not {images}")

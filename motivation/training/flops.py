@@ -1,9 +1,9 @@
-"""What a forward pass costs, and what a run has cost (paper, supplementary section 6).
+"""The cost of a forward pass, and the average cost of a run (paper, supplementary section 6).
 
-Convention ``flops``, the one that reproduces the paper's CIFAR figures to every digit: 2 per multiply-add of
-convolutions and linear layers, 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per input element of the final
-average pool, all for one image. Counted by thop, which leaves the matrix products of attention out; torch's own counter
-(`torch_flops`) has them, and no norms or activations.
+Convention ``flops``, which reproduces the paper's CIFAR figures to every digit: 2 per multiply-add of convolutions and
+linear layers, 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per input element of the final average pool, for
+one image. It is counted by thop, which leaves out the matrix products of attention; torch's own counter
+(`torch_flops`) counts those, but no norms or activations.
 """
 
 from __future__ import annotations
@@ -25,50 +25,54 @@ from motivation.method.records import Role
 CONVENTION = "flops"
 
 
-def _count_convolution(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    per_element = module.in_channels // module.groups * module.weight[0, 0].numel()
-    module.total_ops += torch.tensor([2.0 * output.numel() * per_element], dtype=torch.float64)
+def _conv_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+    return 2.0 * output.numel() * (module.in_channels // module.groups * module.weight[0, 0].numel())
 
 
-def _count_linear(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    module.total_ops += torch.tensor([2.0 * output.numel() * module.in_features], dtype=torch.float64)
+def _linear_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+    return 2.0 * output.numel() * module.in_features
 
 
-def _count_batchnorm(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    activated = isinstance(getattr(module, "act", None), nn.ReLU)  # timm's BatchNormAct2d holds its activation
-    module.total_ops += torch.tensor([(5.0 + activated) * output.numel()], dtype=torch.float64)
+def _batchnorm_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+    activates = isinstance(getattr(module, "act", None), nn.ReLU)  # timm's BatchNormAct2d holds its activation
+    return (5.0 + activates) * output.numel()
 
 
-def _count_relu(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    module.total_ops += torch.tensor([float(output.numel())], dtype=torch.float64)
+def _relu_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+    return float(output.numel())
 
 
-def _count_pool(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    module.total_ops += torch.tensor([float(inputs[0].numel())], dtype=torch.float64)
+def _pool_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+    return float(inputs.numel())
 
 
-def _rules(model: nn.Module) -> dict[type, Any]:
-    rules: dict[type, Any] = {}
-    for module in model.modules():
-        kind = type(module)
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            rules[kind] = _count_convolution
-        elif isinstance(module, nn.Linear):
-            rules[kind] = _count_linear
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            rules[kind] = _count_batchnorm
-        elif isinstance(module, nn.ReLU):
-            rules[kind] = _count_relu
-        elif isinstance(module, (nn.AdaptiveAvgPool2d, AdaptiveAvgMaxPool2d)):
-            rules[kind] = _count_pool
-    return rules
+RULES = (
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _conv_flops),
+    ((nn.Linear,), _linear_flops),
+    ((nn.modules.batchnorm._BatchNorm,), _batchnorm_flops),
+    ((nn.ReLU,), _relu_flops),
+    ((nn.AdaptiveAvgPool2d, AdaptiveAvgMaxPool2d), _pool_flops),
+)
+"""Functions of ``(module, inputs, output)`` that count the FLOPs of these classes and their subclasses."""
 
 
-def _twin(model: nn.Module) -> nn.Module:
-    """A copy to profile: on the CPU, in float32, in evaluation mode, without gradients.
+def _thop_rules(model: nn.Module) -> dict[type, Any]:
+    """Return thop's counting functions for the classes of a model's modules."""
 
-    Parameters that are there and of that kind already are shared: nothing writes to them. Whole numbers stay what they
-    are.
+    def adds(rule: Any) -> Any:
+        def count(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            module.total_ops += torch.tensor([rule(module, inputs[0], output)], dtype=torch.float64)
+
+        return count
+
+    kinds = {type(module) for module in model.modules()}
+    return {kind: adds(rule) for classes, rule in RULES for kind in kinds if issubclass(kind, classes)}
+
+
+def _copy_to_profile(model: nn.Module) -> nn.Module:
+    """Return a copy on the CPU in float32, in evaluation mode, without gradients.
+
+    Parameters that are on the CPU in float32 already are shared, since nothing writes to them. Integers stay integers.
     """
     shared: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -78,26 +82,26 @@ def _twin(model: nn.Module) -> nn.Module:
 
 
 def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
-    """FLOPs of one image's forward pass, convention `CONVENTION`.
+    """Return the FLOPs of one image's forward pass by convention `CONVENTION`.
 
     Args:
-        model: not touched; a copy on the CPU is profiled, because thop leaves keys and hooks behind.
+        model: not changed; a copy on the CPU is profiled, because thop leaves keys and hooks behind.
         input_size: ``(C, H, W)``.
     """
     from thop import profile
 
     with fork_rng(), torch.no_grad():
-        twin = _twin(model)
-        total, _ = profile(twin, (torch.zeros(1, *input_size),), custom_ops=_rules(twin), verbose=False)
+        copied = _copy_to_profile(model)
+        total, _ = profile(copied, (torch.zeros(1, *input_size),), custom_ops=_thop_rules(copied), verbose=False)
     return float(total)
 
 
 @contextmanager
-def _attention_in_plain_products() -> Iterator[None]:
-    """Attention as matrix products, which the counter knows on every machine.
+def _attention_as_matrix_products() -> Iterator[None]:
+    """Compute attention by matrix products, which the counter counts on every machine.
 
-    Which fused kernel is chosen depends on device, masks and shapes, and the fast path of `torch.nn.MultiheadAttention`
-    in evaluation mode is one operation that the counter takes for nothing.
+    Which fused kernel is chosen otherwise depends on device, masks and shapes, and the fast path of
+    `torch.nn.MultiheadAttention` in evaluation mode is one operation that the counter does not know.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -109,20 +113,22 @@ def _attention_in_plain_products() -> Iterator[None]:
 
 
 def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """FLOPs of one image's forward pass as `torch.utils.flop_counter` counts them; half of it are multiply-adds.
+    """Return the FLOPs of one image's forward pass by `torch.utils.flop_counter`, which are twice the multiply-adds.
 
-    2 per multiply-add of convolutions, matrix products and attention; nothing for norms, activations and pooling, nor
-    for recurrent layers.
+    2 per multiply-add of convolutions, matrix products and attention; nothing for norms, activations, pooling and
+    recurrent layers.
 
     Args:
-        model: not touched; a copy on the CPU is run.
+        model: not changed; a copy on the CPU is run.
         input_size: ``(C, H, W)``.
     """
     counter = FlopCounterMode(display=False)
-    with fork_rng(), torch.no_grad(), _attention_in_plain_products():
-        twin = _twin(model)  # without gradients: the counter's module tracker fails on views of those that want them
+    with fork_rng(), torch.no_grad(), _attention_as_matrix_products():
+        copied = _copy_to_profile(
+            model
+        )  # without gradients: the counter's module tracker fails on views that require them
         with counter:
-            twin(torch.zeros(1, *input_size))
+            copied(torch.zeros(1, *input_size))
     return counter.get_total_flops()
 
 

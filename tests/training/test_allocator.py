@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from motivation.training.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, USERS_OWN, keep_freed_memory
+from motivation.training.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, USER_SETTINGS, keep_freed_memory
 
 FAULTS = """
 import ctypes, resource, sys
@@ -64,6 +64,6 @@ def test_an_older_glibc_keeps_what_it_can(monkeypatch):
     assert done[1:] == [(M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, -1)]
 
 
-@pytest.mark.parametrize("name", USERS_OWN)
+@pytest.mark.parametrize("name", USER_SETTINGS)
 def test_a_choice_of_the_users_own_stands(name):
     assert not keep_freed_memory({name: "1"})

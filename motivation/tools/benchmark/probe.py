@@ -22,6 +22,7 @@ from typing import Any
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import motivation.models  # noqa: F401  (timm's script needs the CIFAR ResNets too)
+from motivation.data.loaders import end_with_parent
 from motivation.method.optimizer_probe import inner_optimizer
 from motivation.tools.benchmark.timing import synchronize
 
@@ -104,14 +105,11 @@ def main() -> None:
     parser.add_argument("arguments", nargs=REMAINDER)
     args = parser.parse_args()
     os.setpgid(0, 0)  # a group of its own, so that one signal stops it with its data workers
-    race = os.getppid()
+    end_with_parent()
 
     def stop(report: dict[str, Any]) -> None:
         args.report.write_text(json.dumps(report))
         os.killpg(0, signal.SIGSTOP)
-        # If the race dies, the system continues the stopped processes of the group (and sends SIGHUP).
-        if os.getppid() != race:
-            os.killpg(0, signal.SIGKILL)
 
     probe = Probe(args.updates, args.warmup, args.models, args.since, stop)
     register_optimizer_step_pre_hook(probe.before_step)
