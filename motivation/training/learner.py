@@ -173,13 +173,12 @@ class Learner(Side):
         state.update(self.task.get_checkpoint_state(ema=True))
         return state
 
-    def load_state_dict(self, state: dict[str, Any], optimizer: bool = True) -> None:
-        """Restore what `state_dict` returned; an EMA that the state lacks starts from the weights.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
 
-        Args:
-            optimizer: False to leave the optimizer's state as it is.
+        Without an entry ``optimizer`` the optimizer stays as it is; a missing EMA starts from the weights.
         """
-        if optimizer:
+        if "optimizer" in state:
             load_optimizer(self.optimizer, state["optimizer"])
         self.task.load_checkpoint_state(state["state_dict"], state.get("task_state"))
         if self.ema is not None and "state_dict_ema" in state:

@@ -55,15 +55,6 @@ class Part:
         )
 
 
-def _load_pair(run: Run, state: dict[str, Any], updates: int | None) -> None:
-    if "switcher" in state:
-        with_optimizer = "optimizer" in state["switcher"].get("motivated", {})
-        run.pair.load_turns(state["switcher"], with_optimizer)
-    if "condition" in state:
-        run.condition.load_state_dict(state["condition"]["state"])
-    run.pair.position = state["position"]
-
-
 def _load_records(run: Run, states: list[dict[str, Any]], updates: int | None) -> None:
     records = map(EpochRecord.from_state, states)
     run.records = [record for record in records if record.epoch < run.start_epoch]
@@ -84,7 +75,11 @@ def _load_stop(run: Run, reason: str | None, updates: int | None) -> None:
 
 
 RUN_PARTS = (
-    Part("pair", lambda run, _: run.pair.state_dict(with_base=False), _load_pair),
+    Part(
+        "pair",
+        lambda run, _: run.pair.state_dict(with_base=False),
+        lambda run, state, _: run.pair.load_state_dict(state),
+    ),
     Part.of("schedules", lambda run: run.clock),
     Part.of("epoch_counts", lambda run: run.epoch_counts),
     Part("records", lambda run, _: [record.state_dict() for record in run.records], _load_records),
