@@ -162,8 +162,11 @@ def find_runs(paths: list[str | Path]) -> list[RunFolder]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
-        return [{name: _number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="") as file:
+            return [{name: _number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
 
 
 def _number(text: str | None) -> Any:

@@ -1,8 +1,8 @@
 """`motivation.tools.plot`: numbers behind the pictures, figures, command. Figures are asked, not pixels."""
 
 import csv
+import itertools
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,19 +12,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motivation.tools.plot.command import main
-from motivation.tools.plot.epochs import epochs_figure
-from motivation.tools.plot.losses import MOST_EXACT, Panel, loss_figure
-from motivation.tools.plot.series import (
+from motivation.tools.plot.data import (
     axis_limits,
     columns,
+    law,
     running_mean,
     share_per_epoch,
     stretches,
     suits_log_scale,
+    title,
     trajectory,
 )
-from motivation.tools.plot.words import law, percent, title, titles
+from motivation.tools.plot.figures import MOST_EXACT, Panel, epochs_figure, loss_figure
 from motivation.training.run_folder import RunError, read_run
 
 PAIR = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "motivation_k": 2, "seed": 7}
@@ -103,14 +102,10 @@ def test_a_running_mean_is_as_long_as_its_values_and_lies_within_them(values, wi
     assert np.all(mean <= max(values) + 1e-6)
 
 
-def test_a_running_mean_over_one_update_is_the_loss_itself_and_leaves_out_what_is_not_finite():
+def test_a_running_mean_leaves_out_what_is_not_finite_and_is_exact_behind_a_huge_loss():
     values = np.array([1.0, np.nan, 3.0, np.inf])
     np.testing.assert_array_equal(running_mean(values, 1), [1, np.nan, 3, np.nan])
-
-
-def test_a_huge_loss_leaves_the_running_mean_after_it_exact():
-    mean = running_mean([1e25, *[0.5] * 20], 3)
-    np.testing.assert_array_equal(mean[5:], 0.5)
+    np.testing.assert_array_equal(running_mean([1e25, *[0.5] * 20], 3)[5:], 0.5)
 
 
 @given(st.integers(1, 5000), st.integers(1, 400))
@@ -122,32 +117,25 @@ def test_columns_cover_all_updates_in_order_and_are_not_too_many(length, most):
     assert len(bounds) - 1 <= most
 
 
-def test_an_outlier_at_the_first_update_does_not_stretch_the_axis():
-    bottom, top = axis_limits(np.array([500.0, *np.linspace(2.3, 1.8, 30)]))
-    assert 2.3 < top < 3
-    assert bottom < 1.8
-
-
-def test_an_axis_shows_a_steady_fall_whole():
+def test_an_axis_shows_a_steady_fall_whole_and_leaves_out_what_is_far_off():
     losses = 2.3 * np.exp(-np.arange(600) / 100)
     bottom, top = axis_limits(losses)
-    assert bottom <= losses.min()
-    assert top >= losses.max()
+    assert bottom <= losses.min() < losses.max() <= top
+    bottom, top = axis_limits(np.array([500.0, *np.linspace(2.3, 1.8, 30)]))
+    assert bottom < 1.8 < 2.3 < top < 3
 
 
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("losses", [[], [np.nan, np.inf], [1.0], [2.0, 2.0, 2.0], [1e-9, 1e30]])
+@pytest.mark.parametrize(
+    ("losses", "log"),
+    [
+        *itertools.product([[], [np.nan, np.inf], [1.0], [2.0, 2.0, 2.0], [1e-9, 1e30]], [False, True]),
+        *itertools.product([[0.0, 0.0], [-1.0, -1.0], [-5.0, 5.0]], [False]),
+    ],
+)
 def test_limits_are_finite_and_apart_whatever_the_losses(losses, log):
     bottom, top = axis_limits(np.array(losses), log)
     assert np.isfinite([bottom, top]).all()
     assert bottom < top
-
-
-@pytest.mark.parametrize("losses", [[0.0, 0.0], [-1.0, -1.0], [-5.0, 5.0]])
-def test_losses_that_are_not_positive_have_limits_too(losses):
-    bottom, top = axis_limits(np.array(losses))
-    assert bottom < top
-    assert bottom <= min(losses) <= max(losses) <= top
 
 
 def test_a_log_scale_is_for_positive_losses_over_more_than_a_decade():
@@ -189,28 +177,24 @@ def test_the_law_is_that_of_the_streak_and_of_no_other_condition(make_run):
     assert law(make_run("plain", PLAIN)) is None
 
 
-def test_titles_name_models_condition_and_k_and_tell_like_runs_apart(make_run):
-    one, two, plain = make_run("one"), make_run("two"), make_run("plain", PLAIN)
-    assert title(one) == "small in large, condition loss, k = 2, seed 7"
-    assert titles([one, plain]) == [title(one), "small alone, seed 7"]
-    assert titles([one, two]) == [f"one: {title(one)}", f"two: {title(two)}"]
+def test_titles_name_models_condition_and_k(make_run):
+    assert title(make_run("one")) == "small in large, condition loss, k = 2, seed 7"
+    assert title(make_run("plain", PLAIN)) == "small alone, seed 7"
 
 
 # the picture of the losses
 
 
-def test_shading_of_an_epoch_covers_exactly_its_motivated_updates(make_run):
-    axes = loss_figure([panel(make_run())], epoch=1).axes[0]
+def test_shading_covers_exactly_the_motivated_updates(make_run):
+    run = make_run()
+    axes = loss_figure([panel(run)], epoch=1).axes[0]
     assert shading(axes) == [(2.5, 4.5)]
     assert axes.get_xlim() == (-0.5, UPDATES - 0.5)
     assert "motivated: 2 of 6 updates (33.3 %)" in legend(axes)
-
-
-def test_shading_of_a_run_covers_exactly_its_motivated_updates(make_run):
-    axes = loss_figure([panel(make_run())]).axes[0]
+    axes = loss_figure([panel(run)]).axes[0]
     assert shading(axes) == [(pytest.approx(e + 3 / 6), pytest.approx(e + 5 / 6)) for e in range(EPOCHS)]
     assert axes.get_xlim() == (0, EPOCHS)
-    assert f"motivated: 6 of 18 updates ({percent(1 / 3)})" in legend(axes)
+    assert "motivated: 6 of 18 updates (33.3 %)" in legend(axes)
 
 
 def test_panels_have_identical_axes(make_run):
@@ -299,17 +283,13 @@ def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
     assert [axes.get_ylabel().split("(")[1] for axes in (accuracy, share, cost)] == ["%)", "%)", "Mflops)"]
 
 
-def test_a_run_in_progress_has_its_cost_without_the_models_lines(make_run):
-    cost = epochs_figure(make_run()).axes[2]
+def test_what_is_not_known_has_no_line(make_run):
+    cost = epochs_figure(make_run()).axes[2]  # in progress
     np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)
     assert legend(cost) == "F_avg, the epoch's average"
-
-
-def test_a_condition_without_a_law_has_no_line_of_it(make_run):
-    run = make_run(options={**PAIR, "motivation_condition": "random"})
-    share = epochs_figure(run).axes[1]
+    accuracy, share, _ = epochs_figure(make_run("random", {**PAIR, "motivation_condition": "random"})).axes
     assert len(share.lines) == 1
-    assert "k = " not in epochs_figure(run).axes[0].get_legend().get_title().get_text()
+    assert "k = " not in accuracy.get_legend().get_title().get_text()
 
 
 def test_epochs_without_evaluation_are_gaps_with_a_mark_on_each_that_has_one(make_run):
@@ -338,88 +318,72 @@ def test_a_plain_run_has_accuracy_and_loss_only(make_run):
 # the command
 
 
-def said(capsys):
-    out, err = capsys.readouterr()
-    return out.split(), err
-
-
-def test_the_command_writes_both_pictures_into_the_run_and_prints_their_paths(make_run, capsys):
+def test_the_command_writes_both_pictures_into_the_run_and_prints_their_paths(make_run, command):
     run = make_run()
-    assert main([str(run.path)]) == 0
-    paths, err = said(capsys)
-    assert paths == [str(run.path / "loss.png"), str(run.path / "epochs.png")]
+    out, err = command("plot", run.path)
+    assert out.split() == [str(run.path / "loss.png"), str(run.path / "epochs.png")]
     assert err == ""
-    assert all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in paths)
+    assert all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in out.split())
 
 
-def test_the_command_makes_the_output_folder_and_leaves_the_run_alone(make_run, tmp_path, capsys):
+def test_the_command_makes_the_output_folder_and_leaves_the_run_alone(make_run, tmp_path, command):
     run, beside = make_run(), make_run("beside", PLAIN)
     before = sorted(run.path.iterdir())
     there = tmp_path / "new" / "folder"
-    assert main([str(run.path), "--beside", str(beside.path), "--epoch", "-1", "--output", str(there)]) == 0
-    (loss, epochs), _ = said(capsys)
-    assert epochs == str(there / "epochs.png")
-    assert re.fullmatch(r"loss_epoch\d+\.png", Path(loss).name)
-    assert Path(loss).is_file()
+    out, _ = command("plot", run.path, "--beside", beside.path, "--epoch", -1, "--output", there)
+    assert out.split() == [str(there / "loss_epoch2.png"), str(there / "epochs.png")]
+    assert {str(path) for path in there.iterdir()} == set(out.split())
     assert sorted(run.path.iterdir()) == before
 
 
-def test_a_run_of_timm_gets_its_epochs_and_a_note(make_run, capsys):
-    run = make_run(options=PLAIN, losses=[])
-    assert main([str(run.path)]) == 0
-    paths, err = said(capsys)
-    assert paths == [str(run.path / "epochs.png")]
-    assert err == f"note: {run.path} has no updates.csv, so there is no loss.png\n"
+def test_runs_with_the_same_title_are_told_apart_by_their_folders(make_run, command, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "motivation.tools.plot.command.loss_figure", lambda panels, *_: drawn.extend(panels) or loss_figure(panels)
+    )
+    one, two = make_run("one"), make_run("two")
+    command("plot", one.path, "--beside", two.path)
+    assert [panel.title for panel in drawn] == [f"one: {title(one)}", f"two: {title(two)}"]
 
 
-def test_a_run_in_its_first_epoch_gets_its_losses_and_a_note(make_run, capsys):
-    run = make_run(losses=[1.0, 0.9, 0.8], evaluated=[])
-    assert main([str(run.path)]) == 0
-    paths, err = said(capsys)
-    assert paths == [str(run.path / "loss.png")]
-    assert "no epoch in summary.csv yet" in err
+@pytest.mark.parametrize(
+    ("given", "picture", "note"),
+    [
+        ({"options": PLAIN, "losses": []}, "epochs.png", "no updates.csv, so there is no loss.png"),  # timm's own
+        ({"losses": [1.0, 0.9], "evaluated": []}, "loss.png", "no epoch in summary.csv yet, so there is no epochs.png"),
+    ],
+)
+def test_a_run_without_one_of_its_files_gets_the_other_picture_and_a_note(given, picture, note, make_run, command):
+    run = make_run(**given)
+    out, err = command("plot", run.path)
+    assert out.split() == [str(run.path / picture)]
+    assert err == f"note: {run.path} has {note}\n"
 
 
-def fails(capsys, *argv):
-    """The one line on stderr of a command that ends with code 2."""
-    assert main([str(word) for word in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
+def test_what_cannot_be_drawn_is_one_line(make_run, tmp_path, command):
+    def failure(*words):
+        out, err = command("plot", *words, code=2)
+        assert (out, err[:7], err.count("\n")) == ("", "error: ", 1)
+        return err
 
-
-def test_what_cannot_be_drawn_is_one_line(make_run, tmp_path, capsys):
     run, timm, empty = make_run(), make_run("timm", PLAIN, losses=[]), make_run("empty", losses=[], evaluated=[])
-    assert "there is no folder" in fails(capsys, tmp_path / "nowhere")
-    assert "no args.yaml" in fails(capsys, tmp_path)
-    assert "there is no folder" in fails(capsys, run.path, "--beside", tmp_path / "nowhere")
-    assert "has no updates.csv" in fails(capsys, timm.path, "--epoch", 0)
-    assert "has no updates.csv" in fails(capsys, empty.path)
-    assert "--smooth: at least 1, not 0" in fails(capsys, run.path, "--smooth", 0)
-    file = tmp_path / "file"
-    file.write_text("")
-    assert "choose a folder with --output" in fails(capsys, run.path, "--output", file)
-    (run.path / "summary.csv").write_text("time\n3\n")
-    assert "line 2 names no epoch" in fails(capsys, run.path)
-    (run.path / "updates.csv").write_bytes(b"epoch,update\n\xff\xfe\n")
-    assert "damaged" in fails(capsys, run.path)
-
-
-@pytest.mark.parametrize("epoch", [3, -4, 100])
-def test_an_epoch_out_of_range_names_the_range(epoch, make_run, capsys):
-    assert "epochs 0 to 2" in fails(capsys, make_run().path, "--epoch", epoch)
-
-
-def test_an_epoch_that_the_run_beside_lacks_is_refused(make_run, capsys):
     short = make_run("short", PLAIN, losses=[1.0] * UPDATES, evaluated=[0])
-    line = fails(capsys, make_run().path, "--epoch", "-1", "--beside", short.path)
-    assert f"is epoch 2, but {short.path} has epochs 0 to 0" in line
-
-
-def test_an_unknown_flag_ends_with_code_2_and_one_line(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--epochs", "3"])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ([tmp_path / "nowhere"], "there is no folder"),
+        ([tmp_path], "no args.yaml"),
+        ([run.path, "--beside", tmp_path / "nowhere"], "there is no folder"),
+        ([timm.path, "--epoch", 0], "has no updates.csv"),
+        ([empty.path], "has no updates.csv"),
+        ([run.path, "--smooth", 0], "--smooth: at least 1, not 0"),
+        ([run.path, "--epoch", 3], "epochs 0 to 2"),
+        ([run.path, "--epoch", -4], "epochs 0 to 2"),
+        ([run.path, "--epoch", -1, "--beside", short.path], f"is epoch 2, but {short.path} has epochs 0 to 0"),
+        ([run.path, "--epochs", 3], "unknown: --epochs"),
+        ([run.path, "--output", tmp_path / "file"], "choose a folder with --output"),
+    ):
+        assert message in failure(*words), words
+    (run.path / "summary.csv").write_text("time\n3\n")
+    assert "line 2 names no epoch" in failure(run.path)
+    (run.path / "updates.csv").write_bytes(b"epoch,update\n\xff\xfe\n")
+    assert "damaged" in failure(run.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from motivation.tools.cross_validate.report import Metric, Rows, standard_error
-from motivation.tools.plot.style import BASE, FAINT, MOTIVATED
+from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
 
 
 def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> None:

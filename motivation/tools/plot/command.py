@@ -12,18 +12,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from motivation.errors import InputError
 from motivation.options.parse import OptionParser
-from motivation.tools.plot.epochs import epochs_figure
-from motivation.tools.plot.losses import Panel, loss_figure
-from motivation.tools.plot.series import Trajectory, epoch_rows, trajectory
-from motivation.tools.plot.words import loss_name, titles
-from motivation.training.run_folder import RunError, read_run
+from motivation.tools.plot.data import Trajectory, epoch_rows, loss_name, title, trajectory
+from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
+from motivation.training.run_folder import RunError, RunFolder, read_run
 
 DPI = 150
 
 
 def make_parser() -> ArgumentParser:
-    """The options of the command."""
+    """Return the parser of this command."""
     parser = OptionParser(
         prog="python -m motivation plot",
         description="Draw loss.png, the loss of each update with the motivated stretches shaded, and epochs.png, "
@@ -42,49 +41,61 @@ def make_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Draw the pictures and print their paths.
+
+    Raises:
+        InputError: there is nothing to draw, or it cannot be written.
+    """
     args = make_parser().parse_args(argv)
+    if args.smooth is not None and args.smooth < 1:
+        raise InputError(f"--smooth: at least 1, not {args.smooth}")
+    figures = dict(_figures(args))
+    folder = args.output or Path(args.run)
     try:
-        if args.smooth is not None and args.smooth < 1:
-            raise RunError(f"--smooth: at least 1, not {args.smooth}")
-        figures = dict(_figures(args))
-        for path in _save(figures, args.output or Path(args.run)):
-            print(path)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=DPI)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write to {folder}: {reason}; choose a folder with --output") from error
+    for name in figures:
+        print(folder / name)
     return 0
 
 
 def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
-    """The pictures that can be drawn, by the names of their files; what cannot be is said on stderr."""
+    """Yield the pictures that can be drawn, by the names of their files; say on standard error which cannot."""
     runs = [read_run(path) for path in (args.run, args.beside) if path is not None]
     run, beside = runs[0], runs[1] if len(runs) > 1 else None
     has_updates = [one for one in runs if (one.path / "updates.csv").is_file()]
     if run not in has_updates and (args.epoch is not None or not epoch_rows(run)):
-        trajectory(run)  # says what is missing
+        trajectory(run)  # raises the error that says what is missing
     paths = {one.path: trajectory(one) for one in has_updates}
     if run in has_updates:
-        epoch = None if args.epoch is None else chosen_epoch(args.epoch, paths)
-        names = dict(zip([one.path for one in runs], titles(runs), strict=True))
+        epoch = None if args.epoch is None else _chosen_epoch(args.epoch, paths)
+        names = dict(zip([one.path for one in runs], _titles(runs), strict=True))
         panels = [Panel(names[one.path], loss_name(one), paths[one.path], bool(one.motivated)) for one in has_updates]
         yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(panels, epoch, args.smooth)
     for one in runs:
-        if one not in has_updates:
-            print(f"note: {one.path} has no updates.csv, so {_without(one is run, 'loss.png')}", file=sys.stderr)
-        if not epoch_rows(one):
-            text = f"note: {one.path} has no epoch in summary.csv yet, so {_without(one is run, 'epochs.png')}"
-            print(text, file=sys.stderr)
+        for lacking, missing, file in (
+            (one not in has_updates, "no updates.csv", "loss.png"),
+            (not epoch_rows(one), "no epoch in summary.csv yet", "epochs.png"),
+        ):
+            if lacking:
+                so = f"there is no {file}" if one is run else f"{file} is without it"
+                print(f"note: {one.path} has {missing}, so {so}", file=sys.stderr)
     if epoch_rows(run):
         yield "epochs.png", epochs_figure(run, beside if beside and epoch_rows(beside) else None, paths.get(run.path))
 
 
-def _without(first: bool, file: str) -> str:
-    return f"there is no {file}" if first else f"{file} is without it"
+def _titles(runs: Sequence[RunFolder]) -> list[str]:
+    """Return a title for each run; with the folder's name where two would be the same."""
+    titles = [title(run) for run in runs]
+    return [f"{run.path.name}: {own}" if titles.count(own) > 1 else own for run, own in zip(runs, titles, strict=True)]
 
 
-def chosen_epoch(asked: int, paths: Mapping[Path, Trajectory]) -> int:
-    """The number of the epoch that ``--epoch`` asks for; below 0 it is counted from the end of the first run.
+def _chosen_epoch(asked: int, paths: Mapping[Path, Trajectory]) -> int:
+    """Return the number of the epoch that ``--epoch`` asks for; below 0 it is counted from the end of the first run.
 
     Args:
         asked: as given.
@@ -102,14 +113,3 @@ def chosen_epoch(asked: int, paths: Mapping[Path, Trajectory]) -> int:
             wanted = f"--epoch {asked}" + (f" is epoch {epoch}, but" if asked < 0 <= epoch else ":")
             raise RunError(f"{wanted} {folder} has epochs {first} to {last}; give one of these, or -1 for the last")
     return epoch
-
-
-def _save(figures: dict[str, Figure], folder: Path) -> list[Path]:
-    files = [folder / name for name in figures]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, figure in zip(files, figures.values(), strict=True):
-            figure.savefig(file, dpi=DPI)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}; choose a folder with --output") from error
-    return files
