@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 """Something failed on the way; the input cannot be used; Ctrl-C (128 + signal number, as shells have it)."""
@@ -12,14 +13,14 @@ class InputError(ValueError):
     """Input that cannot be used. Commands print its ``faults`` without a traceback; a bug of ours must not be one.
 
     Args:
-        faults: one line each.
+        faults: one line each, when printed.
     """
 
-    def __init__(self, *faults: str):
-        self.faults = list(faults)
-        super().__init__("; ".join(faults))
+    def __init__(self, *faults: object):
+        self.faults: list[Any] = list(faults)
+        super().__init__("; ".join(map(str, faults)))
 
 
-def print_errors(*faults: str) -> None:
+def print_errors(*faults: object) -> None:
     """Print a line ``error: ...`` for each fault on standard error."""
     print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)

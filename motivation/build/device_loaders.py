@@ -19,7 +19,7 @@ from motivation.data.datasets import resize_to
 from motivation.data.device_data import Augmentation, DeviceLoader, read_all
 from motivation.data.loaders import CheckedLoader
 from motivation.data.subsets import refuse_iterable
-from motivation.options.checks import blaming
+from motivation.options.faults import blaming
 
 
 class DeviceLoaders:
@@ -28,10 +28,11 @@ class DeviceLoaders:
     Args:
         config: timm's data configuration of the base model.
         interpolation: of the training images.
+        num_classes: outputs of the models' heads.
     """
 
-    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], interpolation: str):
-        self.args, self.runtime, self.config = args, runtime, config
+    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], interpolation: str, num_classes: int):
+        self.args, self.runtime, self.config, self.num_classes = args, runtime, config, num_classes
         self._resize = resize_to(tuple(config["input_size"][-2:]), interpolation)
         self._plain = Augmentation(config["mean"], config["std"], dtype=runtime.dtype or torch.float32)
 
@@ -70,10 +71,11 @@ class DeviceLoaders:
     def _read(
         self, dataset: Any, transform: Any, split: str, shape: tuple[int, int, int], pad: int = 0
     ) -> tuple[Tensor, Tensor]:
-        refuse_iterable(dataset, "--data-on-device")
+        with blaming("--data-on-device", errors=ValueError):
+            refuse_iterable(dataset)
         dataset = copy.copy(dataset)
         dataset.transform = transform
         loader = DataLoader(dataset, batch_size=min(256, len(dataset)), num_workers=self.args.workers)
-        checked = CheckedLoader(loader, split, self.args.num_classes)
-        with blaming("--data-on-device"):
+        checked = CheckedLoader(loader, split, self.num_classes)
+        with blaming("--data-on-device", errors=RuntimeError):
             return read_all(checked, len(dataset), shape, self.runtime.device, pad)

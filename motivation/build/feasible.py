@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before a run; nothing is trained or allocated for it."""
+"""Check options and models before a run; nothing is trained or allocated."""
 
 from __future__ import annotations
 
@@ -11,60 +11,58 @@ from timm import is_model
 from timm.data import resolve_data_config
 
 from motivation.build.conditions import plugin_faults
-from motivation.build.learners import meta_model, model_name
 from motivation.build.maps import model_map
+from motivation.build.models import MODEL_FLAG, meta_model, model_name
 from motivation.method.records import Role
-from motivation.options.checks import one_line, option_faults
+from motivation.options.checks import option_faults
+from motivation.options.faults import Fault, collecting
+from weight_maps import WeightMapError
 from weight_maps.plugins import load_plugins
 
 
-def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[str]]:
-    """Load the plugins; they, and what is wrong with them, with the options, and with condition and hooks."""
+def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[Fault]]:
+    """Load the plugins; return them, and what is wrong with them, with the options, and with condition and hooks."""
     plugins, unloadable = load_plugins(args.motivation_plugins)
-    faults = [f"--motivation-plugins: {fault}" for fault in unloadable] + option_faults(args)
-    if not any(fault.startswith("--motivation-") for fault in faults):
+    faults = [Fault("--motivation-plugins", fault) for fault in unloadable] + option_faults(args)
+    if not any(fault.flag.startswith("--motivation-") for fault in faults):
         faults += plugin_faults(args, plugins)
     return plugins, faults
 
 
-def model_faults(args: Namespace) -> list[str]:
-    """What keeps the models from being made, or the base from lying inside the motivated model.
+def model_faults(args: Namespace) -> list[Fault]:
+    """Return why models cannot be made or do not take the images, or why the base is not part of the motivated model.
 
     The models are built on the meta device, so that this costs neither memory nor random numbers.
     """
-    roles = [Role.BASE, Role.MOTIVATED] if args.motivated_model else [Role.BASE]
     models: dict[Role, Any] = {}
-    faults = []
-    for role in roles:
+    faults: list[Fault] = []
+    for role in Role if args.motivated_model else [Role.BASE]:
         name = model_name(args, role)
-        if ":" in name or not is_model(name):
-            continue
-        try:
-            models[role] = meta_model(args, role)
-        except Exception as error:  # noqa: BLE001  (a model may raise anything for arguments that it does not take)
-            flag = "--model" if role is Role.BASE else "--motivated-model"
-            faults.append(f"{flag}: {name} cannot be made: {type(error).__name__}: {one_line(error)}")
+        if ":" not in name and is_model(name):
+            with collecting(faults):
+                models[role] = meta_model(args, role)
     if Role.BASE in models and not args.naflex_loader:
         sizes = image_sizes(args, models[Role.BASE])
         for role, model in models.items():
-            flag = "--model" if role is Role.BASE else "--motivated-model"
-            faults += [f"{flag}: {model_name(args, role)} {fault}" for fault in _size_faults(model, sizes)]
+            name = model_name(args, role)
+            faults += [Fault(MODEL_FLAG[role], f"{name} {fault}") for fault in _size_faults(model, sizes)]
     if Role.BASE in models and Role.MOTIVATED in models:
         base, motivated = models[Role.BASE], models[Role.MOTIVATED]
         if base.num_classes != motivated.num_classes:
-            faults.append(
-                f"--motivated-model: {args.motivated_model} has {motivated.num_classes} classes, {args.model} has "
-                f"{base.num_classes}; give both with --num-classes"
+            text = (
+                f"{args.motivated_model} has {motivated.num_classes} classes, {args.model} has {base.num_classes}; "
+                "give both with --num-classes"
             )
+            faults.append(Fault("--motivated-model", text))
         try:
             model_map(args, base, motivated)
-        except ValueError as error:
-            faults.append(f"--motivated-model: {error}")
+        except WeightMapError as error:  # its lines stay lines
+            faults.append(Fault("--motivated-model", str(error)))
     return faults
 
 
 def image_sizes(args: Namespace, base: Any) -> list[tuple[int, int, int]]:
-    """Sizes ``(C, H, W)`` that the models will see, in training and in validation."""
+    """Return the sizes ``(C, H, W)`` of the images that the models will see, in training and in validation."""
     asked = {name: getattr(args, name) for name in ("input_size", "img_size", "in_chans")}
     size = tuple(resolve_data_config(asked, model=base, verbose=False)["input_size"])
     sizes = [size, *((size[0], side, side) for side in args.train_img_sizes or ())]
@@ -74,7 +72,7 @@ def image_sizes(args: Namespace, base: Any) -> list[tuple[int, int, int]]:
 
 
 def _size_faults(model: Any, sizes: list[tuple[int, int, int]]) -> list[str]:
-    """Sizes that the model refuses although it takes its own; of what fails at that too, nothing is known here."""
+    """Return a text for each size that the model refuses; none if it refuses its own size too, and nothing is known."""
     own = tuple(getattr(model, "pretrained_cfg", {}).get("input_size") or ())
     others = [size for size in sizes if size[1:] != own[1:] and min(size) > 0]
     refused = {size: fault for size in others if (fault := _refusal(model, size))}
@@ -94,13 +92,14 @@ def _size_faults(model: Any, sizes: list[tuple[int, int, int]]) -> list[str]:
 
 
 def _refusal(model: Any, size: tuple[int, ...]) -> str | None:
-    """What a model without weights says to two images of this size; None if it takes them, or has weights."""
+    """Return why a model without weights refuses two images of this size; None if it takes them, or has weights."""
     if not all(parameter.is_meta for parameter in model.parameters()):
         return None
-    training = model.training
+    training, images = model.training, torch.empty(2, *size, device="meta")
+    model.eval()
     try:
         with torch.no_grad():
-            model.eval()(torch.empty(2, *size, device="meta"))
+            model(images)
     except Exception as error:  # noqa: BLE001  (each model has its own way of refusing)
         return str(error).split("\n")[0].rstrip(".")
     finally:

@@ -24,6 +24,8 @@ from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.data.subsets import refuse_iterable
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.random_states import fork_rng
+from motivation.options.checks import accum_steps, mixes
+from motivation.options.faults import blaming
 from motivation.training.batchnorm import Recalibration
 from motivation.training.evaluate import HeldOut, Validator
 from motivation.training.signals import WithoutInterrupts
@@ -52,21 +54,21 @@ class Data:
     held_out: HeldOut | None = None
 
 
-def mixes(args: Namespace) -> bool:
-    """Whether mixup or cutmix is on."""
-    return args.mixup > 0 or args.cutmix > 0.0 or args.cutmix_minmax is not None
-
-
 def make_loaders(
-    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, datasets: DataSets
+    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int, datasets: DataSets
 ) -> Data:
     """Everything that reads images.
 
     Args:
         config: timm's data configuration of the base model.
         patch_size: of the base model, None if it has none (NaFlex).
+        num_classes: outputs of the models' heads.
+        datasets: the open data sets.
+
+    Raises:
+        StartupError: timm cannot make loaders with these options.
     """
-    maker = _LoaderMaker(args, runtime, config, patch_size)
+    maker = _LoaderMaker(args, runtime, config, patch_size, num_classes)
     for_recalibration = copy.copy(datasets.train) if args.motivation_bn_recalibrate else None
     loader, mixup = maker.training(datasets.train)
     reference = float(args.batch_size)
@@ -76,10 +78,10 @@ def make_loaders(
             _logger.info(f"Training sizes {args.train_img_sizes} with batches of {loader.batch_sampler.batch_sizes}.")
     feed = UpdateLoader(
         loader=loader,
-        accum_steps=args.grad_accum_steps,
+        accum_steps=accum_steps(args),
         device=runtime.device,
         dtype=runtime.dtype,
-        needs_device_transfer=not args.prefetcher and not args.data_on_device,
+        needs_device_transfer=args.no_prefetcher and not args.data_on_device,
         mixup=mixup,
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
@@ -99,25 +101,40 @@ def make_loaders(
     held_out = None
     if datasets.held_out is not None:
         with fork_rng():
-            images, targets = next(iter(maker.one_batch(datasets.held_out)))
+            batch = maker.one_batch(datasets.held_out)
+            with blaming("--motivation-valloss-images", args.motivation_valloss_images or args.batch_size):
+                images, targets = next(iter(batch))
         images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
         held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
     return Data(feed, validator, recalibration, mixes(args), reference, held_out)
 
 
+def timm_loader(dataset: Any, **options: Any) -> Any:
+    """Make a loader of timm's.
+
+    Raises:
+        StartupError: it cannot be made with these options.
+    """
+    with blaming("data options"):
+        return create_loader(dataset, **options)
+
+
 class _LoaderMaker:
-    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any):
-        self.args, self.runtime, self.config = args, runtime, config
+    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int):
+        self.args, self.runtime, self.config, self.num_classes = args, runtime, config, num_classes
+        self.prefetcher = not args.no_prefetcher
         self.patch_size = patch_size or (16, 16)
         self.splits = args.aug_splits if args.aug_splits > 0 else 0
         self.resumable: ResumableLoader | DeviceLoader | None = None
         self.common = dict(
             mean=config["mean"], std=config["std"], pin_memory=args.pin_mem, device=runtime.device,
-            img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=args.prefetcher,
+            img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=self.prefetcher,
         )  # fmt: skip
         interpolation = args.train_interpolation
         self.interpolation = config["interpolation"] if args.no_aug or not interpolation else interpolation
-        self.on_device = DeviceLoaders(args, runtime, config, self.interpolation) if args.data_on_device else None
+        self.on_device = (
+            DeviceLoaders(args, runtime, config, self.interpolation, num_classes) if args.data_on_device else None
+        )
         self.training_options = dict(
             batch_size=args.batch_size, is_training=True, no_aug=args.no_aug, train_crop_mode=args.train_crop_mode,
             scale=args.scale, ratio=args.ratio, hflip=args.hflip, vflip=args.vflip, color_jitter=args.color_jitter,
@@ -135,7 +152,7 @@ class _LoaderMaker:
         return dict(
             mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
             switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
-            num_classes=args.num_classes,
+            num_classes=self.num_classes,
         )  # fmt: skip
 
     def training(self, dataset: Any) -> tuple[Any, Any]:
@@ -145,7 +162,7 @@ class _LoaderMaker:
             return self._naflex_training(dataset), None
         collate = mixup = None
         if mixes(args):
-            if args.prefetcher and not args.data_on_device:
+            if self.prefetcher and not args.data_on_device:
                 collate = FastCollateMixup(**self._mixup_options())
             else:
                 mixup = Mixup(**self._mixup_options())
@@ -159,7 +176,7 @@ class _LoaderMaker:
         repeats_alone = args.aug_repeats and not self.runtime.distributed
         if repeats_alone:
             options["num_aug_repeats"] = 0  # timm's factory has its sampler for distributed runs only
-        loader = create_loader(
+        loader = timm_loader(
             dataset,
             input_size=self.config["input_size"],
             input_size_choices=args.train_img_sizes,
@@ -179,10 +196,10 @@ class _LoaderMaker:
         if repeats_alone:
             loader = with_sampler(loader, lambda whole: RepeatAugSampler(whole, 1, 0, num_repeats=args.aug_repeats))
         self._customise(loader)
-        draws_here = not args.workers or (args.prefetcher and args.reprob > 0)
+        draws_here = not args.workers or (self.prefetcher and args.reprob > 0)
         loader = _checked(
             _undisturbed(loader),
-            lambda inner: ResumableLoader(inner, args.train_split, args.num_classes, draws_here),
+            lambda inner: ResumableLoader(inner, args.train_split, self.num_classes, draws_here),
         )
         inner = getattr(loader, "loader", None)
         self.resumable = next((one for one in (loader, inner) if isinstance(one, ResumableLoader)), None)
@@ -197,7 +214,7 @@ class _LoaderMaker:
             return self.on_device.recalibration(self.resumable)
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         options["persistent_workers"] = False
-        loader = create_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
+        loader = timm_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
         self._customise(loader)
         return self._checked(_undisturbed(loader), self.args.train_split)
 
@@ -235,22 +252,22 @@ class _LoaderMaker:
         if self.runtime.distributed and any(kind in args.dataset for kind in ("tfds", "wds")):
             options["num_workers"] = min(2, args.workers)  # timm: less padding of the last batch
         if args.naflex_loader:
-            return create_naflex_loader(
+            return _naflex_loader(
                 dataset=dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len,
                 patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
             )  # fmt: skip
-        loader = create_loader(dataset, input_size=self._validation_size(), **self.common, **options)
+        loader = timm_loader(dataset, input_size=self._validation_size(), **self.common, **options)
         return self._checked(_undisturbed(loader), args.val_split)
 
     def _checked(self, loader: Any, split: str) -> Any:
-        return _checked(loader, lambda inner: CheckedLoader(inner, split, self.args.num_classes))
+        return _checked(loader, lambda inner: CheckedLoader(inner, split, self.num_classes))
 
     def _validation_size(self) -> Any:
         return tuple(self.args.val_input_size) if self.args.val_input_size else self.config["input_size"]
 
     def one_batch(self, dataset: Any) -> Any:
         """All of a small data set in one batch, the same on every rank, as validation sees it."""
-        return create_loader(
+        return timm_loader(
             dataset, input_size=self._validation_size(), batch_size=len(dataset), is_training=False, num_workers=0,
             interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], persistent_workers=False,
             **{**self.common, "distributed": False},
@@ -263,7 +280,7 @@ class _LoaderMaker:
             device=runtime.device,
             autocast=runtime.autocast,
             channels_last=args.channels_last,
-            needs_device_transfer=not args.prefetcher and not args.data_on_device,
+            needs_device_transfer=args.no_prefetcher and not args.data_on_device,
             tta=args.tta,
             world_size=runtime.world_size,
             log_interval=args.log_interval,
@@ -283,7 +300,7 @@ class _LoaderMaker:
             patches = {"patch_size_choices": args.naflex_patch_sizes}
             if args.naflex_patch_size_probs:
                 patches["patch_size_choice_probs"] = args.naflex_patch_size_probs
-        return create_naflex_loader(
+        return _naflex_loader(
             dataset=dataset,
             train_seq_lens=args.naflex_train_seq_lens,
             mixup_fn=mixup,
@@ -296,6 +313,11 @@ class _LoaderMaker:
         )
 
 
+def _naflex_loader(**options: Any) -> Any:
+    with blaming("--naflex-loader"):
+        return create_naflex_loader(**options)
+
+
 def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
     """A loader of timm's that draws its images by another sampler; torch's loaders do not let theirs be changed.
 
@@ -303,10 +325,11 @@ def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
         make_sampler: makes it for the loader's data set.
 
     Raises:
-        ValueError: the data can only be streamed.
+        StartupError: the data can only be streamed.
     """
     old = getattr(loader, "loader", loader)
-    refuse_iterable(old.dataset, "--aug-repeats")
+    with blaming("--aug-repeats", errors=ValueError):
+        refuse_iterable(old.dataset)
     new = type(old)(
         old.dataset, old.batch_size, sampler=make_sampler(old.dataset), num_workers=old.num_workers,
         collate_fn=old.collate_fn, pin_memory=old.pin_memory, drop_last=old.drop_last,

@@ -12,11 +12,12 @@ from typing import Any
 
 from timm.models import safe_model_name
 
-from motivation.build.learners import model_name
+from motivation.build.models import model_name
 from motivation.build.resume import Resumed
 from motivation.build.runtime import Runtime
 from motivation.method.records import Role
-from motivation.options.checks import blaming
+from motivation.options.faults import blaming
+from motivation.options.file_checks import output_folder
 from motivation.training.checkpoint import LAST, TIMM_VERSION, Saver, remove_scratch, trained_epoch
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList
@@ -55,7 +56,7 @@ def run_folder(args: Namespace, image_size: int) -> Path:
     name = args.experiment or "-".join(
         [datetime.now().strftime("%Y%m%d-%H%M%S"), safe_model_name(args.model), str(image_size)]
     )
-    return Path(args.output or "./output/train") / name
+    return output_folder(args) / name
 
 
 def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
@@ -118,12 +119,13 @@ def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:
     except ImportError:
         _logger.warning("--log-wandb: the package wandb is not installed, so nothing is logged to it.")
         return []
-    opened = wandb.init(
-        project=args.wandb_project,
-        name=name,
-        config=vars(args),
-        tags=args.wandb_tags,
-        resume="must" if args.wandb_resume_id else None,
-        id=args.wandb_resume_id or None,
-    )
+    with blaming("--log-wandb"):
+        opened = wandb.init(
+            project=args.wandb_project,
+            name=name,
+            config=vars(args),
+            tags=args.wandb_tags,
+            resume="must" if args.wandb_resume_id else None,
+            id=args.wandb_resume_id or None,
+        )
     return [WandbLog(opened, run.flops)]

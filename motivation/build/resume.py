@@ -17,7 +17,7 @@ from motivation.build.runtime import Runtime
 from motivation.method.condition_registry import needs_of
 from motivation.method.optimizer_probe import load_optimizer
 from motivation.method.records import Role
-from motivation.options.checks import StartupError, blaming
+from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint
 from motivation.training.run import Run
@@ -72,7 +72,7 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | N
         path, contents = _find_newest(folder, runtime)
         if not path:
             return None
-    with blaming(f"--resume {path}"):
+    with blaming("--resume", path):
         contents = contents or read_checkpoint(path)
         _refuse_damaged(contents)
         state = contents.get(OUR_KEY, {})
@@ -94,12 +94,11 @@ def _find_newest(folder: Path, runtime: Runtime) -> tuple[str, dict[str, Any] | 
         dist.broadcast_object_list(told, src=0, device=runtime.device)
     path, count = told[0]
     if count and not path:
-        raise StartupError(
-            [
-                f"--resume auto: none of the {count} checkpoints in {folder} can be read (see above), and a new run "
-                "would write over them; mend or remove them, or give another --experiment"
-            ]
+        text = (
+            f"none of the {count} checkpoints in {folder} can be read (see above), and a new run would write over "
+            "them; mend or remove them, or give another --experiment"
         )
+        raise StartupError([Fault("--resume", text, RESUME_NEWEST)])
     if not path and runtime.primary:
         _logger.info(f"No checkpoint in {folder}: the run begins.")
     return path, None if newest is None else newest[1]
@@ -227,7 +226,7 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
         ValueError: the file is of another model.
     """
     contents = resumed.contents
-    with blaming(f"--resume {resumed.path}"):
+    with blaming("--resume", resumed.path):
         try:
             task.load_checkpoint_state(*_weights_in(contents))
             if "optimizer" in contents and not args.no_resume_opt:
@@ -244,7 +243,7 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
 
 def load_ema(resumed: Resumed, task: Any) -> None:
     """Load the EMA of the base; it begins with the weights if the file has no EMA."""
-    with blaming(f"--resume {resumed.path}"):
+    with blaming("--resume", resumed.path):
         task.load_checkpoint_state(*_weights_in(resumed.contents, ema=True), ema=True)
 
 
@@ -257,7 +256,7 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     run.resumed_mid_epoch = updates is not None
     run.clock.move_to(run.start_epoch, updates or 0)
     if resumed is not None and state:
-        with blaming(f"--resume {resumed.path}"):
+        with blaming("--resume", resumed.path):
             load_state(run, state, runtime.rank)
         if state.get("schedules") and not resumed.is_mid_epoch:
             run.clock.end_epoch(run.start_epoch - 1, resumed.contents.get("metric"))  # comes after the checkpoint

@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from timm.data import resolve_data_config
 from timm.utils import unwrap_model
 
 from motivation.build import learners as make
+from motivation.build import models
 from motivation.build.conditions import build_condition, build_hooks
-from motivation.build.datasets import DataSets, open_datasets
+from motivation.build.datasets import DATA_FLAGS, DataSets, open_datasets
 from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.loaders import make_loaders
 from motivation.build.maps import task_map
@@ -23,36 +23,44 @@ from motivation.build.runtime import Runtime, start_runtime
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.checks import StartupError, blaming
+from motivation.options.checks import accum_steps
+from motivation.options.faults import StartupError, blaming
+from motivation.options.file_checks import data_folder
 from motivation.training.batchnorm import batchnorms
 from motivation.training.evaluate import Evaluator
 from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.flops import forward_flops
 from motivation.training.hooks import HookList, hooks_of
-from motivation.training.learner import Learner, UpdateRule
+from motivation.training.learner import Learner
 from motivation.training.run import Clock, Run
 from weight_maps import WeightMap, map_for
 
 _logger = logging.getLogger("train")
 
 
+NEEDED_AT_ONCE = ("--device", "--device-modules", "--seed", "--model-dtype")
+"""With a fault of one of these flags nothing further can be tried."""
+
+
 def build_run(args: Namespace, args_text: str) -> Run:
     """Make everything a run needs, in timm's order.
 
     Args:
-        args: options; what they leave open (``lr``, ``num_classes``, ``device``) is filled in.
+        args: options; they stay as they are.
         args_text: for ``args.yaml``.
 
     Raises:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
     plugins, faults = startup_faults(args)
-    if any(fault.startswith(("--device", "--seed", "--model-dtype")) for fault in faults):
-        raise StartupError(faults)  # nothing further can be tried
-    with blaming("--device"):
-        runtime = start_runtime(args)
+    if any(fault.flag in NEEDED_AT_ONCE for fault in faults):
+        raise StartupError(faults)
+    runtime = start_runtime(args)
     faults += model_faults(args)
-    datasets = open_datasets(args, faults)
+    datasets = DataSets(None, None)
+    if not any(fault.flag in DATA_FLAGS for fault in faults):
+        datasets, found = open_datasets(args, runtime.world_size)
+        faults += found
     if faults:
         raise StartupError(faults)
     return _build(args, args_text, runtime, datasets, plugins)
@@ -60,28 +68,24 @@ def build_run(args: Namespace, args_text: str) -> Run:
 
 def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets, plugins: list[ModuleType]) -> Run:
     condition = build_condition(args)
-    with blaming(f"--initial-checkpoint {args.initial_checkpoint}" if args.initial_checkpoint else "--model"):
-        base_model = make.make_model(args, Role.BASE)
-    if args.num_classes is None:
-        args.num_classes = base_model.num_classes
-    make.announce(base_model, args.model, runtime)
-    with blaming("data options"):
-        config = resolve_data_config(vars(args), model=base_model, verbose=runtime.primary)
+    base_model: Any = models.make_model(args, Role.BASE, verbose=runtime.primary)
+    num_classes = args.num_classes or base_model.num_classes
+    models.announce(base_model, args.model, runtime)
+    config = models.data_config(args, base_model, runtime.primary)
     folder, lock = claim_folder(args, config, runtime)
     resumed = open_resumed(args, folder, runtime)
-    patch_size = make.patch_size(base_model)
-    base_model = make.place_model(base_model, args, runtime)
-    with blaming("data options"):
-        data = make_loaders(args, runtime, config, patch_size, datasets)
-    make.resolve_lr(args, runtime, data.reference_batch)
+    patch_size = models.patch_size(base_model)
+    base_model = models.place_model(base_model, args, runtime)
+    data = make_loaders(args, runtime, config, patch_size, num_classes, datasets)
+    ranking = args.eval_metric if data.validator is not None else "loss"
+    lr, lr_base_scale = make.learning_rate(args, runtime, data.reference_batch)
+    resolved = make.Resolved(num_classes, lr, lr_base_scale, data.feed.updates_per_epoch, ranking)
     rule = make.make_rule(args, runtime, data.reference_batch)
     rule.measures_gradients = "gradient_norm" in condition.needs
 
     loss = make.make_loss(args, data.mixes, runtime.device)
-    with blaming("distillation options"):
-        task = make.make_task(base_model, loss, args, runtime)
-    with blaming(f"--opt {args.opt}"):
-        optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
+    task = make.make_task(base_model, loss, args, runtime)
+    optimizer = make.make_optimizer(task.get_trainable_module(), args, lr, runtime.primary)
     if resumed is not None:
         load_base(resumed, task, optimizer, args, runtime)
     if args.model_ema:
@@ -90,21 +94,21 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
             load_ema(resumed, task)
     eval_model = make.finish_task(task, args, runtime)
 
-    ranking = args.eval_metric if data.validator is not None else "loss"
-    updates = data.feed.updates_per_epoch
-    with blaming(f"--sched {args.sched}"):
-        schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
+    updates = resolved.updates_per_epoch
+    schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
     base = Learner(Role.BASE, task, optimizer, schedule, rule, eval_model)
 
-    with blaming(f"--motivation-condition {args.motivation_condition}"):
+    with blaming("--motivation-condition", args.motivation_condition, errors=ValueError):
         condition.start_run(epochs, updates)
-        if data.held_out is not None:
-            data.held_out.loss(base)  # a batch that cannot be measured is said now
+    if data.held_out is not None:  # a batch that does not fit into memory is said now
+        with blaming("--motivation-valloss-images", args.motivation_valloss_images, errors=RuntimeError):
+            data.held_out.loss(base)
     pair, flops = MotivatedPair(base, None, None, condition), None
     if args.motivated_model:
-        with fork_rng(), blaming(f"--motivated-model {args.motivated_model}"):
-            motivated, weights_map = _make_motivated(base, args, runtime, rule, loss, updates, ranking == "loss")
-            pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
+        with fork_rng():
+            motivated, weights_map = _make_motivated(base, args, runtime, resolved, loss)
+            with blaming("--opt", args.opt, errors=ValueError):  # an optimizer whose state cannot be carried over
+                pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
             _announce_map(pair, weights_map, args, runtime)
             flops = {
                 learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
@@ -116,7 +120,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         validator=data.validator,
         evaluates_motivated=args.motivated_eval == "synced",
         evaluates_ema=not args.model_ema_force_cpu,
-        dist_bn=args.dist_bn,
+        dist_bn=_dist_bn(args, runtime),
         world_size=runtime.world_size,
         recalibration=data.recalibration,
         model_dtype=runtime.dtype,
@@ -142,17 +146,49 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         folder=folder if runtime.primary else None,
         lock=lock,
     )
+    recorded = recorded_args(args, runtime, resolved, "" if resumed is None else str(resumed.path))
     if runtime.primary:
-        with blaming("--motivation-plugins"):
-            own_hooks = build_hooks(args, plugins)
-        with blaming("--output"):
-            add_outputs(run, args, own_hooks)
-    restore(run, resumed, args, runtime)
+        own_hooks = build_hooks(args, plugins)
+        with blaming("--output", args.output, errors=OSError):
+            add_outputs(run, recorded, own_hooks)
+    restore(run, resumed, recorded, runtime)
     if runtime.primary:
-        with blaming("--output"):
+        with blaming("--output", args.output, errors=OSError):
             take_folder(run, args_text, resumed)
     _announce_plan(run, args, runtime)
     return run
+
+
+def recorded_args(args: Namespace, runtime: Runtime, resolved: make.Resolved, resume: str) -> Namespace:
+    """Return the options with what the run has found out in their place, as timm's script leaves them in checkpoints.
+
+    Args:
+        args: options, which stay as they are.
+        runtime: of this rank.
+        resolved: what they leave open.
+        resume: the checkpoint that ``--resume`` stands for.
+    """
+    found = {
+        "num_classes": resolved.num_classes,
+        "lr": resolved.lr,
+        "lr_base_scale": resolved.lr_base_scale,
+        "resume": resume,
+        "data_dir": data_folder(args),
+        "grad_accum_steps": accum_steps(args),
+        "prefetcher": not args.no_prefetcher,
+        "dist_bn": _dist_bn(args, runtime),
+        "device": str(runtime.device),
+        "rank": runtime.rank,
+        "local_rank": runtime.local_rank,
+        "world_size": runtime.world_size,
+        "distributed": runtime.distributed,
+    }
+    return Namespace(**{**vars(args), **found})
+
+
+def _dist_bn(args: Namespace, runtime: Runtime) -> str:
+    """Return how ranks share BatchNorm statistics; with ``--sync-bn`` all have the same already."""
+    return "" if runtime.distributed and args.sync_bn else args.dist_bn
 
 
 LEAST_RECOMPILE_LIMIT = 16
@@ -169,24 +205,17 @@ def _plain_model(learner: Learner) -> Any:
 
 
 def _make_motivated(
-    base: Learner,
-    args: Namespace,
-    runtime: Runtime,
-    rule: UpdateRule,
-    loss: torch.nn.Module,
-    updates: int,
-    decreasing: bool,
+    base: Learner, args: Namespace, runtime: Runtime, resolved: make.Resolved, loss: torch.nn.Module
 ) -> tuple[Learner, WeightMap]:
-    file = args.motivated_initial_checkpoint
-    with blaming(f"--motivated-initial-checkpoint {file}" if file else f"--motivated-model {args.motivated_model}"):
-        model = make.make_model(args, Role.MOTIVATED)
-    make.announce(model, args.motivated_model, runtime)
-    model = make.place_model(model, args, runtime)
+    model = models.make_model(args, Role.MOTIVATED, resolved.num_classes, runtime.primary)
+    models.announce(model, args.motivated_model, runtime)
+    model = models.place_model(model, args, runtime)
     task = make.make_task(model, loss, args, runtime, teacher=getattr(base.task, "teacher", None))
-    optimizer = make.make_optimizer(task.get_trainable_module(), args, runtime)
+    optimizer = make.make_optimizer(task.get_trainable_module(), args, resolved.lr, runtime.primary)
     if args.model_ema:
         make.add_ema(task, args)
-    weights_map = task_map(args, base.task, task)
+    with blaming("--motivated-model", args.motivated_model, errors=ValueError):
+        weights_map = task_map(args, base.task, task)
     eval_model = make.finish_task(task, args, runtime)
     if args.torchcompile:  # torch counts graphs by the code they are made of; that is often the same for both models
         torch._dynamo.config.recompile_limit = max(LEAST_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
@@ -194,8 +223,8 @@ def _make_motivated(
     for index, group in enumerate(optimizer.param_groups):
         of_base = groups[min(index, len(groups) - 1)]
         group["initial_lr"] = of_base.get("initial_lr", of_base["lr"])  # a resumed base has that of its file
-    schedule, _ = make.make_schedule(optimizer, args, updates, decreasing)
-    return Learner(Role.MOTIVATED, task, optimizer, schedule, rule, eval_model), weights_map
+    schedule, _ = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
+    return Learner(Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model), weights_map
 
 
 def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
@@ -214,7 +243,7 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     if not runtime.primary:
         return
     unit = "update" if args.sched_on_updates else "epoch"
-    images = args.batch_size * runtime.world_size * args.grad_accum_steps
+    images = args.batch_size * runtime.world_size * accum_steps(args)
     _logger.info(
         f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates, {images} images each; the learning rate moves "
         f"per {unit}."

@@ -18,7 +18,7 @@ from timm.layers import set_fast_norm
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from motivation.options.checks import blaming
+from motivation.options.faults import blaming
 from motivation.training.allocator import keep_freed_memory
 
 _logger = logging.getLogger("train")
@@ -29,6 +29,7 @@ class Runtime:
     """Where and in what precision a run computes.
 
     Attributes:
+        local_rank: the rank among those of this machine.
         dtype: of the weights; None for float32.
         autocast: makes the context of a forward pass.
         scaler: of gradients in float16 AMP, else None.
@@ -36,6 +37,7 @@ class Runtime:
 
     device: torch.device
     rank: int
+    local_rank: int
     world_size: int
     dtype: torch.dtype | None
     autocast: Callable[[], AbstractContextManager]
@@ -53,20 +55,22 @@ class Runtime:
 
 
 def start_runtime(args: Namespace) -> Runtime:
-    """Join the other ranks, choose the device, seed everything."""
+    """Join the other ranks, choose the device, seed everything.
+
+    Raises:
+        StartupError: the device, or a library for it, is not there.
+    """
     for module in args.device_modules or ():
-        importlib.import_module(module)
+        with blaming("--device-modules", module):
+            importlib.import_module(module)
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    args.prefetcher = not args.no_prefetcher
-    args.grad_accum_steps = max(1, args.grad_accum_steps)
-
-    device = _join(args)
+    joined = _join(args.device)
+    device = torch.device(joined.device)
     if device.type == "cpu":
         keep_freed_memory()
-    with blaming("--model-dtype"):
-        dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     autocast: Callable[[], AbstractContextManager] = nullcontext
     scaler = None
     if args.amp:
@@ -74,34 +78,37 @@ def start_runtime(args: Namespace) -> Runtime:
         autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
         if device.type == "cuda" and amp_dtype == torch.float16:
             scaler = torch.amp.GradScaler(device=device.type)
-    utils.random_seed(seed=args.seed, rank=args.rank)
+    utils.random_seed(seed=args.seed, rank=joined.rank)
     if args.fuser:
-        with blaming("--fuser"):
+        with blaming("--fuser", args.fuser):
             utils.set_jit_fuser(args.fuser)
     if args.fast_norm:
         set_fast_norm()
 
-    runtime = Runtime(device, args.rank, args.world_size, dtype, autocast, scaler)
+    runtime = Runtime(device, joined.rank, joined.local_rank, joined.world_size, dtype, autocast, scaler)
     if runtime.primary:
         precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
-        _logger.info(f"Training on {device} in {precision}, {args.world_size} process(es).")
+        _logger.info(f"Training on {device} in {precision}, {runtime.world_size} process(es).")
     return runtime
 
 
-def _join(args: Namespace) -> torch.device:
-    """Meet the other ranks, if there are any; sets ``rank``, ``world_size``, ``local_rank``, ``distributed``.
+def _join(device: str) -> Namespace:
+    """Meet the other ranks, if there are any.
 
     torchrun's store outlives a restart on one machine, and with it the addresses of processes that are gone; so each
     attempt keeps its own part of it.
+
+    Returns:
+        What timm finds out: ``device``, ``rank``, ``local_rank``, ``world_size``.
     """
+    joined = Namespace(device=device)
     if "TORCHELASTIC_RESTART_COUNT" in os.environ and os.environ.get("GROUP_WORLD_SIZE") == "1":
         with suppress(RuntimeError):  # registered already
             register_rendezvous_handler(_ATTEMPT, _meet_in_attempt)
-        args.dist_url = f"{_ATTEMPT}://"
-    try:
-        return utils.init_distributed_device(args)
-    finally:
-        vars(args).pop("dist_url", None)
+        joined.dist_url = f"{_ATTEMPT}://"
+    with blaming("--device", device):
+        utils.init_distributed_device(joined)
+    return joined
 
 
 _ATTEMPT = "torchrunattempt"

@@ -11,7 +11,6 @@ is asked for; a checkpoint has their states.
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -197,23 +196,3 @@ def free_bytes(device: torch.device) -> int | None:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def unsupported(args: Namespace) -> Iterator[str]:
-    """Yield a message for each option that cannot be combined with ``--data-on-device``."""
-    if not args.train_pad:
-        yield "--data-on-device: give --train-pad: timm's random resized crop needs each image at its own size"
-    for name in NEEDS_SINGLE_IMAGES:
-        value = getattr(args, name)
-        if value:
-            given = "" if value is True else f" {value}"
-            option = "--" + name.replace("_", "-")
-            yield f"--data-on-device: not with {option}{given}; it crops, flips, erases and mixes only"
-
-
-NEEDS_SINGLE_IMAGES = (
-    "aa", "color_jitter", "grayscale_prob", "gaussian_blur_prob", "aug_splits", "aug_repeats", "epoch_repeats",
-    "naflex_loader", "train_img_sizes", "train_crop_mode", "no_aug", "tta", "use_multi_epochs_loader",
-    "train_batches_per_epoch",
-)  # fmt: skip
-"""Options that work on single images, or on the order in which they are drawn."""

@@ -46,17 +46,14 @@ class Part(Dataset):
         self.whole.transform = transform
 
 
-def refuse_iterable(dataset: Any, what: str) -> None:
+def refuse_iterable(dataset: Any) -> None:
     """Refuse a data set whose items cannot be chosen by number.
-
-    Args:
-        what: the option that chooses them, for the message.
 
     Raises:
         ValueError: the data set is iterable-style.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise ValueError(f"{what} needs a data set whose images can be chosen by number; this one can only be streamed")
+        raise ValueError("needs a data set whose images can be chosen by number; this one can only be streamed")
 
 
 def labels_of(dataset: Any) -> list[int]:
@@ -97,11 +94,11 @@ def fold_indices(labels: Sequence[int], folds: int, fold: int, seed: int) -> tup
     from sklearn.model_selection import StratifiedKFold
 
     if folds < 2 or not 0 <= fold < folds:
-        raise ValueError(f"--folds {folds} --fold {fold}: at least 2 folds, numbered from 0 to {max(folds, 2) - 1}")
+        raise ValueError(f"at least 2 folds, numbered from 0, not number {fold} of {folds}")
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
         few = int(counts.argmin())
-        raise ValueError(f"--folds {folds}: class {classes[few]} has only {counts[few]} images")
+        raise ValueError(f"class {classes[few]} has only {counts[few]} images")
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
     outside, inside = list(splits)[fold]
     return np.sort(outside), np.sort(inside)
@@ -114,6 +111,6 @@ def held_out_indices(count: int, images: int, seed: int) -> tuple[np.ndarray, np
         ValueError: one of the two would be empty.
     """
     if not 0 < images < count:
-        raise ValueError(f"--motivation-valloss-images: from 1 to {count - 1} of {count} training images, not {images}")
+        raise ValueError(f"from 1 to {count - 1} of {count} training images, not {images}")
     order = np.random.default_rng([seed, 0x7A11]).permutation(count)
     return np.sort(order[images:]), np.sort(order[:images])

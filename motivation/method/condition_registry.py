@@ -40,16 +40,16 @@ def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Cond
     >>> make_condition("ema", k=3, decay=0.8).k
     3
     """
-    taken = arguments_of(condition_class(name))
+    cls = condition_class(name)
+    taken = arguments_of(cls)
     if unknown := sorted(options.keys() - set(taken)):
         raise ValueError(f"the condition {name!r} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
-    common = {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
+    options |= {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
     try:
-        return condition_class(name)(**common, **options)
-    except ValueError:
-        raise
-    except Exception as error:  # a user's class may raise anything
-        raise ValueError(f"the condition {name!r} cannot be made: {type(error).__name__}: {error}") from error
+        inspect.signature(cls).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"the condition {name!r} cannot be made: {error}") from error
+    return cls(**options)
 
 
 def register_condition(name: str) -> Callable[[_Class], _Class]:

@@ -1,4 +1,4 @@
-"""Files and folders that the options name: whether those to read are there, and whether the run's can be written."""
+"""Check the files and folders that options name: those to read are there, those of the run can be written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from motivation.options.faults import Fault
+
 FILES_OF_A_RUN = ("args.yaml", "result.json", "summary.csv", "updates.csv", "last.pth.tar", "model_best.pth.tar")
 RESUME_NEWEST = "auto"
 """Value of ``--resume`` for the newest whole checkpoint of the experiment."""
 
 
-def file_faults(args: Namespace) -> Iterator[str]:
-    """A line for each file that is missing and each place that cannot be written; nothing is opened or made."""
+def file_faults(args: Namespace) -> Iterator[Fault]:
+    """Return a fault for each file that is missing and each place that cannot be written; nothing is opened or made."""
     for flag, path in (
         ("--resume", "" if args.resume == RESUME_NEWEST else args.resume),
         ("--initial-checkpoint", args.initial_checkpoint),
@@ -21,57 +23,69 @@ def file_faults(args: Namespace) -> Iterator[str]:
         ("--motivated-initial-checkpoint", args.motivated_initial_checkpoint if args.motivated_model else ""),
     ):
         if path and not os.path.isfile(path):
-            yield f"{flag}: there is no file {path}"
-    if args.resume == RESUME_NEWEST and not args.experiment:
-        yield "--resume auto: give --experiment, the name of the run to go on with"
-    if args.resume == RESUME_NEWEST and args.start_epoch is not None:
-        yield "--start-epoch: not with --resume auto, which would begin there again each time"
-    if args.resume == RESUME_NEWEST and args.no_resume_opt:
-        yield "--no-resume-opt: not with --resume auto, which would lose the optimizer's state each time"
+            yield Fault(flag, f"there is no file {path}")
+    if args.resume == RESUME_NEWEST:
+        if not args.experiment:
+            yield Fault("--resume", "give --experiment, the name of the run to go on with", RESUME_NEWEST)
+        if args.start_epoch is not None:
+            yield Fault("--start-epoch", "not with --resume auto, which would begin there again each time")
+        if args.no_resume_opt:
+            yield Fault("--no-resume-opt", "not with --resume auto, which would lose the optimizer's state each time")
     yield from _data_faults(args)
     yield from _output_faults(args)
 
 
-def _output_faults(args: Namespace) -> Iterator[str]:
+def data_folder(args: Namespace) -> str | None:
+    """Return the folder of the data set, which timm lets be given in two ways."""
+    return args.data_dir or args.data
+
+
+def output_folder(args: Namespace) -> Path:
+    """Return the folder in which runs have their folders."""
+    return Path(args.output or "./output/train")
+
+
+def _output_faults(args: Namespace) -> Iterator[Fault]:
     if "\0" in f"{args.output}{args.experiment}":
-        yield "--output: a folder's name has no null characters"
+        yield Fault("--output", "a folder's name has no null characters")
         return
-    folder = Path(args.output or "./output/train").absolute()
+    folder = output_folder(args).absolute()
     run = folder / args.experiment
     try:
         existing = next(place for place in (run, *run.parents) if place.exists())
     except OSError as error:
-        yield f"--output: {run} cannot be written: {error.strerror}"
+        yield Fault("--output", f"{run} cannot be written: {error.strerror}")
         return
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        inside = existing != folder and folder in existing.parents
         why = "" if existing.is_dir() else f": {existing} is a file"
-        yield f"--experiment: {run} cannot be written{why}" if inside else f"--output: {folder} cannot be written{why}"
+        inside = existing != folder and folder in existing.parents
+        flag, place = ("--experiment", run) if inside else ("--output", folder)
+        yield Fault(flag, f"{place} cannot be written{why}")
     if not args.experiment:
         return  # the run's folder will be a new one
     in_the_way = [f"{run / name} is a folder" for name in FILES_OF_A_RUN if (run / name).is_dir()]
     if args.motivated_model and (run / "motivated").is_file():
         in_the_way.append(f"{run / 'motivated'} is a file")
     if in_the_way:
-        yield f"--experiment: the run cannot be written, {', '.join(in_the_way)}; move it away"
+        yield Fault("--experiment", f"the run cannot be written, {', '.join(in_the_way)}; move it away")
 
 
-def _data_faults(args: Namespace) -> Iterator[str]:
+def _data_faults(args: Namespace) -> Iterator[Fault]:
     kind = args.dataset.partition("/")[0].lower() if "/" in args.dataset else ""
-    folder = args.data_dir or args.data
+    folder = data_folder(args)
     if kind in ("sklearn", "hfds", "hfids", "tfds", "wds"):
         return
     if not folder:
-        yield "--data-dir: say where the data are"
+        yield Fault("--data-dir", "say where the data are")
     elif not os.path.exists(folder):
         if not args.dataset_download:
-            yield f"--data-dir: there is no folder {folder}"
+            yield Fault("--data-dir", f"there is no folder {folder}")
     elif not kind and os.path.isdir(folder):
         yield from _split_faults(args, Path(folder))
 
 
-def _split_faults(args: Namespace, folder: Path) -> Iterator[str]:
-    """Where one split is a folder and the other is not, timm would read all of ``folder`` for the latter."""
+def _split_faults(args: Namespace, folder: Path) -> Iterator[Fault]:
+    """Return the splits that are no folders although the other one is: timm would read all of ``folder`` for them."""
     from timm.data.dataset_factory import _search_split
 
     splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
@@ -80,4 +94,4 @@ def _split_faults(args: Namespace, folder: Path) -> Iterator[str]:
         there = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "nothing"
         for flag, is_there in found.items():
             if not is_there:
-                yield f"{flag}: {folder} has no split {splits[flag]!r}; it has {there}"
+                yield Fault(flag, f"{folder} has no split {splits[flag]!r}; it has {there}")

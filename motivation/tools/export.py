@@ -22,7 +22,7 @@ from timm.models import clean_state_dict, push_to_hf_hub, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.learners import make_model, model_name, without_files
+from motivation.build.models import make_model, model_name, without_files
 from motivation.method.condition_registry import takes
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role

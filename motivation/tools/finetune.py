@@ -7,11 +7,11 @@ The engine is that of `train_motivated.py`; here are the new flags, the paper's 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import timm
 import yaml
@@ -20,23 +20,36 @@ from motivation.build.datasets import make_datasets
 from motivation.data.datasets import class_count
 from motivation.data.subsets import labels_of, refuse_iterable
 from motivation.method.records import Role
-from motivation.options.parse import given_options, read_configs, wrong_value
+from motivation.options.faults import Fault, StartupError, blaming
+from motivation.options.flag_types import Flag, Group
+from motivation.options.flags import FLAGS, GROUPS
+from motivation.options.parse import OptionParser, given_options, read_configs
 from motivation.options.parse import make_parser as base_parser
 from motivation.options.parse import parse as parse_options
 from motivation.tools import train
 from motivation.training.checkpoint import read_checkpoint
-from motivation.training.run_folder import RunError, read_run
+from motivation.training.run_folder import read_run
 
 RECIPE = {
     "opt": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 384, "lr": 0.01, "sched": "cosine",
     "epochs": 300, "warmup_epochs": 0, "warmup_lr": 0.0, "min_lr": 0.0, "cooldown_epochs": 0, "smoothing": 0.0,
     "mixup": 0.8, "cutmix": 1.0, "aa": "rand-m9-mstd0.5-inc1", "aug_repeats": 3.0, "color_jitter": None,
+    "model": None,
 }  # fmt: skip
 """The paper's transfer recipe; the strengths of Mixup, CutMix and RandAugment, the number of repeats and no warm-up are
 ours, as DeiT has them."""
 
-INHERITED = ("mean", "std", "gp", "bn_eps", "crop_pct", "interpolation")
-"""Options that belong to the weights: those of the run that made them hold, unless others are given."""
+FINETUNE = Group("Fine-tuning", (
+    Flag("--checkpoint", str,
+         "weights to begin with: the folder of a run, a checkpoint file, or a timm model with pretrained weights",
+         default="", metavar="RUN_OR_FILE_OR_NAME"),
+    Flag("--from", str, "of a run's folder: which of its two models", dest="from_model", default="base",
+         choices=("base", "motivated")),
+))  # fmt: skip
+
+
+OF_WEIGHTS = tuple(flag.dest for flag in FLAGS.values() if flag.of_weights)
+"""Options that hold as in the run that made the weights, unless others are given."""
 
 
 @dataclass(frozen=True)
@@ -58,88 +71,67 @@ class Source:
     motivated_model: str | None = None
 
 
-def make_parser() -> ArgumentParser:
-    """The parser of `finetune.py`: all flags of `train_motivated.py`, and two more."""
-    parser = base_parser()
-    parser.prog = "finetune.py"
-    parser.description = "Fine-tune a trained model; the defaults are the paper's transfer recipe."
-    group = parser.add_argument_group("Fine-tuning")
-    group.add_argument(
-        "--checkpoint",
-        default="",
-        metavar="RUN_OR_FILE_OR_NAME",
-        help="weights to begin with: the folder of a run, a checkpoint file, or a timm model with pretrained weights",
-    )
-    group.add_argument(
-        "--from",
-        dest="from_model",
-        default="base",
-        choices=("base", "motivated"),
-        help="of a run's folder: which of its two models",
-    )
-    parser.set_defaults(**RECIPE, model=None)
-    return parser
+def make_parser() -> OptionParser:
+    """Make the parser of `finetune.py`: all flags of `train_motivated.py` with other defaults, and two more."""
+    groups = (*GROUPS, FINETUNE)
+    description = "Fine-tune a trained model; the defaults are the paper's transfer recipe."
+    return base_parser([group.with_defaults(RECIPE) for group in groups], "finetune.py", description)
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
-    """Options of a fine-tuning run, and all of them as YAML text. Wrong options end the program with code 2."""
+    """Return the options of a fine-tuning run, and all of them as YAML text.
+
+    Raises:
+        StartupError: ``--checkpoint`` names no weights, or they do not go with the other options. Other wrong options
+            end the program with code 2.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
-    args, _ = parse_options(words, parser)
+    args, _ = parse_options(words, make_parser())
     given = given_options(words, make_parser)
-    given = read_configs(given.get("config", []), make_parser()) | given
-    try:
-        apply_source(args, find_source(args.checkpoint, args.from_model), set(given))
-        if args.num_classes is None:
-            args.num_classes = classes_of_data(args)
-    except ValueError as error:
-        parser.error(str(error))
-    said = {name: value for name, value in vars(args).items() if name != "transfer"}
-    return args, yaml.safe_dump(said, default_flow_style=False)
+    given |= read_configs(given.get("config", []), make_parser())
+    source = find_source(args.checkpoint, args.from_model)
+    options = vars(args) | options_of_source(args, source, set(given))
+    if args.num_classes is None:
+        options["num_classes"] = classes_of_data(Namespace(**options))
+    said = {name: value for name, value in options.items() if name != "transfer"}
+    return Namespace(**options), yaml.safe_dump(said, default_flow_style=False)
 
 
 def find_source(checkpoint: str, from_model: str = "base") -> Source:
-    """What ``--checkpoint`` means.
+    """Find the weights that ``--checkpoint`` stands for.
 
     Raises:
-        ValueError: it is no run, no checkpoint and no pretrained model of timm; or the run has not what is asked for.
+        StartupError: it is no run, no checkpoint and no pretrained model of timm; or the run lacks the model.
     """
-    if not checkpoint:
-        raise ValueError("--checkpoint: say which weights to begin with: a run's folder, a file, or a timm model")
-    if "\0" in checkpoint:
-        raise ValueError("--checkpoint: a file's name has no null characters")
+    if not checkpoint or "\0" in checkpoint:
+        _refuse("--checkpoint", "say which weights to begin with: a run's folder, a file, or a timm model")
     path = Path(checkpoint)
     if path.is_dir():
-        try:
+        with blaming("--checkpoint", errors=ValueError):
             return _source_of_run(path, from_model)
-        except RunError as error:
-            raise ValueError(f"--checkpoint: {error}") from error
     if from_model != "base":
-        raise ValueError(f"--from {from_model}: chooses in the folder of a run; {checkpoint} is none")
+        _refuse("--from", f"chooses in the folder of a run, which {checkpoint} is not", from_model)
     if path.is_file():
-        try:
-            contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
-        except ValueError as error:
-            raise ValueError(f"--checkpoint: {error}") from error
-        trained, arch = contents.get("args"), contents.get("arch")
-        known = _sound(dict(vars(trained)), path) if isinstance(trained, Namespace) else {}
-        if path.resolve().parent.name == Role.MOTIVATED.value:
-            known = _of_motivated(known)
-        return Source(arch if isinstance(arch, str) else None, path, known)
-    if timm.is_model(checkpoint):
-        if not timm.models.is_model_pretrained(checkpoint):
-            raise ValueError(f"--checkpoint: timm has no pretrained weights of {checkpoint}")
-        return Source(checkpoint)
-    raise ValueError(f"--checkpoint: {checkpoint} is no folder, no file, and no model of timm")
+        with blaming("--checkpoint", errors=ValueError):
+            return _source_of_file(path)
+    if not timm.is_model(checkpoint):
+        _refuse("--checkpoint", f"{checkpoint} is no folder, no file, and no model of timm")
+    if not timm.models.is_model_pretrained(checkpoint):
+        _refuse("--checkpoint", f"timm has no pretrained weights of {checkpoint}")
+    return Source(checkpoint)
+
+
+def _refuse(flag: str, text: str, value: str = "") -> NoReturn:
+    raise StartupError([Fault(flag, text, value)])
 
 
 def _source_of_run(path: Path, from_model: str) -> Source:
     run = read_run(path)
     if from_model == "motivated" and not run.motivated:
-        raise ValueError(f"--from motivated: {path} is a run without a motivated model")
+        _refuse("--from", f"{path} is a run without a motivated model", from_model)
     files = {"base": path / "last.pth.tar", "motivated": path / "motivated" / "last.pth.tar"}
     if not files[from_model].is_file():
-        raise RunError(f"{path} has no checkpoint of its {from_model} model ({files[from_model].name})")
+        raise ValueError(f"{path} has no checkpoint of its {from_model} model ({files[from_model].name})")
     trained = _sound(dict(run.options), path)
     if from_model == "motivated":
         return Source(run.motivated, files["motivated"], _of_motivated(trained))
@@ -147,86 +139,95 @@ def _source_of_run(path: Path, from_model: str) -> Source:
     return Source(run.base, files["base"], trained, larger, run.motivated)
 
 
+def _source_of_file(path: Path) -> Source:
+    contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
+    trained, arch = contents.get("args"), contents.get("arch")
+    known = _sound(dict(vars(trained)), path) if isinstance(trained, Namespace) else {}
+    if path.resolve().parent.name == Role.MOTIVATED.value:
+        known = _of_motivated(known)
+    return Source(arch if isinstance(arch, str) else None, path, known)
+
+
 def _sound(trained: dict[str, Any], place: Path) -> dict[str, Any]:
-    """Options that a file holds, if those that count here are what they should be.
+    """Return the options that a file holds, if those that are read here are what they should be.
 
     Raises:
         ValueError: one of them is not.
     """
-    actions = {action.dest: action for action in make_parser()._actions}
     models = ("motivated_model", "model_kwargs", "motivated_model_kwargs")
-    for name in (*INHERITED, *models, "input_size", "val_input_size", "in_chans"):
+    for name in (*OF_WEIGHTS, *models, "input_size", "val_input_size", "in_chans"):
         value = trained.get(name)
-        value = list(value) if isinstance(value, tuple) else value
-        if value is not None and (reason := wrong_value(actions[name], value)):
-            raise ValueError(f"--checkpoint: the options in {place} are damaged: {name} {reason}")
+        if value is None:
+            continue
+        try:
+            FLAGS[name].from_file(list(value) if isinstance(value, tuple) else value)
+        except ValueError as error:
+            raise ValueError(f"the options in {place} are damaged: {name} {error}") from error
     return trained
 
 
 def _of_motivated(trained: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run as they are for its motivated model."""
+    """Return the options of a run as they are for its motivated model."""
     kwargs = (trained.get("model_kwargs") or {}) | (trained.get("motivated_model_kwargs") or {})
     return {**trained, "model_kwargs": kwargs}
 
 
-def apply_source(args: Namespace, source: Source, given: set[str]) -> None:
-    """Give the options what they leave open; ``args.transfer`` has the files by role.
+def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[str, Any]:
+    """Return what the source of the weights decides; ``transfer`` has the files by role.
 
     Args:
-        args: changed.
+        args: options.
         source: the weights.
         given: names of the options that the user has set.
 
     Raises:
-        ValueError: another model was asked for than the weights are of, or none and the file does not say; or other
-            weights too.
+        StartupError: the user asks for another model than the weights are of, or for other weights too; or neither the
+            user nor the file says which model it is.
     """
     for name in ("pretrained", "pretrained_path", "initial_checkpoint"):
         if getattr(args, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')}: --checkpoint says which weights to begin with; give one of them"
-            )
+            _refuse(FLAGS[name].option, "--checkpoint says which weights to begin with; give one of them")
     if source.model and args.model not in (None, source.model):
-        raise ValueError(f"--model: {args.model}, but {args.checkpoint} is of {source.model}")
+        _refuse("--model", f"{args.model}, but {args.checkpoint} is of {source.model}")
     if not source.model and args.model is None:
-        raise ValueError(f"--model: {args.checkpoint} does not say which model it is of; give its timm name")
-    args.model = source.model or args.model
-    trained = source.options
-    for name in (*INHERITED, "model_kwargs"):
+        _refuse("--model", f"{args.checkpoint} does not say which model it is of; give its timm name")
+    trained, transfer = source.options, {}
+    found: dict[str, Any] = {"model": source.model or args.model, "pretrained": source.file is None}
+    for name in (*OF_WEIGHTS, "model_kwargs"):
         if name not in given and trained.get(name) is not None:
-            setattr(args, name, trained[name])
+            found[name] = trained[name]
     size = trained.get("val_input_size") or trained.get("input_size")  # the size that it was evaluated at
     channels = trained.get("in_chans") or (size[0] if size else None)
     if not given & {"in_chans", "input_size"} and channels:
-        args.in_chans = channels
+        found["in_chans"] = channels
     if not given & {"input_size", "img_size"}:
-        args.input_size = list(size) if size else None
-    elif (
-        "model_kwargs" not in given and "img_size" in args.model_kwargs
-    ):  # models of a fixed size are made for the new one
+        found["input_size"] = list(size) if size else None
+    elif "img_size" in found.get("model_kwargs", {}):  # models of a fixed size are made for the new one
         new = list(args.input_size[-2:]) if args.input_size else [args.img_size, args.img_size]
-        args.model_kwargs = {**args.model_kwargs, "img_size": new}
-    args.pretrained = source.file is None
-    args.transfer = {} if source.file is None else {"base": str(source.file)}
+        found["model_kwargs"] = {**found["model_kwargs"], "img_size": new}
+    if source.file is not None:
+        transfer["base"] = str(source.file)
     if args.motivated_model and args.motivated_model == source.motivated_model and source.motivated_file:
-        args.transfer["motivated"] = str(source.motivated_file)
+        transfer["motivated"] = str(source.motivated_file)
         if "motivated_model_kwargs" not in given:
-            args.motivated_model_kwargs = trained.get("motivated_model_kwargs") or {}
+            found["motivated_model_kwargs"] = trained.get("motivated_model_kwargs") or {}
+    return {**found, "transfer": transfer}
 
 
 def classes_of_data(args: Namespace) -> int | None:
-    """How many classes the training split has; None where it cannot be opened, which the start-up checks say.
+    """Return the number of classes of the training split; None where it cannot be opened, which is said at start-up.
 
     Raises:
-        ValueError: it does not tell.
+        StartupError: it can only be streamed, and does not tell.
     """
     try:
         train = make_datasets(args, tuple(args.input_size or (args.in_chans or 3, 224, 224))).train
-    except Exception:  # noqa: BLE001  (each kind of data set has its own exceptions)
+    except StartupError:
         return None
     if (count := class_count(train)) is not None:
         return count
-    refuse_iterable(train, "without --num-classes, finding the number of classes")
+    with blaming("--num-classes", "from the data", errors=ValueError):
+        refuse_iterable(train)
     return max(labels_of(train)) + 1
 
 

@@ -16,7 +16,7 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
 from motivation.method.records import Role
-from motivation.options.checks import StartupError
+from motivation.options.faults import StartupError
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
@@ -35,20 +35,20 @@ options cannot be run, the losses are not finite."""
 
 
 def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
-    """Run the program; returns its exit code: 0, or one of those above.
+    """Run the program and return its exit code: 0, or one of those above.
 
     Args:
         argv: the words; default those of the command line.
         parse: makes options of them; `motivation.tools.finetune.parse` for fine-tuning.
     """
     setup_default_logging()
-    args, args_text = parse(argv)
     run: Run | None = None
     try:
+        args, args_text = parse(argv)
         run = build_run(args, args_text)
         with tidy_terminal():
             train(run)
-        if args.rank == 0:
+        if run.folder is not None:
             report(run, args)
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -79,21 +79,20 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
             run.lock.release()
 
 
-def _say(*faults: str, every_rank: bool = False) -> None:
+def _say(*faults: object, every_rank: bool = False) -> None:
     if every_rank or os.environ.get("RANK", "0") == "0":
         print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
 
 
 def _kept(run: Run | None) -> str:
-    """Where a run that failed can be taken up."""
+    """Say where a run that failed can be taken up."""
     newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
     return f"; the last good checkpoint is {newest[0]}" if newest else ""
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:
-    """Whether the ranks' messages have failed: the cause is on another rank, which says it."""
-    signs = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
-    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+    """Return whether ranks cannot reach each other any more: the cause is on another rank, which says it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)  # gloo has no error class
 
 
 def report(run: Run, args: Namespace) -> None:

@@ -46,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 def feed_of(flags):
     args = parse([*DIGITS, *flags])[0]
     runtime = start_runtime(args)
-    return make_loaders(args, runtime, resolve_data_config(vars(args)), None, open_datasets(args, [])).feed
+    return make_loaders(args, runtime, resolve_data_config(vars(args)), None, 10, open_datasets(args, 1)[0]).feed
 
 
 def go_on(flags, seen, place=(0, None), stop=None, states=None):

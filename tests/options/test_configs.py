@@ -8,7 +8,7 @@ import timm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 import motivation.models  # noqa: F401
-from motivation.build.learners import meta_model
+from motivation.build.models import meta_model
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
 from motivation.options.config_files import config_names

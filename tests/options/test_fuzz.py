@@ -54,7 +54,7 @@ def test_any_words_are_options_or_one_line(argv):
         args, text = found
         assert yaml.safe_load(text) is not None
         for fault in option_faults(args):
-            one_line(fault)
+            one_line(str(fault))
 
 
 @settings(fuzz, max_examples=40)

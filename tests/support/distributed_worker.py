@@ -36,7 +36,7 @@ def train_one(folder, argv):
     witness = Witness()
     run.hooks = HookList([*run.hooks.hooks, witness])
     train(run)
-    if args.rank == 0:
+    if run.folder is not None:
         report(run, args)
     models = {learner.role.value: learner.model.state_dict() for learner in run.pair.sides}
     if run.pair.base.ema is not None:

@@ -330,7 +330,7 @@ def test_weights_devices_and_folders_of_the_run_are_not_needed(cost):
         ([*RESNETS, "--model-kwargs", "nonsense"], "words of the form name=value"),
         (["--model", "test_vit", "--input-size", "3", "33", "33"], "takes images of 160x160, not of 33x33"),
         ([*PAIR, "--motivation-condition", "los"], "did you mean loss"),
-        ([*PAIR, "--motivation-k", "0"], "at least one update"),
+        ([*PAIR, "--motivation-k", "0"], "--motivation-k: at least 1, not 0"),
         ([*PAIR, "--nonsense"], "unknown: --nonsense"),
         ([*PAIR, "--k", "0"], "--k: at least 1"),
         ([*PAIR, "--k", "two"], "invalid int value"),
@@ -350,7 +350,7 @@ def test_wrong_input_ends_in_one_line(arguments, message, cost):
 
 
 def test_several_faults_come_at_once_a_line_each(cost):
-    lines = cost("--model", "resnt50", "--motivation-k", 0, "--k", 0, code=2).splitlines()
+    lines = cost("--model", "resnt50", "--motivation-condition", "los", "--k", 0, code=2).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: ") for line in lines)
 

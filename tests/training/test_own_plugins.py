@@ -186,7 +186,7 @@ def test_arguments_that_nobody_takes_are_refused(flags, message, error, capsys, 
         ),
         (
             ("--motivation-condition", "valloss", "--motivation-valloss-images", "1437"),
-            "-valloss-images: from 1",
+            "-valloss-images 1437: from 1",
         ),
         (("--motivation-condition", "valloss", "-b", "1200"), "--batch-size: 1200, but split 'train' has 237 images"),
         (("--folds", "5"), "--folds: give --folds N and --fold I together"),

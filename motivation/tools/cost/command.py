@@ -18,11 +18,11 @@ from collections.abc import Sequence
 import torch
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.costs import untrained_models
 from motivation.build.feasible import model_faults, startup_faults
-from motivation.build.learners import make_schedule, model_name
+from motivation.build.learners import make_schedule
+from motivation.build.models import model_name, untrained_models
 from motivation.method.records import Role
-from motivation.options.checks import StartupError
+from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, parse
 from motivation.options.parse import make_parser as make_training_parser
 from motivation.tools.cost.predict import Length, ModelCost, as_json, model_cost, prediction, updates_per_epoch
@@ -31,19 +31,16 @@ from motivation.tools.cost.table import model_table, prediction_table
 EXIT_BAD_INPUT = 2
 
 READ_HERE = (
-    "--model:",
-    "--motivated-model:",
-    "--motivation-condition:",
-    "--motivation-k:",
-    "--motivation-map:",
-    "--motivation-plugins:",
-    "--naflex-loader: not with --motivated-model",
-    "--in-chans:",
-    "--sched:",
-    "--epochs:",
-    "--batch-size: at least",
+    "--model",
+    "--motivated-model",
+    "--motivation-condition",
+    "--motivation-map",
+    "--motivation-plugins",
+    "--naflex-loader",
+    "--in-chans",
+    "--sched",
 )
-"""How the faults begin that concern a prediction; data, files and devices do not."""
+"""Flags whose faults concern a prediction; data, files and devices do not."""
 
 
 def make_parser() -> ArgumentParser:
@@ -79,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(predict(own, args), flush=True)
     except StartupError as error:
         for fault in error.faults:
-            print(f"error: {one_line(fault)}", file=sys.stderr)
+            print(f"error: {one_line(str(fault))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:  # the reader, such as head, has enough; Python would flush again at its end, and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,7 +103,7 @@ def predict(own: Namespace, args: Namespace) -> str:
     Raises:
         StartupError: the options make no run whose cost could be told.
     """
-    faults = [fault for fault in startup_faults(args)[1] if fault.startswith(READ_HERE)]
+    faults = [fault for fault in startup_faults(args)[1] if fault.flag in READ_HERE]
     faults += [*own_faults(own, args), *model_faults(args)]
     if faults:
         raise StartupError(faults)
@@ -123,7 +120,7 @@ def predict(own: Namespace, args: Namespace) -> str:
     return f"{model_table(models, input_size)}\n\n{prediction_table(rows, args.motivation_condition, length)}"
 
 
-def own_faults(own: Namespace, args: Namespace) -> list[str]:
+def own_faults(own: Namespace, args: Namespace) -> list[Fault]:
     """What is wrong with the command's own flags."""
     numbers = [("--k", k) for k in own.k]
     numbers += [
@@ -131,9 +128,9 @@ def own_faults(own: Namespace, args: Namespace) -> list[str]:
         ("--updates-per-epoch", own.updates_per_epoch),
         ("--processes", own.processes),
     ]
-    faults = [f"{flag}: at least 1, not {number}" for flag, number in numbers if number is not None and number < 1]
+    faults = [Fault(flag, f"at least 1, not {number}") for flag, number in numbers if number is not None and number < 1]
     if own.images is not None and (args.train_img_sizes is not None or args.naflex_loader):
-        faults.append("--images: batches vary in size with these options; give --updates-per-epoch")
+        faults.append(Fault("--images", "batches vary in size with these options; give --updates-per-epoch"))
     return faults
 
 
@@ -147,7 +144,7 @@ def costs(args: Namespace) -> tuple[dict[str, ModelCost], tuple[int, int, int]]:
         models, input_size = untrained_models(args)
     except Exception as error:  # a model may raise anything for arguments that it does not take
         names = " or ".join(name for role in Role if (name := model_name(args, role)))
-        raise StartupError([f"--model: {names} cannot be made: {type(error).__name__}: {error}"]) from error
+        raise StartupError([Fault("--model", f"{names} cannot be made: {type(error).__name__}: {error}")]) from error
     found = {}
     for role, model in models.items():
         name = model_name(args, role)
@@ -155,7 +152,7 @@ def costs(args: Namespace) -> tuple[dict[str, ModelCost], tuple[int, int, int]]:
             found[role.value] = model_cost(name, model, input_size)
         except Exception as error:  # likewise for images
             size = " x ".join(map(str, input_size))
-            raise StartupError([f"--input-size: {name} does not take images of {size}: {error}"]) from error
+            raise StartupError([Fault("--input-size", f"{name} does not take images of {size}: {error}")]) from error
     return found, input_size
 
 
@@ -175,14 +172,14 @@ def run_length(own: Namespace, args: Namespace) -> Length | None:
         updates = updates_per_epoch(images, args.batch_size, accumulate, own.processes)
         if not updates:
             flag = "--images" if own.images else "--train-num-samples"
-            raise StartupError([f"{flag}: {images} do not fill one batch of {args.batch_size} per process"])
+            raise StartupError([Fault(flag, f"{images} do not fill one batch of {args.batch_size} per process")])
     if not updates:
         return None
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=args.lr or 0.1)
     try:
         epochs = make_schedule(optimizer, args, updates, decreasing=False)[1]
     except Exception as error:  # timm's schedules look at their numbers only when they are used
-        raise StartupError([f"--sched {args.sched}: {type(error).__name__}: {error}"]) from error
+        raise StartupError([Fault("--sched", f"{type(error).__name__}: {error}", args.sched)]) from error
     return Length(epochs, updates)
 
 

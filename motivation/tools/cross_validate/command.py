@@ -17,6 +17,7 @@ import yaml
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.errors import InputError
 from motivation.method.condition_registry import takes
+from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
 from motivation.tools.cross_validate.plan import PER_RUN, Plan, measured_options
 from motivation.tools.cross_validate.report import METRICS, headline, write_report
@@ -75,22 +76,19 @@ def refuse_impossible_runs(plan: Plan, devices: Sequence[str | None]) -> None:
     """Check the options, the models and the data of a fold, without making a run.
 
     Raises:
-        InputError: the runs could not start.
+        StartupError: the runs could not start.
     """
     from motivation.build.datasets import open_datasets
     from motivation.build.feasible import model_faults, startup_faults
 
     run = plan.run(plan.cells()[-1])
-    faults: list[str] = []
+    faults: list[Fault] = []
     for device in devices:
         args, _ = parse(run.command(device)[len(run.launcher) :])
-        args.world_size = 1
         faults += startup_faults(args)[1]
-    if not faults:
-        faults += model_faults(args)
-        open_datasets(args, faults)
+    faults = faults or model_faults(args) or open_datasets(args, world_size=1)[1]
     if faults:
-        raise InputError(*dict.fromkeys(faults))
+        raise StartupError(dict.fromkeys(faults))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,185 @@
+"""Check data sets before a run: classes, channels, empty folders, and whether there is a whole batch."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from torch.utils.data import IterableDataset
+
+from motivation.data.datasets import class_count
+from motivation.data.subsets import Part, listed_labels
+from motivation.method.random_states import fork_rng
+from motivation.options.faults import Fault, one_line
+
+REPEATS_ROUND = 256
+"""timm's sampler of repeated augmentation draws a multiple of so many images."""
+TRIED = 8
+"""Images of a split that are read to see whether any can be; timm passes over single ones that cannot."""
+NAMED = 4
+"""Folders that one message names."""
+
+
+def data_faults(
+    args: Namespace, splits: dict[str, Any], channels: int, classes: int | None, world_size: int
+) -> list[Fault]:
+    """Return what is wrong with data sets that could be opened.
+
+    Args:
+        args: options.
+        splits: one or two data sets by the names of their splits, the training split first.
+        channels: of the images that the models take.
+        classes: of the models, None if that is not known.
+        world_size: number of ranks.
+    """
+    train = next(iter(splits.values()))
+    faults = [fault for name, split in splits.items() for fault in _folder_faults(split, name, bool(args.class_map))]
+    faults = faults or _class_faults(splits, classes)
+    if args.dataset.lower().startswith("torch/"):
+        faults += _channel_faults(train, args.dataset, channels)
+    if not isinstance(train, IterableDataset):
+        faults += _batch_faults(args, len(train), world_size)
+    return faults
+
+
+def _batch_faults(args: Namespace, images: int, world_size: int) -> list[Fault]:
+    """Return the fault of a training set that does not fill one batch on each rank."""
+    if args.aug_repeats and images >= REPEATS_ROUND:
+        images = images // REPEATS_ROUND * REPEATS_ROUND
+    if -(-images // world_size) >= args.batch_size:
+        return []
+    ranks = f" for {world_size} processes" if world_size > 1 else ""
+    text = (
+        f"{args.batch_size}, but split {args.train_split!r} has {images} images{ranks}; there would be no whole batch"
+    )
+    return [Fault("--batch-size", text)]
+
+
+def _channel_faults(dataset: Any, name: str, wanted: int) -> list[Fault]:
+    """Return the fault of images with other channels than the model takes; timm does not convert torchvision's."""
+    with fork_rng():
+        try:
+            image = dataset[0][0]
+        except Exception:  # noqa: BLE001  (what cannot be read is said when it is trained on)
+            return []
+    found = len(image.getbands()) if isinstance(image, Image.Image) else wanted
+    if found == wanted:
+        return []
+    text = f"the images of {name} have {found} channel{'s' * (found > 1)}, but the model takes {wanted}"
+    return [Fault("--in-chans", text)]
+
+
+def _class_faults(splits: dict[str, Any], classes: int | None) -> list[Fault]:
+    """Return the fault of classes that the model lacks, or of splits whose numbers do not mean the same classes.
+
+    Args:
+        splits: one or two data sets by the names of their splits, the training split first.
+        classes: of the model, None if that is not known.
+    """
+    for name, split in splits.items():
+        if fault := _foreign_class(name, split, classes):
+            return [fault]
+    if len(splits) < 2:
+        return []
+    (one, train), (other, validation) = splits.items()
+    counts = [class_count(split) for split in (train, validation)]
+    names = [_class_names(split) for split in (train, validation)]
+    advice = "each numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
+    if all(counts) and counts[0] != counts[1]:
+        return [Fault("--val-split", f"{other!r} has {counts[1]} classes, {one!r} has {counts[0]}; {advice}")]
+    if all(names) and names[0] != names[1]:
+        odd = ", ".join(sorted(map(str, set(names[1]) ^ set(names[0])))[:4]) or "numbered otherwise"
+        return [Fault("--val-split", f"{other!r} has other classes than {one!r} ({odd}); {advice}")]
+    return []
+
+
+def _foreign_class(name: str, split: Any, classes: int | None) -> Fault | None:
+    """Return the fault of a split with a class that the model lacks, as far as that is known without reading images."""
+    if wrong := [number for number in _class_names(split).values() if not isinstance(number, int)]:
+        return Fault("--class-map", f"the number of a class is a whole number, not {wrong[0]!r}")
+    found = class_count(split)
+    try:
+        labels = listed_labels(split)
+    except (TypeError, ValueError):  # of several classes at once, or by name
+        labels = None
+    if classes is None or classes < 1:
+        return None
+    if found and found > classes:
+        return Fault("--num-classes", f"split {name!r} has {found} classes, the model {classes}")
+    if labels and not 0 <= min(labels) <= max(labels) < classes:
+        label = min(labels) if min(labels) < 0 else max(labels)
+        return Fault("--num-classes", f"split {name!r} has the label {label}; the model has 0 to {classes - 1}")
+    return None
+
+
+def _class_names(dataset: Any) -> dict[str, int]:
+    """Return the numbers of the classes by name, for data sets that take them from folders."""
+    found = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
+    return found if isinstance(found, dict) else {}
+
+
+def _folder_faults(dataset: Any, split: str, mapped: bool = False) -> list[Fault]:
+    """Return the faults of an image folder: empty class folders, images outside of any, none that can be read.
+
+    Args:
+        dataset: an image folder of timm's; others have no such faults.
+        split: its name, for the messages.
+        mapped: whether a class map chooses the folders, so that others do not matter.
+    """
+    dataset = dataset.whole if isinstance(dataset, Part) else dataset
+    reader = getattr(dataset, "reader", None)
+    if not isinstance(reader, ReaderImageFolder):
+        return []
+    root, faults = Path(reader.root), []
+    if "" in reader.class_to_idx:
+        first = next(Path(file).name for file, _ in reader.samples if Path(file).parent == root)
+        text = f"{root} has images outside of class folders ({first}); timm would take them for a class"
+        faults.append(Fault("--data-dir", text))
+    empty = [folder for folder in _empty_folders(reader) if not mapped or folder.name in reader.class_to_idx]
+    if empty:
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        named = ", ".join(map(str, empty[:NAMED]))
+        faults.append(Fault("--data-dir", f"no images in {named}{more}: fill or remove each such class folder"))
+    elif reason := _why_unreadable(reader):
+        faults.append(Fault("--data-dir", f"split {split!r} has no images that can be read: {reason}"))
+    return faults
+
+
+def _empty_folders(reader: Any) -> Iterator[Path]:
+    """Yield the folders below the reader's without an image at any depth, but for hidden ones.
+
+    Folders with images are not looked into, so that this is quick for many images too.
+    """
+    with_images = {os.path.dirname(file) for file, _ in reader.samples}
+    on_the_way = set()
+    for folder in with_images:
+        while len(folder := os.path.dirname(folder)) > len(reader.root):
+            on_the_way.add(folder)
+    waiting = [reader.root]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        for folder in folders:
+            if folder in on_the_way:
+                waiting.append(folder)
+            elif folder not in with_images:
+                yield Path(folder)
+
+
+def _why_unreadable(reader: Any) -> str | None:
+    """Return why images cannot be read, if of some spread over the split none can; None if one can."""
+    reason = None
+    for index in np.unique(np.linspace(0, len(reader) - 1, TRIED).astype(int)):
+        try:
+            with reader[int(index)][0] as file, Image.open(file) as image:
+                image.load()
+            return None
+        except Exception as error:  # noqa: BLE001  (each image format has its own way of refusing)
+            reason = reason or f"{reader.filename(int(index), absolute=True)}: {one_line(error)}"
+    return reason

@@ -1,0 +1,195 @@
+"""Models, made as timm's script makes them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from argparse import Namespace
+from contextlib import suppress
+from typing import Any
+
+import torch
+from timm.data import resolve_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm
+from timm.models import create_model, safe_model_name
+from torch import nn
+
+from motivation.build.runtime import Runtime
+from motivation.build.transfer import left_random, misfit, transfer_weights
+from motivation.method.random_states import fork_rng
+from motivation.method.records import Role
+from motivation.options.faults import Fault, StartupError, blaming
+
+_logger = logging.getLogger("train")
+
+MODEL_FLAG = {Role.BASE: "--model", Role.MOTIVATED: "--motivated-model"}
+FILE_FLAG = {Role.BASE: "--initial-checkpoint", Role.MOTIVATED: "--motivated-initial-checkpoint"}
+
+
+def channels(args: Namespace) -> int:
+    """Return the number of channels of the input images."""
+    if args.in_chans is not None:
+        return args.in_chans
+    return args.input_size[0] if args.input_size is not None else 3
+
+
+def model_name(args: Namespace, role: Role) -> str:
+    """Return the timm name of the base or the motivated model."""
+    return args.model if role is Role.BASE else args.motivated_model
+
+
+def data_config(args: Namespace, base: Any, verbose: bool = False) -> dict[str, Any]:
+    """Return timm's data configuration, with what the options leave open as the base model has it."""
+    with blaming("data options"):
+        return resolve_data_config(vars(args), model=base, verbose=verbose)
+
+
+def make_model(args: Namespace, role: Role, num_classes: int | None = None, verbose: bool = False) -> nn.Module:
+    """Make a timm model, on the CPU (or the device of a ``torch.device`` context).
+
+    Args:
+        args: options.
+        role: base or motivated.
+        num_classes: outputs of its head; None for ``--num-classes``, or the model's own number.
+        verbose: whether to log where its weights come from.
+
+    Raises:
+        StartupError: it cannot be made with these arguments, or files of weights do not fit it.
+    """
+
+    def of_motivated(value: Any, default: Any) -> Any:
+        return default if role is Role.BASE or value is None else value
+
+    options = dict(args.model_kwargs)
+    pretrained, checkpoint = args.pretrained, args.initial_checkpoint
+    if role is Role.MOTIVATED:
+        options.update(args.motivated_model_kwargs)
+        pretrained, checkpoint = args.motivated_pretrained, args.motivated_initial_checkpoint
+    elif args.pretrained_path:
+        # timm: a file goes before url and hub; -1 classes make the head adapt
+        options["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
+    settings: dict[str, Any] = dict(
+        pretrained=pretrained,
+        in_chans=channels(args),
+        num_classes=num_classes or args.num_classes,
+        drop_rate=of_motivated(args.motivated_drop, args.drop),
+        drop_path_rate=of_motivated(args.motivated_drop_path, args.drop_path),
+        drop_block_rate=of_motivated(args.motivated_drop_block, args.drop_block),
+        global_pool=args.gp,
+        bn_momentum=args.bn_momentum,
+        bn_eps=args.bn_eps,
+        scriptable=args.torchscript,
+        checkpoint_path=checkpoint,
+    )
+    options = {**settings, **options, "model_name": model_name(args, role)}
+    flag, value = (FILE_FLAG[role], checkpoint) if checkpoint else (MODEL_FLAG[role], options["model_name"])
+    try:
+        with blaming(flag, value):
+            model: Any = create_model(**options)
+    except StartupError:
+        _refuse_files(args, role, checkpoint, num_classes)
+        raise
+    if role is Role.BASE and pretrained and args.pretrained_path:
+        _tell_left_random(model, args, verbose)
+    if file := getattr(args, "transfer", {}).get(role.value):  # fine-tuning
+        with blaming("--checkpoint", errors=ValueError):
+            said = transfer_weights(model, file)
+        if verbose:
+            _logger.info(said)
+    head: Any = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
+    if args.head_init_scale is not None:
+        with torch.no_grad(), blaming("--head-init-scale", args.head_init_scale):
+            head.weight.mul_(args.head_init_scale)
+            head.bias.mul_(args.head_init_scale)
+    if args.head_init_bias is not None:
+        with blaming("--head-init-bias", args.head_init_bias):
+            nn.init.constant_(head.bias, args.head_init_bias)
+    if args.grad_checkpointing:
+        with blaming("--grad-checkpointing"):
+            model.set_grad_checkpointing(enable=True)
+    return model
+
+
+def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int | None) -> None:
+    """Refuse a file of weights, if a model could not be made because of it."""
+    if checkpoint and (fault := misfit(meta_model(args, role, num_classes), checkpoint)):
+        raise StartupError([Fault(FILE_FLAG[role], fault, checkpoint)])
+    if role is Role.BASE and args.pretrained and args.pretrained_path:
+        with blaming("--pretrained-path", errors=ValueError):
+            left_random(meta_model(args, role), args.pretrained_path)
+
+
+def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:
+    """Warn of tensors that are not in the file: timm leaves them as they were initialised, and says nothing."""
+    with blaming("--pretrained-path", errors=ValueError):
+        missing = left_random(model, args.pretrained_path)
+    if missing and verbose:
+        _logger.warning(
+            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...); they "
+            "begin at random."
+        )
+
+
+def without_files(args: Namespace) -> Namespace:
+    """Return the options of the same models with random weights, for which nothing is read or fetched."""
+    blank = copy.copy(args)
+    blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
+    blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
+    blank.transfer = {}
+    return blank
+
+
+def meta_model(args: Namespace, role: Role, num_classes: int | None = None) -> Any:
+    """Make a model without weights, which costs neither memory nor random numbers."""
+    blank = without_files(args)
+    blank.head_init_scale = blank.head_init_bias = None
+    with fork_rng():
+        try:
+            with torch.device("meta"):
+                return make_model(blank, role, num_classes)
+        except StartupError:  # some constructors read values, which meta tensors do not have
+            return make_model(blank, role, num_classes)
+
+
+def untrained_models(args: Namespace) -> tuple[dict[Role, nn.Module], tuple[int, int, int]]:
+    """Make the models that these options train, with random weights on the CPU.
+
+    Returns:
+        The models, and the size ``(C, H, W)`` of their training images.
+
+    Raises:
+        StartupError: one cannot be made.
+    """
+    blank = without_files(args)
+    roles = [Role.BASE, Role.MOTIVATED] if args.motivated_model else [Role.BASE]
+    with fork_rng():
+        models = {role: make_model(blank, role) for role in roles}
+    return models, tuple(data_config(args, models[Role.BASE])["input_size"])
+
+
+def announce(model: nn.Module, name: str, runtime: Runtime) -> None:
+    """Log how large a model is."""
+    if runtime.primary:
+        count = sum(parameter.numel() for parameter in model.parameters())
+        _logger.info(f"Model {safe_model_name(name)} has {count:,} parameters.")
+
+
+def place_model(model: nn.Module, args: Namespace, runtime: Runtime) -> nn.Module:
+    """Give a model its device, dtype and layout, and timm's variant of BatchNorm."""
+    if args.split_bn:
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=runtime.device, dtype=runtime.dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if runtime.distributed and args.sync_bn:
+        model = convert_sync_batchnorm(model)
+    if args.torchscript:
+        model = torch.jit.script(model)
+    return model
+
+
+def patch_size(model: nn.Module) -> Any:
+    """Return the model's patch size, None if it has none."""
+    with suppress(AttributeError):
+        return model.get_patch_size()  # type: ignore[operator]
+    return None
