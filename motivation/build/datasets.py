@@ -10,10 +10,9 @@ from motivation.build.data_checks import data_faults
 from motivation.build.models import channels, data_config, meta_model
 from motivation.data.datasets import create_dataset
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
-from motivation.method.condition_registry import needs_of
 from motivation.method.records import Role
+from motivation.options.derived import data_folder, holds_images_out
 from motivation.options.faults import Fault, StartupError, blaming
-from motivation.options.file_checks import data_folder
 
 
 @dataclass
@@ -62,7 +61,7 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
         train, validation = Part(train, outside), Part(training_split(is_training=False), inside)
     elif args.val_split:
         validation = opened(split=args.val_split, is_training=False, num_samples=args.val_num_samples)
-    if not (args.motivated_model and "validation_loss" in needs_of(args.motivation_condition)):
+    if not holds_images_out(args):
         return DataSets(train, validation)
     images = args.motivation_valloss_images or args.batch_size
     with blaming("--motivation-valloss-images", images, errors=ValueError):

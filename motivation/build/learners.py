@@ -16,7 +16,7 @@ from timm.task import ClassificationTask, FeatureDistillationTask, LogitDistilla
 from torch import Tensor, nn
 
 from motivation.build.runtime import Runtime
-from motivation.options.checks import accum_steps
+from motivation.options.derived import accum_steps
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.training.learner import UpdateRule
 

@@ -24,7 +24,7 @@ from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.data.subsets import refuse_iterable
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.random_states import fork_rng
-from motivation.options.checks import accum_steps, mixes
+from motivation.options.derived import accum_steps, mixes
 from motivation.options.faults import blaming
 from motivation.training.batchnorm import Recalibration
 from motivation.training.evaluate import HeldOut, Validator

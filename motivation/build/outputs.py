@@ -16,8 +16,8 @@ from motivation.build.models import model_name
 from motivation.build.resume import Resumed
 from motivation.build.runtime import Runtime
 from motivation.method.records import Role
+from motivation.options.derived import output_folder
 from motivation.options.faults import blaming
-from motivation.options.file_checks import output_folder
 from motivation.training.checkpoint import LAST, TIMM_VERSION, Saver, remove_scratch, trained_epoch
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import torch.distributed as dist
 from timm.models import clean_state_dict
 
 from motivation.build.runtime import Runtime
-from motivation.method.condition_registry import needs_of
 from motivation.method.optimizer_probe import load_optimizer
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
+from motivation.options.flags import FLAGS
 from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint
 from motivation.training.run import Run
 from motivation.training.state import FORMAT, OUR_KEY, load_state, upgrade_format_2
@@ -143,60 +142,21 @@ def _refuse_motivated_file(state: dict[str, Any], path: Path) -> None:
 # --- options at a resume
 
 
-def _always(args: Namespace) -> bool:
-    return True
-
-
-def _is_motivated(args: Namespace) -> bool:
-    return bool(args.motivated_model)
-
-
-def _holds_images_out(args: Namespace) -> bool:
-    return _is_motivated(args) and "validation_loss" in needs_of(args.motivation_condition)
-
-
-MUST_AGREE: dict[str, Callable[[Namespace], bool]] = {
-    "folds": _always,
-    "fold": _always,
-    "seed": lambda args: args.folds is not None or _holds_images_out(args),  # it chooses the images
-    "motivation_map": _is_motivated,
-    "motivation_placement": _is_motivated,
-    "motivation_valloss_images": _holds_images_out,
-    "batch_size": lambda args: _holds_images_out(args) and args.motivation_valloss_images is None,
-}
-"""Options that a resume must not change, and in which runs: they decide where the base lies in the motivated model, or
-which images are trained on."""
-
-MAY_CHANGE = (
-    "motivation_k",
-    "motivation_ema_decay",
-    "motivation_ema_drop",
-    "motivation_bn",
-    "motivation_plugin_kwargs",
-)
-"""Options of the method that a resume may change; the program then says so."""
-
-BEFORE_THE_OPTION = {"folds": None, "fold": None, "motivation_map": None, "motivation_placement": "paper",
-                     "motivation_valloss_images": None}  # fmt: skip
-"""Values of options that another program does not have."""
-
-
 def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
-    trained = contents.get("args", Namespace())
+    trained = contents.get("args", args)
     opt = getattr(trained, "opt", args.opt)
     if opt != args.opt and not args.no_resume_opt:
         raise ValueError(
             f"it was trained with --opt {opt}, this run has --opt {args.opt}; give that, or --no-resume-opt"
         )
     both_motivated = args.motivated_model and getattr(trained, "motivated_model", None)
-    for name, applies in MUST_AGREE.items():
-        if not applies(args) or (name.startswith("motivation_") and not both_motivated):
+    for flag in FLAGS.values():
+        if flag.must_agree is None or not flag.must_agree(args) or (flag.motivated and not both_motivated):
             continue
-        now = getattr(args, name)
-        before = getattr(trained, name, BEFORE_THE_OPTION.get(name, now))
+        now = getattr(args, flag.dest)
+        before = getattr(trained, flag.dest, flag.default)
         if before != now:
-            option = "--" + name.replace("_", "-")
-            with_it = f"no {option}" if before is None else f"{option} {before}"
+            with_it = f"no {flag.option}" if before is None else f"{flag.option} {before}"
             raise ValueError(
                 f"it was trained with {with_it}, this run has {'none' if now is None else now}; they must agree"
             )
@@ -210,10 +170,10 @@ def _tell_changes(contents: dict[str, Any], path: str, args: Namespace, runtime:
     trained = contents.get("args")
     if not args.motivated_model or not getattr(trained, "motivated_model", None):
         return
-    for name in MAY_CHANGE:
-        now = getattr(args, name)
-        if (before := getattr(trained, name, now)) != now:
-            _warn(runtime, f"--{name.replace('_', '-')} was {before} in {path}; from here it is {now}.")
+    for flag in FLAGS.values():
+        now = getattr(args, flag.dest)
+        if flag.may_change and (before := getattr(trained, flag.dest, now)) != now:
+            _warn(runtime, f"{flag.option} was {before} in {path}; from here it is {now}.")
 
 
 # --- loading

@@ -23,9 +23,8 @@ from motivation.build.runtime import Runtime, start_runtime
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.checks import accum_steps
+from motivation.options.derived import accum_steps, data_folder
 from motivation.options.faults import StartupError, blaming
-from motivation.options.file_checks import data_folder
 from motivation.training.batchnorm import batchnorms
 from motivation.training.evaluate import Evaluator
 from motivation.training.finite import NonFiniteLossGuard

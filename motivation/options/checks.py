@@ -6,7 +6,6 @@ Nothing is opened, made or allocated. All faults are found at once, so that a us
 from __future__ import annotations
 
 import importlib.util
-import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +16,7 @@ from timm.optim import list_optimizers
 
 from motivation.method.condition_registry import condition_names
 from motivation.options.config_files import nearest
+from motivation.options.derived import mixes, world_size
 from motivation.options.faults import Fault, one_line
 from motivation.options.file_checks import file_faults
 from motivation.options.flags import FLAGS
@@ -37,16 +37,6 @@ def option_faults(args: Namespace) -> list[Fault]:
         *_device_faults(args),
     )
     return [Fault(fault.flag, one_line(fault.text), fault.value) for fault in found]
-
-
-def mixes(args: Namespace) -> bool:
-    """Return whether mixup or cutmix is on, so that targets are dense."""
-    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
-
-
-def accum_steps(args: Namespace) -> int:
-    """Return the number of micro-batches of one update; 0 is 1, as in timm."""
-    return max(1, args.grad_accum_steps)
 
 
 def _name_faults(args: Namespace) -> Iterator[Fault]:
@@ -172,8 +162,3 @@ def _device_faults(args: Namespace) -> Iterator[Fault]:
         yield Fault("--device", f"{args.device} is not available; use --device cpu")
     if args.sync_bn and args.device == "cpu" and world_size() > 1:
         yield Fault("--sync-bn", "torch has it on accelerators only, not on the CPU")
-
-
-def world_size() -> int:
-    """Return the number of processes, which timm reads from the environment too."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from motivation.options.derived import data_folder, output_folder
 from motivation.options.faults import Fault
 
 FILES_OF_A_RUN = ("args.yaml", "result.json", "summary.csv", "updates.csv", "last.pth.tar", "model_best.pth.tar")
@@ -33,16 +34,6 @@ def file_faults(args: Namespace) -> Iterator[Fault]:
             yield Fault("--no-resume-opt", "not with --resume auto, which would lose the optimizer's state each time")
     yield from _data_faults(args)
     yield from _output_faults(args)
-
-
-def data_folder(args: Namespace) -> str | None:
-    """Return the folder of the data set, which timm lets be given in two ways."""
-    return args.data_dir or args.data
-
-
-def output_folder(args: Namespace) -> Path:
-    """Return the folder in which runs have their folders."""
-    return Path(args.output or "./output/train")
 
 
 def _output_faults(args: Namespace) -> Iterator[Fault]:

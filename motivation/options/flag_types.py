@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError, ArgumentTypeError
+from argparse import ArgumentError, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from timm.utils import ParseKwargs
@@ -80,8 +80,9 @@ class Flag:
         choices: the names that it takes; also ``""`` where that or None is the default.
         nargs, const, metavar, dest: as for argparse.
         null: whether a YAML file may switch it off with null although it has a default.
-        resume: what a resumed run does about a value that is not the checkpoint's: ``"may change"``: it says so;
-            ``"must agree"``: it refuses; None: nothing.
+        may_change: whether a resumed run says that its value is not the checkpoint's.
+        must_agree: in which runs a resume refuses a value that is not the checkpoint's: it decides where the base lies
+            in the motivated model, or which images are trained on. None for in no run.
         motivated: whether it is of no use without ``--motivated-model``.
         not_motivated: why it does not go together with ``--motivated-model``, if it does not.
         conditions: the only motivation conditions that read it; empty where that does not depend on the condition.
@@ -103,7 +104,8 @@ class Flag:
     metavar: str | tuple[str, ...] | None = None
     dest: str = ""
     null: bool = False
-    resume: Literal["may change", "must agree"] | None = None
+    may_change: bool = False
+    must_agree: Callable[[Namespace], bool] | None = None
     motivated: bool = False
     not_motivated: str = ""
     conditions: tuple[str, ...] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
+from motivation.options.derived import holds_images_out
 from motivation.options.flag_types import Allowed, Flag, Group, above, at_least, between
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -24,6 +26,16 @@ def is_augmentation_policy(name: str) -> bool:
         return name in ("", CIFAR_POLICY) or make(name, {}) is not None
     except (AssertionError, ValueError, LookupError):
         return False
+
+
+def always(args: Namespace) -> bool:
+    """Return that a row applies to every run."""
+    return True
+
+
+def is_motivated(args: Namespace) -> bool:
+    """Return whether there is a motivated model."""
+    return bool(args.motivated_model)
 
 
 BOUND = Allowed("at least 0", lambda number: number >= 0)
@@ -53,9 +65,9 @@ GROUPS: tuple[Group, ...] = (
         Flag("--dataset-trust-remote-code", bool, "run code that comes with a Hugging Face data set", measured=False),
     )),
     Group("Cross-validation", (
-        Flag("--folds", int, "number of parts; --val-split is then not read", allowed=at_least(2), resume="must agree"),
+        Flag("--folds", int, "number of parts; --val-split is then not read", allowed=at_least(2), must_agree=always),
         Flag("--fold", int, "the part to validate on, from 0 to N - 1",
-             allowed=at_least(0), metavar="I", resume="must agree", measured=False),
+             allowed=at_least(0), metavar="I", must_agree=always, measured=False),
     ), description="Train without one of N stratified parts of the training split, chosen by --seed, and validate on "
                    "it; python -m motivation cross-validate runs them all."),
     Group("Model", (
@@ -84,7 +96,8 @@ GROUPS: tuple[Group, ...] = (
              allowed=above(0), nargs="+", of_weights=True),
         Flag("--interpolation", str, "how images are resized; default the model's own",
              default="", choices=INTERPOLATIONS, of_weights=True),
-        Flag("-b --batch-size", int, "training images of one micro-batch per rank", default=128, allowed=at_least(1)),
+        Flag("-b --batch-size", int, "training images of one micro-batch per rank", default=128, allowed=at_least(1),
+             must_agree=lambda args: holds_images_out(args) and args.motivation_valloss_images is None),
         Flag("-vb --validation-batch-size", int, "default: --batch-size", allowed=at_least(0), measured=False),
         Flag("--channels-last", bool, "NHWC memory layout", measured=False),
         Flag("--fuser", str, "TorchScript fuser", default="", choices=("te", "old", "legacy", "nvfuser", "nvf"),
@@ -227,7 +240,8 @@ GROUPS: tuple[Group, ...] = (
         Flag("--model-ema-warmup", bool, "let the decay grow at the start"),
     )),
     Group("Run", (
-        Flag("--seed", int, "random seed", default=42, allowed=at_least(0), measured=False, argument="seed"),
+        Flag("--seed", int, "random seed", default=42, allowed=at_least(0), measured=False, argument="seed",
+             must_agree=lambda args: args.folds is not None or holds_images_out(args)),
         Flag("--worker-seeding", str, "what workers seed", default="all", choices=("all", "part")),
         Flag("--log-interval", int, "updates between two log lines", default=50, allowed=at_least(1), measured=False),
         Flag("--val-interval", int, "epochs between two evaluations", default=1, allowed=at_least(1)),
@@ -294,7 +308,7 @@ GROUPS: tuple[Group, ...] = (
     Group("Motivation", (
         Flag("--motivated-model", str, "timm model that contains --model", motivated=True),
         Flag("--motivation-k", int, "updates in a row the loss must have fallen",
-             default=2, allowed=at_least(1), metavar="K", resume="may change", argument="k", motivated=True),
+             default=2, allowed=at_least(1), metavar="K", may_change=True, argument="k", motivated=True),
         Flag("--motivation-condition", str,
              "loss, ema, valloss, slope, random, scheduled, never, always, or one of a plugin",
              default="loss", motivated=True),
@@ -302,7 +316,7 @@ GROUPS: tuple[Group, ...] = (
              "your own Python files or modules, loaded first: conditions, hooks, weights maps, models",
              default=[], nargs="+", metavar="FILE_OR_MODULE", motivated=True),
         Flag("--motivation-plugin-kwargs", dict, "arguments of your own condition and hooks, by name",
-             resume="may change", motivated=True),
+             may_change=True, motivated=True),
         Flag("--max-nonfinite", int,
              "losses in a row that are not finite, after which the run stops; of plain runs too",
              default=20),
@@ -310,11 +324,11 @@ GROUPS: tuple[Group, ...] = (
                    "it applies."),
     Group("Options of single conditions", (
         Flag("--motivation-ema-decay", float, "ema: weight of the average so far",
-             default=0.9, metavar="A", resume="may change", conditions=("ema",), argument="decay", motivated=True),
+             default=0.9, metavar="A", may_change=True, conditions=("ema",), argument="decay", motivated=True),
         Flag("--motivation-ema-drop", float, "ema: relative drop of the average that counts as a decrease",
-             default=0.002, metavar="D", resume="may change", conditions=("ema",), argument="drop", motivated=True),
+             default=0.002, metavar="D", may_change=True, conditions=("ema",), argument="drop", motivated=True),
         Flag("--motivation-valloss-images", int, "valloss: training images held out as its batch; default --batch-size",
-             resume="must agree", conditions=("valloss",), motivated=True),
+             must_agree=holds_images_out, conditions=("valloss",), motivated=True),
         Flag("--motivation-scheduled-runs", str,
              "scheduled: folders of earlier runs, whose mean number of motivated updates each epoch takes",
              default=[], nargs="+", metavar="RUN", conditions=("scheduled",), argument="counts",
@@ -322,10 +336,10 @@ GROUPS: tuple[Group, ...] = (
     )),
     Group("Weights map", (
         Flag("--motivation-map", str, "weights map by its name; default by the names of the models",
-             resume="must agree", motivated=True),
+             must_agree=is_motivated, motivated=True),
         Flag("--motivation-placement", str,
              "where the base's blocks lie in a deeper model; paper: as it gives for the family",
-             default="paper", choices=("paper", "first", "last", "even"), resume="must agree", motivated=True),
+             default="paper", choices=("paper", "first", "last", "even"), must_agree=is_motivated, motivated=True),
     ), description="Where the base lies inside the motivated model; python -m weight_maps shows it."),
     Group("Motivated model", (
         Flag("--motivated-model-kwargs", dict, "further arguments of the motivated model, over --model-kwargs",
@@ -344,7 +358,7 @@ GROUPS: tuple[Group, ...] = (
     ), description="What is not given is as for the base model, but for weights to begin with."),
     Group("BatchNorm of the two models", (
         Flag("--motivation-bn", str, "carry running statistics at a switch (the paper), or let each model keep its own",
-             default="separate", choices=("copy", "separate"), resume="may change", motivated=True),
+             default="separate", choices=("copy", "separate"), may_change=True, motivated=True),
         Flag("--motivation-bn-recalibrate", int,
              "re-estimate them on N training batches before each evaluation; also in a plain run",
              default=0, allowed=at_least(0)),

@@ -14,19 +14,11 @@ from typing import Any
 
 from motivation.errors import InputError
 from motivation.options.config_files import read_yaml
+from motivation.options.flags import FLAGS
 
 RESULT_FILE = "result.json"
 
-NOT_MEASURED = frozenset({
-    "seed", "fold",  # what a mean is taken over; the number of folds does count
-    "output", "experiment", "resume", "config",
-    "data", "data_dir", "dataset_download", "dataset_trust_remote_code",  # the data set's name counts
-    "device", "device_modules", "local_rank", "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader",
-    "synchronize_step", "channels_last", "grad_checkpointing", "fuser", "torchscript", "torchcompile",
-    "torchcompile_mode",
-    "validation_batch_size", "checkpoint_hist", "recovery_interval", "motivated_eval",
-    "log_interval", "save_images", "log_tensorboard", "log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id",
-})  # fmt: skip
+NOT_MEASURED = frozenset(flag.dest for flag in FLAGS.values() if not flag.measured) | {"config"}
 """Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
 
 

@@ -1,0 +1,39 @@
+"""What follows from the options alone."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+
+def mixes(args: Namespace) -> bool:
+    """Return whether mixup or cutmix is on, so that targets are dense."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+def accum_steps(args: Namespace) -> int:
+    """Return the number of micro-batches of one update; 0 is 1, as in timm."""
+    return max(1, args.grad_accum_steps)
+
+
+def holds_images_out(args: Namespace) -> bool:
+    """Return whether the condition watches images of the training split, which are then not trained on."""
+    from motivation.method.condition_registry import needs_of
+
+    return bool(args.motivated_model) and "validation_loss" in needs_of(args.motivation_condition)
+
+
+def data_folder(args: Namespace) -> str | None:
+    """Return the folder of the data set, which timm lets be given in two ways."""
+    return args.data_dir or args.data
+
+
+def output_folder(args: Namespace) -> Path:
+    """Return the folder in which runs have their folders."""
+    return Path(args.output or "./output/train")
+
+
+def world_size() -> int:
+    """Return the number of processes, which timm reads from the environment too."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
