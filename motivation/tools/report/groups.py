@@ -14,18 +14,9 @@ from typing import Any
 
 from motivation.method.condition_registry import takes
 from motivation.method.records import Role
+from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser
 from motivation.training.run_folder import NOT_MEASURED, RunFolder
-
-READ_BY = {
-    "motivation_ema_decay": ("ema",),
-    "motivation_ema_drop": ("ema",),
-    "motivation_valloss_images": ("valloss",),
-    "motivation_scheduled_runs": ("scheduled",),
-}
-"""Options that only these conditions read."""
-
-ALSO_IN_PLAIN_RUNS = ("motivation_bn_recalibrate",)
 
 Settings = dict[str, Any]
 """The options that change what is measured, by name."""
@@ -82,13 +73,14 @@ def _measured(options: dict[str, Any], condition: str | None) -> Settings:
     """Return the options that change what is measured of a run under a condition."""
 
     def counts(name: str, value: Any) -> bool:
-        if name in NOT_MEASURED or (name not in _defaults() and not value):  # unset flags of other versions of timm
+        flag = FLAGS.get(name)
+        if name in NOT_MEASURED or (flag is None and not value):  # unset flags of other versions of timm
             return False
-        if not name.startswith(("motivated_", "motivation_")) or name in ALSO_IN_PLAIN_RUNS:
+        if flag is None or not flag.motivated:
             return True
         if condition is None or (name == "motivation_k" and not takes(condition, "k")):
             return False
-        return condition in READ_BY.get(name, (condition,))
+        return not flag.conditions or condition in flag.conditions
 
     return {name: value for name, value in options.items() if counts(name, value)}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.costs import untrained_models
+from motivation.build.models import untrained_models
 from motivation.method.records import Role
 from motivation.options.parse import make_parser
 from motivation.tools.report.groups import (
