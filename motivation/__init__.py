@@ -20,8 +20,9 @@ Algorithm 1 of the paper, and where each line of it is done::
             copy motivated -> base
         evaluate the base, and the motivated model       training/evaluate.py      Evaluator.evaluate_both
 
-What *copy* means: the weights map (section 3.3) is `weight_maps`, a package of its own; optimizer state is carried by
-method/optimizer_state.py, the EMA of the weights by method/ema.py. To learn the method, read `MotivatedPair`.
+The weights map (section 3.3) says what is copied where: the package `weight_maps` has the paper's rules for ResNet, ViT
+and EfficientNet in a file each. Optimizer state is carried along it by method/optimizer_state.py, the EMA of the weights
+by method/ema.py. To learn the method, read the docstring of `MotivatedPair`.
 
 The names below are all that a training loop, a condition or a hook of your own needs; each is imported when it is first
 used, so ``import motivation`` is cheap.
