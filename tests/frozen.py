@@ -241,12 +241,13 @@ def training_state(path: Path) -> dict[str, Any]:
     """
     contents = load(path)
     parts = {f"base.{key}": contents.get(key) for key in ("state_dict", "state_dict_ema", "optimizer")}
-    ours = contents["motivation"]
-    switcher = ours.get("pair", ours)["switcher"]  # format 2 has no entry for the pair
-    if motivated := switcher.get("motivated"):
+    ours, decays = contents["motivation"], ("base_pending_decay", "pending_decay")
+    if ours["format"] == 2:
+        ours, decays = {"pair": ours["switcher"]}, ("base_idle_decay", "idle_decay")
+    if motivated := ours["pair"].get("motivated"):
         keys = ("state_dict", "state_dict_ema", "optimizer")
         parts |= {f"motivated.{key}": motivated.get(key) for key in keys}
-        parts["pending_ema_decay"] = [switcher["base_idle_decay"], motivated["idle_decay"]]
+        parts["pending_ema_decay"] = [ours["pair"][decays[0]], motivated[decays[1]]]
     return {name: value for name, value in parts.items() if value is not None}
 
 

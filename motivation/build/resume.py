@@ -231,8 +231,8 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
     state = dict(resumed.state)
     state["pair"] = _fitting_pair(run, resumed, args, runtime)
     state["updates"] = updates = _fitting_updates(run, resumed, args, runtime)
-    if updates is None and resumed.is_mid_epoch and "switcher" in state["pair"]:
-        state["pair"]["switcher"] |= {"counts": state["epoch_counts"], "active": Role.BASE.value}
+    if updates is None and resumed.is_mid_epoch and "counts" in state["pair"]:
+        state["pair"] |= {"counts": state["epoch_counts"], "active": Role.BASE.value}
     if run.feed.resumable is None:
         again = "" if updates is None else ", and are read from the epoch's start to find the place"
         _warn(runtime, f"These data are a stream, or of a loader without a place: they begin anew{again}.")
@@ -251,16 +251,15 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
 def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
     pair: dict[str, Any] = dict(resumed.state["pair"])
     is_motivated, name = run.pair.motivated is not None, pair["condition"]["name"]
-    if is_motivated and "motivated" not in pair["switcher"]:
+    if is_motivated and "motivated" not in pair:
         _warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
-        return _without(pair, "switcher", "condition")
+        return _without(pair, "counts", "condition")
     if name != run.condition.name:
         del pair["condition"]
         if is_motivated:
             _warn(runtime, f"The checkpoint's motivation condition was {name}; from here it is {run.condition.name}.")
     if is_motivated and args.no_resume_opt:
-        motivated = _without(pair["switcher"]["motivated"], "optimizer")
-        pair["switcher"] = {**pair["switcher"], "motivated": motivated}
+        pair["motivated"] = _without(pair["motivated"], "optimizer")
     return pair
 
 

@@ -227,14 +227,14 @@ class MotivatedPair(Generic[S]):
         Args:
             with_base: False to leave out the base's weights and optimizer, if they are saved elsewhere.
         """
-        turns: dict[str, Any] = {"counts": self.counts.state_dict(), "active": self.role.value}
-        if self.motivated is not None:
-            turns |= {"base_idle_decay": self.base.pending_decay, "motivated": self.motivated.state_dict()}
         state: dict[str, Any] = {
             "position": self.position,
             "condition": {"name": self.condition.name, "state": self.condition.state_dict()},
-            "switcher": turns,
+            "counts": self.counts.state_dict(),
+            "active": self.role.value,
         }
+        if self.motivated is not None:
+            state |= {"base_pending_decay": self.base.pending_decay, "motivated": self.motivated.state_dict()}
         return state | {"base": self.base.state_dict()} if with_base else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -251,17 +251,14 @@ class MotivatedPair(Generic[S]):
         self.position = state["position"]
         if "base" in state:
             self.base.load_state_dict(state["base"])
-        if "switcher" in state:
-            self._load_turns(state["switcher"])
-        if "state" in condition:
-            self.condition.load_state_dict(condition["state"])
-
-    def _load_turns(self, state: dict[str, Any]) -> None:
-        self.counts.load_state_dict(state["counts"])
-        if self.motivated is not None:
-            self.base.pending_decay = state["base_idle_decay"]
+        if "counts" in state:
+            self.counts.load_state_dict(state["counts"])
+        if self.motivated is not None and "motivated" in state:
+            self.base.pending_decay = state["base_pending_decay"]
             self.motivated.load_state_dict(state["motivated"])
             self.active = self.motivated if state["active"] == Role.MOTIVATED.value else self.base
+        if "state" in condition:
+            self.condition.load_state_dict(condition["state"])
 
 
 def _argument_errors(base: Side, motivated: Side | None, condition: Any) -> list[str]:

@@ -60,7 +60,7 @@ class Side:
         """Return the weights, buffers, optimizer state and EMA."""
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.ema is not None:
-            state |= {"state_dict_ema": self.ema.module.state_dict(), "idle_decay": self.pending_decay}
+            state |= {"state_dict_ema": self.ema.module.state_dict(), "pending_decay": self.pending_decay}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Side:
             load_optimizer(self.optimizer, state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["state_dict_ema"])
-            self.pending_decay = state["idle_decay"]
+            self.pending_decay = state["pending_decay"]
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:

@@ -168,7 +168,7 @@ class Learner(Side):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs of this learner, under timm's keys."""
-        state = {"optimizer": self.optimizer.state_dict(), "idle_decay": self.pending_decay}
+        state = {"optimizer": self.optimizer.state_dict(), "pending_decay": self.pending_decay}
         state.update(self.task.get_checkpoint_state())
         state.update(self.task.get_checkpoint_state(ema=True))
         return state
@@ -183,7 +183,7 @@ class Learner(Side):
         self.task.load_checkpoint_state(state["state_dict"], state.get("task_state"))
         if self.ema is not None and "state_dict_ema" in state:
             self.task.load_checkpoint_state(state["state_dict_ema"], state.get("task_state_ema"), ema=True)
-            self.pending_decay = state["idle_decay"]
+            self.pending_decay = state["pending_decay"]
         elif self.ema is not None:
             self.ema.set(self.model)
             self.pending_decay = 1.0

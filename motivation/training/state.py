@@ -239,7 +239,7 @@ def _savers(run: Run) -> list[tuple[Learner, Saver]]:
 
 def _contents(run: Run, learner: Learner, updates: int | None, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     contents = learner.state_dict()
-    del contents["idle_decay"]
+    del contents["pending_decay"]
     if learner.role is Role.MOTIVATED:
         del contents["optimizer"]
         return {**contents, OUR_KEY: {"format": FORMAT, "role": learner.role.value}}
@@ -249,18 +249,21 @@ def _contents(run: Run, learner: Learner, updates: int | None, ranks: list[dict[
 
 
 def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry `OUR_KEY` of a file of format 2 in the present format."""
-    ranks = []
-    for rank in state["ranks"]:
+    """Return the entry `OUR_KEY` of a file of format 2 in the present format; the given one is changed."""
+    pair = {"position": state["position"], "condition": state["condition"], **state["switcher"]}
+    if "motivated" in pair:
+        pair["base_pending_decay"] = pair.pop("base_idle_decay")
+        pair["motivated"]["pending_decay"] = pair["motivated"].pop("idle_decay")
+    ranks = state["ranks"]
+    for rank in ranks:
         rank |= {"data": rank.pop("feed"), "rng": rank.pop("random")}
         if rank["losses"] is None:
             del rank["losses"]
-        ranks.append(rank)
     return {
         **{key: state[key] for key in ("updates_per_epoch", "epoch_counts", "hooks", "savers")},
         "format": 3,
         "updates": state["update"],
-        "pair": {key: state[key] for key in ("position", "condition", "switcher")},
+        "pair": pair,
         "schedules": state["plateau"],
         "records": state["epochs"],
         "guard": {"count": state["nonfinite"]},

@@ -75,7 +75,7 @@ def test_an_epoch_of_other_updates_is_trained_again_and_counted_once(train, capl
     again = train(*MOTIVATED, "--epochs", "1", "-b", "120", "--resume", first / "recovery-0-2.pth.tar", name="run")
     assert "trained again from its start" in caplog.text
     assert len(rows(again / "updates.csv")) == 11
-    counts = load(again / "last.pth.tar")["motivation"]["pair"]["switcher"]["counts"]
+    counts = load(again / "last.pth.tar")["motivation"]["pair"]["counts"]
     assert counts["base"] + counts["motivated"] == 11
 
 
