@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.models import clean_state_dict
 
 from motivation.build.runtime import Runtime
 from motivation.method.optimizer_probe import load_optimizer
@@ -18,7 +17,7 @@ from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flags import FLAGS
-from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint
+from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, weights_in
 from motivation.training.run import Run
 from motivation.training.state import FORMAT, OUR_KEY, load_state, upgrade_format_2
 
@@ -103,22 +102,6 @@ def _find_newest(folder: Path, runtime: Runtime) -> tuple[str, dict[str, Any] | 
     return path, None if newest is None else newest[1]
 
 
-def _weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, Any], Any]:
-    """Return the weights in a file of timm's, or of an older version of it, and the state of its task.
-
-    Args:
-        contents: of the file.
-        ema: take the EMA if there is one.
-    """
-    keys = [("state_dict", "task_state"), ("model", "")]
-    if ema:
-        keys = [("state_dict_ema", "task_state_ema"), ("model_ema", ""), *keys]
-    for weights, task_state in keys:
-        if contents.get(weights) is not None:
-            return clean_state_dict(contents[weights]), contents.get(task_state)
-    return clean_state_dict(contents), None
-
-
 def _refuse_damaged(contents: dict[str, Any]) -> None:
     """Refuse entries of other types than those of a training checkpoint."""
     weights = contents.get("state_dict", contents.get("model", contents))
@@ -188,7 +171,7 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
     contents = resumed.contents
     with blaming("--resume", resumed.path):
         try:
-            task.load_checkpoint_state(*_weights_in(contents))
+            task.load_checkpoint_state(*weights_in(contents))
             if "optimizer" in contents and not args.no_resume_opt:
                 load_optimizer(optimizer, contents["optimizer"])
         except (RuntimeError, ValueError) as error:
@@ -204,7 +187,7 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
 def load_ema(resumed: Resumed, task: Any) -> None:
     """Load the EMA of the base; it begins with the weights if the file has no EMA."""
     with blaming("--resume", resumed.path):
-        task.load_checkpoint_state(*_weights_in(resumed.contents, ema=True), ema=True)
+        task.load_checkpoint_state(*weights_in(resumed.contents, ema=True), ema=True)
 
 
 def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import clean_state_dict
 
 from motivation.method.records import Role
 
@@ -69,6 +70,22 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise ValueError(f"{path} holds a {type(contents).__name__}, not a checkpoint")
     return contents
+
+
+def weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, Any], Any]:
+    """Return the weights in a checkpoint of any version of timm, and the state of the task.
+
+    Args:
+        contents: of the file.
+        ema: take the EMA of the weights if there is one.
+    """
+    keys = [("state_dict", "task_state"), ("model", "")]
+    if ema:
+        keys = [("state_dict_ema", "task_state_ema"), ("model_ema", ""), *keys]
+    for weights, task_state in keys:
+        if contents.get(weights) is not None:
+            return clean_state_dict(contents[weights]), contents.get(task_state)
+    return clean_state_dict(contents), None
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
