@@ -85,7 +85,7 @@ MORE = {
 }  # fmt: skip
 """Too many for the suite: they are run where ``--only`` names them, or by ``--all``."""
 PROCESSES = {"ranks": 2, "ranks_workers": 2, "ranks_repeats": 2}
-PATIENCE_S = 60
+PATIENCE_S = 180
 OUTSIDE = " outside training"
 """There a signal ends the process as it ends any other."""
 
