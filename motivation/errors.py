@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -24,3 +27,12 @@ class InputError(ValueError):
 def print_errors(*faults: object) -> None:
     """Print a line ``error: ...`` for each fault on standard error."""
     print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+
+
+@contextmanager
+def writing(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn an `OSError` into an `InputError` that names the file or folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}{hint}") from error

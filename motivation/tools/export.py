@@ -2,13 +2,12 @@
 
 ``OUT/base`` and ``OUT/motivated`` are in timm's hub layout (safetensors, ``config.json``, a model card), so
 ``timm.create_model('local-dir:OUT/base', pretrained=True)`` loads them. The weights are those that the run evaluated:
-the EMA where it evaluated that, with BatchNorm statistics as they were judged.
+its EMA if it evaluated that, with the BatchNorm statistics of the evaluation.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from timm.models import clean_state_dict, push_to_hf_hub, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.models import make_model, model_name, without_files
+from motivation.build.models import channels, make_model, model_name, without_files
+from motivation.errors import InputError, writing
 from motivation.method.condition_registry import takes
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
@@ -33,7 +33,6 @@ from motivation.training.flops import readable
 from motivation.training.run_folder import RunError, RunFolder, read_run
 from weight_maps.plugins import load_plugins
 
-EXIT_BAD_INPUT = 2
 ONNX_FILE = "model.onnx"
 NOT_IN_TIMM = "_cifar"
 """End of the names of this project's own models."""
@@ -49,7 +48,7 @@ class Exported:
         model: in evaluation mode, on the CPU.
         data: timm's data configuration of its evaluation: ``input_size``, ``mean``, ``std``, ``crop_pct`` ...
         arguments: of the model's constructor, beside the number of classes.
-        is_ema: whether the weights are the moving average.
+        is_ema: the weights are the moving average.
     """
 
     role: Role
@@ -61,7 +60,7 @@ class Exported:
 
 
 def make_parser() -> ArgumentParser:
-    """The command's parser."""
+    """Return the parser of this command."""
     parser = OptionParser(
         prog="python -m motivation export",
         description="Write both models of a run in timm's hub layout, with a model card each.",
@@ -76,17 +75,51 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
-    """A model of a run with the weights that the run evaluated.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export the models of a run.
 
     Raises:
-        ValueError: it has no such checkpoint, or the checkpoint does not fit.
+        InputError: the run cannot be exported, or its models cannot be written.
+    """
+    args = make_parser().parse_args(argv)
+    missing = [name for name in ("onnx", "onnxruntime") if args.onnx and importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    run = read_run(args.run)
+    if args.out.resolve() == run.path.resolve():
+        raise InputError(f"OUT: {args.out} is the run's own folder; choose another")
+    for role in Role if run.motivated else [Role.BASE]:
+        one, folder = load_exported(run, role, args.best), args.out / role.value
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_exported(one, run, folder)
+        print(f"{folder}: {one.name}, timm reads it and computes the same")
+        if args.onnx:
+            print(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
+        if args.push_to_hub:
+            repo = f"{args.push_to_hub}-{role.value}"
+            try:
+                push_to_hf_hub(one.model, repo, model_args=one.arguments, safe_serialization=True)
+            except (OSError, ValueError) as error:  # no network, no such user, no name of a repository
+                raise InputError(f"--push-to-hub: {' '.join(str(error).split())}") from error
+            print(f"pushed to {repo}")
+    return 0
+
+
+def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
+    """Make a model of a run with the weights that the run evaluated.
+
+    Raises:
+        InputError: it has no such checkpoint, or the checkpoint does not fit.
     """
     folder = run.path if role is Role.BASE else run.path / role.value
     file = folder / ("model_best.pth.tar" if best else "last.pth.tar")
     if not file.is_file():
         raise RunError(f"{run.path} has no {file.relative_to(run.path)}")
-    contents = read_checkpoint(file)
+    try:
+        contents = read_checkpoint(file)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     args = training_parser().parse_args([])
     vars(args).update(run.options)
     load_plugins(args.motivation_plugins)
@@ -100,7 +133,7 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{file} does not fit: {' '.join(str(error).split())[:300]}") from error
+        raise RunError(f"{file} does not fit: {' '.join(str(error).split())[:300]}") from error
     data = resolve_data_config(vars(args), model=model)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
@@ -108,7 +141,7 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
 
 
 def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"in_chans": args.in_chans or (args.input_size[0] if args.input_size else 3)}
+    arguments: dict[str, Any] = {"in_chans": channels(args)}
     arguments |= {"global_pool": args.gp, "bn_eps": args.bn_eps, **args.model_kwargs}
     if role is Role.MOTIVATED:
         arguments |= args.motivated_model_kwargs
@@ -116,10 +149,10 @@ def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
 
 
 def write_exported(one: Exported, run: RunFolder, folder: Path) -> None:
-    """Weights, configuration and model card; then read back and compared.
+    """Write weights, configuration and model card, and read them back.
 
     Raises:
-        RuntimeError: what timm reads back does not compute the same.
+        RuntimeError: the model that timm reads back does not compute the same.
     """
     config: Any = one.model.pretrained_cfg
     for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"):
@@ -131,33 +164,37 @@ def write_exported(one: Exported, run: RunFolder, folder: Path) -> None:
     save_for_hf(one.model, str(folder), model_args=one.arguments, safe_serialization=True)
     (folder / "README.md").write_text(model_card(one, run))
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    images = sample_images(one)
+    images = _sample_images(one)
     with torch.no_grad():
         if not torch.equal(again(images), one.model(images)):
             raise RuntimeError(f"{folder} does not compute what the run's checkpoint computes")
 
 
-def sample_images(one: Exported, count: int = 2) -> Tensor:
-    """``[count, C, H, W]`` of noise, of the size that the model was evaluated at."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, *one.data["input_size"], generator=generator)
+def _sample_images(one: Exported, count: int = 2) -> Tensor:
+    """Return noise ``[count, C, H, W]`` of the size that the model was evaluated at."""
+    return torch.randn(count, *one.data["input_size"], generator=torch.Generator().manual_seed(0))
 
 
 def write_onnx(one: Exported, file: Path) -> float:
-    """Write as ONNX with a free batch size, and compare.
+    """Write a model as ONNX with a free batch size, and compare outputs.
 
     Returns:
         The largest difference of an output, relative to the largest output.
+
+    Raises:
+        InputError: torch cannot export this model.
     """
     import onnxruntime
 
-    images = sample_images(one)
-    torch.onnx.export(
-        one.model, (images,), str(file), input_names=["images"], output_names=["logits"], dynamo=False,
-        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-    )  # fmt: skip
+    try:
+        torch.onnx.export(
+            one.model, (_sample_images(one),), str(file), input_names=["images"], output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}}, dynamo=False,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise InputError(f"--onnx: {one.name} cannot be exported: {' '.join(str(error).split())[:300]}") from error
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    images = sample_images(one, 3)
+    images = _sample_images(one, 3)
     found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     with torch.no_grad():
         expected = one.model(images)
@@ -165,59 +202,58 @@ def write_onnx(one: Exported, file: Path) -> float:
 
 
 def model_card(one: Exported, run: RunFolder) -> str:
-    """What a user of the model has to know: data, accuracy, cost, k, and how to load it."""
-    result = run.result or {}
-    said = run.options
-    size = " x ".join(map(str, one.data["input_size"]))
-    lines = ["---", "tags:", "- image-classification", "- timm", "library_name: timm", "---", "", f"# {one.name}", ""]
+    """Return what a user of the model has to know: data, accuracy, cost, k, and how to load it."""
+    result, options = run.result or {}, run.options
+    trained = ""
     if run.motivated:
-        other = (
+        place = (
             f"the motivated model around {run.base}" if one.role is Role.MOTIVATED else f"the base in {run.motivated}"
         )
-        condition = str(said.get("motivation_condition", "loss"))
-        k = f", k = {said.get('motivation_k', 2)}" if takes(condition, "k") else ""
-        lines.append(f"Trained as {other} by motivated training (arXiv 2602.21064), condition {condition}{k}.")
-    rows = [("data", said.get("dataset") or "a folder of images"), ("classes", one.model.num_classes)]
-    rows += [("image size", size), ("epochs", said.get("epochs"))]
+        condition = str(options.get("motivation_condition", "loss"))
+        k = f", k = {options.get('motivation_k', 2)}" if takes(condition, "k") else ""
+        trained = f"\nTrained as {place} by motivated training (arXiv 2602.21064), condition {condition}{k}."
+    rows = {
+        "data": options.get("dataset") or "a folder of images",
+        "classes": one.model.num_classes,
+        "image size": " x ".join(map(str, one.data["input_size"])),
+        "epochs": options.get("epochs"),
+    }
     best = "best" if one.role is Role.BASE else "best_motivated"
     for which, label in (("last", "last epoch"), (best, "best epoch, selected on the validation data")):
         if metrics := (result.get(which) or {}).get(one.role.value):
-            rows.append((f"top-1, {label}", f"{metrics['top1']:.2f} %"))
+            rows[f"top-1, {label}"] = f"{metrics['top1']:.2f} %"
     if "flops" in result:
-        rows.append(("forward pass, training size", f"{readable(result['flops'][one.role.value])} FLOPs"))
-        rows.append(("average forward pass in training", f"{readable(result['average_flops'])} FLOPs"))
-        rows.append(("share of motivated updates", f"{result['share']:.4f}"))
-    rows.append(("weights", "moving average" if one.is_ema else "of the last update, statistics as evaluated"))
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), "", "```python"]
-    if one.name.endswith(NOT_IN_TIMM):
-        lines.append("import motivation.models  # registers the name with timm")
-    lines += ["import timm", "", "model = timm.create_model('local-dir:PATH', pretrained=True).eval()"]
-    lines += ["transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))", "```", ""]
-    return "\n".join(lines)
+        rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} FLOPs"
+        rows["average forward pass in training"] = f"{readable(result['average_flops'])} FLOPs"
+        rows["share of motivated updates"] = f"{result['share']:.4f}"
+    rows["weights"] = "moving average" if one.is_ema else "of the last update, statistics as evaluated"
+    return MODEL_CARD.format(
+        name=one.name,
+        trained=trained,
+        rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
+        registration="import motivation.models  # registers the name with timm\n" * one.name.endswith(NOT_IN_TIMM),
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0, or 2 for bad input."""
-    args = make_parser().parse_args(argv)
-    try:
-        missing = [name for name in ("onnx", "onnxruntime") if args.onnx and importlib.util.find_spec(name) is None]
-        if missing:
-            raise ValueError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-        run = read_run(args.run)
-        if args.out.resolve() == run.path.resolve():
-            raise ValueError(f"OUT: {args.out} is the run's own folder; choose another")
-        for role in Role if run.motivated else [Role.BASE]:
-            one, folder = load_exported(run, role, args.best), args.out / role.value
-            folder.mkdir(parents=True, exist_ok=True)
-            write_exported(one, run, folder)
-            print(f"{folder}: {one.name}, timm reads it and computes the same")
-            if args.onnx:
-                print(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
-            if args.push_to_hub:
-                repo = f"{args.push_to_hub}-{role.value}"
-                push_to_hf_hub(one.model, repo, model_args=one.arguments, safe_serialization=True)
-                print(f"pushed to {repo}")
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0
+MODEL_CARD = """\
+---
+tags:
+- image-classification
+- timm
+library_name: timm
+---
+
+# {name}
+{trained}
+
+| | |
+|---|---|
+{rows}
+
+```python
+{registration}import timm
+
+model = timm.create_model('local-dir:PATH', pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+```
+"""

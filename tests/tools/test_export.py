@@ -1,6 +1,7 @@
 """Train once, deploy twice: timm reads what is exported, with the accuracy that the run had."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -8,7 +9,6 @@ import torch
 from support.program import DIGITS, MOTIVATED, rows
 
 from motivation.data.datasets import SklearnDigits
-from motivation.tools.export import main
 from motivation.tools.train import main as train_main
 
 
@@ -38,33 +38,24 @@ def accuracy(folder):
 
 
 @pytest.mark.parametrize("name", ["recalibrated", "ema"])
-def test_both_models_have_the_runs_accuracy_in_timm(name, runs, tmp_path, capsys):
-    assert main([str(runs / name), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.count("timm reads it and computes the same") == 2
+def test_both_models_have_the_runs_accuracy_in_timm(name, runs, tmp_path, command):
+    assert command("export", runs / name, tmp_path / "out").out.count("timm reads it and computes the same") == 2
     last = rows(runs / name / "summary.csv")[-1]
     for role, column in (("base", "eval_top1"), ("motivated", "motivated_eval_top1")):
         assert accuracy(tmp_path / "out" / role) == pytest.approx(float(last[column]), abs=1e-3)
-        assert {path.name for path in (tmp_path / "out" / role).iterdir()} == {
-            "config.json", "model.safetensors", "README.md",
-        }  # fmt: skip
+        files = {path.name for path in (tmp_path / "out" / role).iterdir()}
+        assert files == {"config.json", "model.safetensors", "README.md"}
 
 
-def test_the_best_checkpoint_is_taken_if_it_is_asked_for(runs, tmp_path):
-    assert main([str(runs / "recalibrated"), str(tmp_path), "--best"]) == 0
-    best = max(float(row["motivated_eval_top1"]) for row in rows(runs / "recalibrated" / "summary.csv"))
+def test_the_best_checkpoint_on_request_a_card_and_an_onnx_file_that_computes_the_same(runs, tmp_path, command):
+    run = runs / "recalibrated"
+    said = command("export", run, tmp_path, "--best", "--onnx").out
+    best = max(float(row["motivated_eval_top1"]) for row in rows(run / "summary.csv"))
     assert accuracy(tmp_path / "motivated") == pytest.approx(best, abs=1e-3)
-
-
-def test_a_plain_run_gives_its_one_model(runs, tmp_path):
-    assert main([str(runs / "plain"), str(tmp_path)]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
-    assert "motivated training" not in (tmp_path / "base" / "README.md").read_text()
-
-
-def test_the_card_tells_data_accuracy_cost_and_k(runs, tmp_path):
-    assert main([str(runs / "recalibrated"), str(tmp_path)]) == 0
-    result = json.loads((runs / "recalibrated" / "result.json").read_text())
-    card = (tmp_path / "motivated" / "README.md").read_text()
+    differences = [float(line.split()[-3]) for line in said.splitlines() if "model.onnx" in line]
+    assert len(differences) == 2
+    assert max(differences) < 1e-4
+    result, card = json.loads((run / "result.json").read_text()), (tmp_path / "motivated" / "README.md").read_text()
     for said in (
         "sklearn/digits", "condition loss, k = 1", "1 x 8 x 8", f"{result['last']['motivated']['top1']:.2f} %",
         f"{result['best_motivated']['motivated']['top1']:.2f} %", f"{result['share']:.4f}", "import motivation.models",
@@ -72,52 +63,44 @@ def test_the_card_tells_data_accuracy_cost_and_k(runs, tmp_path):
         assert said in card, said
 
 
-def test_onnx_computes_the_same(runs, tmp_path, capsys):
-    assert main([str(runs / "recalibrated"), str(tmp_path), "--onnx"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "model.onnx" in line]
-    assert len(lines) == 2
-    assert all(float(line.split()[-3]) < 1e-4 for line in lines)
+def test_a_plain_run_gives_its_one_model(runs, tmp_path, command):
+    command("export", runs / "plain", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    assert "motivated training" not in (tmp_path / "base" / "README.md").read_text()
 
 
-def test_pushing_is_timms_own(runs, tmp_path, monkeypatch):
+def test_pushing_is_timms_own(runs, tmp_path, monkeypatch, command):
     pushed = []
     monkeypatch.setattr("motivation.tools.export.push_to_hf_hub", lambda model, repo, **options: pushed.append(repo))
-    assert main([str(runs / "recalibrated"), str(tmp_path), "--push-to-hub", "me/digits"]) == 0
+    command("export", runs / "recalibrated", tmp_path, "--push-to-hub", "me/digits")
     assert pushed == ["me/digits-base", "me/digits-motivated"]
 
 
+def rename_model(run):
+    text = (run / "args.yaml").read_text()
+    (run / "args.yaml").write_text(text.replace("model: resnet8_cifar", "model: resnet20_cifar"))
+
+
 @pytest.mark.parametrize(
-    ("flags", "prepare", "message"),
+    ("prepare", "message"),
     [
-        ([], lambda run: (run / "last.pth.tar").unlink(), "has no last.pth.tar"),
-        ([], lambda run: (run / "last.pth.tar").write_bytes(b"x"), "is no checkpoint"),
-        ([], lambda run: (run / "args.yaml").unlink(), "is no run"),
-        (
-            [],
-            lambda run: (run / "args.yaml").write_text(
-                (run / "args.yaml").read_text().replace("model: resnet8_cifar", "model: resnet20_cifar")
-            ),
-            "does not fit",
-        ),
+        (lambda run: (run / "last.pth.tar").unlink(), "has no last.pth.tar"),
+        (lambda run: (run / "last.pth.tar").write_bytes(b"x"), "is no checkpoint"),
+        (lambda run: (run / "args.yaml").unlink(), "is no run"),
+        (rename_model, "does not fit"),
+        (lambda run: (run.parent / "out").write_text(""), "cannot write"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(flags, prepare, message, runs, tmp_path, capsys):
-    import shutil
-
+def test_what_cannot_be_exported_is_one_line(prepare, message, runs, tmp_path, command):
     shutil.copytree(runs / "plain", tmp_path / "run")
     prepare(tmp_path / "run")
-    assert main([str(tmp_path / "run"), str(tmp_path / "out"), *flags]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = command("export", tmp_path / "run", tmp_path / "out", code=2).err.splitlines()
     assert line.startswith("error: ")
     assert message in line
 
 
-def test_missing_packages_of_onnx_are_named(runs, tmp_path, monkeypatch, capsys):
+def test_wrong_flags_are_named(runs, tmp_path, monkeypatch, command):
+    assert "is the run's own folder" in command("export", runs / "plain", runs / "plain", code=2).err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
-    assert main([str(runs / "plain"), str(tmp_path), "--onnx"]) == 2
-    assert "--onnx: needs onnx and onnxruntime: pip install onnx onnxruntime" in capsys.readouterr().err
-
-
-def test_a_run_is_not_exported_into_itself(runs, capsys):
-    assert main([str(runs / "plain"), str(runs / "plain")]) == 2
-    assert "is the run's own folder" in capsys.readouterr().err
+    said = command("export", runs / "plain", tmp_path, "--onnx", code=2).err
+    assert "--onnx: needs onnx and onnxruntime: pip install onnx onnxruntime" in said

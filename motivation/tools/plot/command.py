@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from motivation.errors import InputError
+from motivation.errors import InputError, writing
 from motivation.options.parse import OptionParser
 from motivation.tools.plot.data import Trajectory, epoch_rows, loss_name, title, trajectory
 from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
@@ -51,13 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--smooth: at least 1, not {args.smooth}")
     figures = dict(_figures(args))
     folder = args.output or Path(args.run)
-    try:
+    with writing(folder, "; choose a folder with --output"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             figure.savefig(folder / name, dpi=DPI)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write to {folder}: {reason}; choose a folder with --output") from error
     for name in figures:
         print(folder / name)
     return 0

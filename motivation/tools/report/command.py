@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motivation.errors import InputError
+from motivation.errors import writing
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if file == "-":
             print(form(), end="")
         elif file:
-            _write(Path(file), form())
+            with writing(Path(file)):
+                Path(file).write_text(form(), encoding="utf-8")
     if "-" not in (args.markdown, args.csv):
         print(printed.console(), end="")
     return 0
@@ -90,13 +91,6 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
     if not counted:
         raise RunError("none of these runs can be counted: let them finish, or count them as they are (--unfinished)")
     return counted
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
