@@ -11,7 +11,7 @@ from motivation.build.feasible import model_faults
 from motivation.options.checks import option_faults
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import parse
-from motivation.tools.benchmark.recipes import RECIPES, make_images
+from motivation.tools.benchmark.recipes import make_small_images
 from motivation.tools.train import main
 
 VIT_OF_16_PX = ["--model", "vit_tiny_patch16_224", "--input-size", "1", "16", "16"]
@@ -183,7 +183,7 @@ def test_missing_and_too_old_packages_are_named(monkeypatch):
 
 
 def test_images_with_other_channels_than_the_model_takes_are_said(tmp_path, capsys):
-    make_images(RECIPES["resnet20"], tmp_path / "data", 64)
+    make_small_images(tmp_path / "data", 64)
     flags = ["--dataset", "torch/mnist", "--data-dir", str(tmp_path / "data"), "--train-split", "train"]
     assert main([*flags, "--val-split", "test", "--device", "cpu", "--num-classes", "10", "-b", "8"]) == 2
     line = "error: --in-chans: the images of torch/mnist have 1 channel, but the model takes 3"

@@ -22,7 +22,8 @@ from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.learners import make_schedule
 from motivation.build.models import model_name, untrained_models
 from motivation.method.records import Role
-from motivation.options.faults import Fault, StartupError
+from motivation.options.derived import accum_steps
+from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.parse import OptionParser, parse
 from motivation.options.parse import make_parser as make_training_parser
 from motivation.tools.cost.predict import Length, ModelCost, as_json, model_cost, prediction, updates_per_epoch
@@ -86,10 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def training_options(argv: Sequence[str]) -> Namespace:
     """The options of a run; a single ``*.yaml`` where the data folder may stand is its ``--config``."""
     parser = make_training_parser()
-    try:
-        given = parser.parse_known_args(argv)[0]
-    except ValueError:  # of the key=value flags; parse says it better
-        return parse(argv)[0]
+    given = parser.parse_known_args(argv)[0]
     if str(given.data or "").endswith((".yaml", ".yml")):
         if given.config:
             parser.error(f"two configurations, {', '.join(given.config)} and {given.data}; give one")
@@ -140,19 +138,11 @@ def costs(args: Namespace) -> tuple[dict[str, ModelCost], tuple[int, int, int]]:
     Raises:
         StartupError: a model cannot be made, or does not take images of that size.
     """
-    try:
-        models, input_size = untrained_models(args)
-    except Exception as error:  # a model may raise anything for arguments that it does not take
-        names = " or ".join(name for role in Role if (name := model_name(args, role)))
-        raise StartupError([Fault("--model", f"{names} cannot be made: {type(error).__name__}: {error}")]) from error
+    models, input_size = untrained_models(args)
     found = {}
     for role, model in models.items():
-        name = model_name(args, role)
-        try:
-            found[role.value] = model_cost(name, model, input_size)
-        except Exception as error:  # likewise for images
-            size = " x ".join(map(str, input_size))
-            raise StartupError([Fault("--input-size", f"{name} does not take images of {size}: {error}")]) from error
+        with blaming("--input-size", " ".join(map(str, input_size))):
+            found[role.value] = model_cost(model_name(args, role), model, input_size)
     return found, input_size
 
 
@@ -165,7 +155,7 @@ def run_length(own: Namespace, args: Namespace) -> Length | None:
     images = own.images or args.train_num_samples
     varies = args.train_img_sizes is not None or args.naflex_loader
     updates = own.updates_per_epoch
-    accumulate = max(1, args.grad_accum_steps)
+    accumulate = accum_steps(args)
     if not updates and args.train_img_sizes is not None and args.train_batches_per_epoch:
         updates = -(-args.train_batches_per_epoch // accumulate)
     elif not updates and images and not varies:
@@ -176,11 +166,7 @@ def run_length(own: Namespace, args: Namespace) -> Length | None:
     if not updates:
         return None
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=args.lr or 0.1)
-    try:
-        epochs = make_schedule(optimizer, args, updates, decreasing=False)[1]
-    except Exception as error:  # timm's schedules look at their numbers only when they are used
-        raise StartupError([Fault("--sched", f"{type(error).__name__}: {error}", args.sched)]) from error
-    return Length(epochs, updates)
+    return Length(make_schedule(optimizer, args, updates, decreasing=False)[1], updates)
 
 
 def one_line(fault: str) -> str:
