@@ -13,7 +13,7 @@ from motivation.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, prin
 COMMANDS = {
     "train": ("motivation.tools.train", "train a base model, and a motivated one around it"),
     "finetune": ("motivation.tools.finetune", "train a model of a run, or timm's, on another data set"),
-    "cost": ("motivation.tools.cost.command", "predict what a run will cost, without running it"),
+    "cost": ("motivation.tools.cost", "predict what a run will cost, without running it"),
     "report": ("motivation.tools.report.command", "compare finished runs in the paper's terms"),
     "plot": ("motivation.tools.plot.command", "draw losses and epochs of runs"),
     "cross-validate": ("motivation.tools.cross_validate.command", "choose k on folds of the training set"),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from motivation.errors import InputError, writing
+from motivation.errors import writing
+from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser
 from motivation.tools.plot.data import Trajectory, epoch_rows, loss_name, title, trajectory
 from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
@@ -34,9 +35,8 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--beside", metavar="RUN2", help="a second run on identical axes, such as the base alone")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; default the folder of RUN")
-    parser.add_argument(
-        "--smooth", type=int, metavar="N", help="updates in the running mean of the loss; 1 for none; default by length"
-    )
+    words = "updates in the running mean of the loss; 1 for none; default by length"
+    Flag("--smooth", int, words, allowed=at_least(1)).add_to(parser)
     return parser
 
 
@@ -47,8 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: there is nothing to draw, or it cannot be written.
     """
     args = make_parser().parse_args(argv)
-    if args.smooth is not None and args.smooth < 1:
-        raise InputError(f"--smooth: at least 1, not {args.smooth}")
     figures = dict(_figures(args))
     folder = args.output or Path(args.run)
     with writing(folder, "; choose a folder with --output"):
