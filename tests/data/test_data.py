@@ -128,9 +128,7 @@ def test_mixing_stops_at_its_epoch():
         def __call__(self, images, targets):
             return images, targets
 
-    feed = UpdateLoader(
-        Loader(1, []), 1, torch.device("cpu"), needs_device_transfer=True, mixup=Mixup(), mixup_off_epoch=2
-    )
+    feed = UpdateLoader(Loader(1, []), 1, torch.device("cpu"), mixup=Mixup(), mixup_off_epoch=2)
     enabled = []
     for epoch in range(4):
         feed.start_epoch(epoch)

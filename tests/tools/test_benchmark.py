@@ -120,6 +120,12 @@ def test_a_program_that_ends_is_said_with_its_last_words(tmp_path):
         race({"one": Program(script, ("1", "8"))}, turns=3, updates=4, warmup=1, folder=tmp_path)
 
 
+def test_our_program_can_race(capsys):
+    words = "race resnet20 --programs plain --turns 1 --updates 1 --warmup 1 --batch-size 2 --workers 0 --device cpu"
+    assert main(words.split()) == 0
+    assert "| plain | " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_programs_are_ended_when_the_race_is_told_to_end(number):
     """Not only by Ctrl-C: those that are stopped would stay."""

@@ -171,14 +171,11 @@ def _race(args: Namespace) -> str:
     recipe = RECIPES[args.recipe]
     updates = args.turns * args.updates + 60 * args.warmup  # one update in six warms the motivated model up
     with _plain_run(args, updates) as (folder, flags):
-        programs = {
-            name: Program(
-                args.timm_script if name == "timm" else OUR_SCRIPT,
-                tuple(program_flags(name, flags, recipe, args.k)),
-                models=2 if name == "motivated" else 1,
-            )
-            for name in args.programs
-        }
+        programs = {}
+        for name in args.programs:
+            words = program_flags(name, flags, recipe, args.k)
+            script, words = (args.timm_script, words) if name == "timm" else (OUR_SCRIPT, ["train", *words])
+            programs[name] = Program(script, tuple(words), models=2 if name == "motivated" else 1)
         results = race(programs, args.turns, args.updates, args.warmup, folder, args.starts)
     extra = f", {shlex.join(args.extra)}" if args.extra else ""
     title = (

@@ -115,7 +115,6 @@ def main() -> None:
     register_optimizer_step_pre_hook(probe.before_step)
     register_optimizer_step_post_hook(probe.after_step)
     sys.argv = [args.script, *args.arguments]
-    sys.path.insert(0, str(Path(args.script).resolve().parent))
     runpy.run_path(args.script, run_name="__main__")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from motivation.tools.benchmark.recipes import ROOT
+from motivation.tools.benchmark.recipes import PACKAGE
 from motivation.tools.benchmark.timing import table
 from motivation.training.signals import exit_code
 
@@ -80,7 +80,7 @@ class _Process:
             f"--models={program.models}", f"--since={time.time()}", f"--report={self._report}",
             str(program.script), *program.arguments,
         ]  # fmt: skip
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         with open(self._log, "w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[3]
-OUR_SCRIPT = ROOT / "train_motivated.py"
+PACKAGE = Path(__file__).resolve().parents[2]
+OUR_SCRIPT = PACKAGE / "__main__.py"
 PROGRAMS = ("timm", "plain", "larger", "motivated", "padded", "on-device")
 
 
