@@ -20,8 +20,21 @@ from motivation.method.condition_registry import takes
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
 from motivation.tools.cross_validate.plan import PER_RUN, Plan, measured_options
-from motivation.tools.cross_validate.report import METRICS, headline, write_report
+from motivation.tools.cross_validate.plot import draw
+from motivation.tools.cross_validate.report import (
+    FILE,
+    METRICS,
+    Metric,
+    choose,
+    csv_lines,
+    headline,
+    markdown,
+    read_figures,
+    rows_of,
+    table,
+)
 from motivation.tools.sweep import Sweep, add_flags
+from motivation.tools.tables import csv_text
 from weight_maps.plugins import load_plugins
 
 
@@ -114,3 +127,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     write_report(plan, METRICS[args.metric])
     return 0
+
+
+def write_report(plan: Plan, metric: Metric) -> None:
+    """Print the table and the choice, and write them to the plan's folder as Markdown, CSV and a picture.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    rows = rows_of(plan.cells(), [read_figures(plan, cell) for cell in plan.cells()])
+    k, remarks = choose(rows, metric)
+    file = plan.folder / FILE
+    try:
+        file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
+        file.with_suffix(".csv").write_text(csv_text(csv_lines(rows)))
+        draw(rows, k, metric, headline(plan), file.with_suffix(".png"))
+    except OSError as error:
+        raise InputError(f"{file}.*: cannot be written: {error.strerror}") from error
+    print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md, .csv and .png")

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from motivation.errors import InputError
 from motivation.tools.cross_validate.plan import Cell, Plan
-from motivation.tools.tables import csv_text, markdown_table
+from motivation.tools.tables import markdown_table
 from motivation.training.flops import readable
 from motivation.training.run_folder import read_run
 
@@ -194,23 +193,3 @@ def csv_lines(rows: Rows) -> list[dict[str, str | int | float | None]]:
         known = {name: None if math.isnan(value) else float(value) for name, value in line.items()}
         lines.append({"k": "baseline" if k is None else k, "runs": len(row["share"]), **known})
     return lines
-
-
-def write_report(plan: Plan, metric: Metric) -> None:
-    """Print the table and the choice, and write them to the plan's folder as Markdown, CSV and a picture.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
-    from motivation.tools.cross_validate.plot import draw
-
-    rows = rows_of(plan.cells(), [read_figures(plan, cell) for cell in plan.cells()])
-    k, remarks = choose(rows, metric)
-    file = plan.folder / FILE
-    try:
-        file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
-        file.with_suffix(".csv").write_text(csv_text(csv_lines(rows)))
-        draw(rows, k, metric, headline(plan), file.with_suffix(".png"))
-    except OSError as error:
-        raise InputError(f"{file}.*: cannot be written: {error.strerror}") from error
-    print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md, .csv and .png")
