@@ -139,9 +139,9 @@ def test_two_nodes_of_one_process(tmp_path):
 def test_bad_input_is_said_once_by_all_ranks_together(tmp_path):
     process = launch(
         "--nproc_per_node=2", f"--master_port={free_port()}", ROOT / "train_motivated.py", *FLAGS, "-b", "1000",
-        "--motivation-k", "0", "--output", tmp_path,
+        "--resume", tmp_path / "nothing", "--output", tmp_path,
     )  # fmt: skip
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert output.count("error: --motivation-k") == 1
+    assert output.count("error: --resume") == 1
     assert "has 1437 images for 2 processes" in output

@@ -60,7 +60,7 @@ class ModuleCoverage:
         """Return the most frequent kinds of reasons for a refusal, each with its number of pairs."""
         kinds: Counter[str] = Counter()
         for faults in self.refused.values():
-            kinds.update(dict.fromkeys(_kind_of_reason(fault) for fault in faults))
+            kinds.update({_kind_of_reason(fault) for fault in faults})
         return [f"{kind} ({number})" for kind, number in kinds.most_common(count)]
 
 

@@ -77,5 +77,5 @@ class DeviceLoaders:
         dataset.transform = transform
         loader = DataLoader(dataset, batch_size=min(256, len(dataset)), num_workers=self.args.workers)
         checked = CheckedLoader(loader, split, self.num_classes)
-        with blaming("--data-on-device", errors=RuntimeError):
+        with blaming("--data-on-device"):
             return read_all(checked, len(dataset), shape, self.runtime.device, pad)

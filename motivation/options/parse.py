@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from motivation.errors import InputError
+from motivation.errors import EXIT_BAD_INPUT, InputError, print_errors
 from motivation.options.config_files import nearest, read_config, shown
 from motivation.options.flag_types import Flag, Group
 from motivation.options.flags import GROUPS
@@ -50,7 +51,9 @@ class OptionParser(ArgumentParser):
             words = message.split(": ", 1)[1].split()
             words = [word + nearest(word.partition("=")[0], known) for word in words if word.startswith("-")] or words
             message = "unknown: " + "; ".join(words)
-        self.exit(2, f"error: {' '.join(message.split())} (--help lists all options)\n")
+        if os.environ.get("RANK", "0") == "0":  # every process has the same words
+            print_errors(f"{' '.join(message.split())} (--help lists all options)")
+        self.exit(EXIT_BAD_INPUT)
 
 
 def make_parser(

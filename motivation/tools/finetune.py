@@ -103,7 +103,9 @@ def find_source(checkpoint: str, from_model: str = "base") -> Source:
     Raises:
         StartupError: it is no run, no checkpoint and no pretrained model of timm; or the run lacks the model.
     """
-    if not checkpoint or "\0" in checkpoint:
+    if "\0" in checkpoint:
+        _refuse("--checkpoint", "a file's name has no null characters")
+    if not checkpoint:
         _refuse("--checkpoint", "say which weights to begin with: a run's folder, a file, or a timm model")
     path = Path(checkpoint)
     if path.is_dir():
