@@ -3,26 +3,33 @@
 Algorithm 1 of the paper, and where each line of it is done::
 
     for epoch in epochs:                                 training/loop.py          train_epochs
-        active = base; streak = 0                        method/pair.py            MotivatedPair.start_epoch
+        active = base                   (line 1)         method/pair.py            MotivatedPair.start_epoch
+        streak = 0; previous = None     (ours)           method/conditions.py      Streak.start_epoch
         for batch in training data:                      training/loop.py          train_epoch
-            if streak >= k and active is base:           method/pair.py            MotivatedPair.select
-                copy base -> motivated                   method/pair.py, switch.py expand
+            motivated = streak >= k     (line 24)        method/conditions.py      Streak.motivated
+            if motivated and active is base:             method/pair.py            MotivatedPair.select
+                copy base -> motivated  (line 25)        method/switch.py          Switch.expand
                 active = motivated
-            if streak < k and active is motivated:
-                copy motivated -> base                   method/pair.py, switch.py extract
+            if not motivated and active is motivated:
+                copy motivated -> base  (line 31)        method/switch.py          Switch.extract
                 active = base
-            loss = active.forward(batch)                 training/learner.py       Learner.train
-            loss.backward(); optimizer.step()
-            if loss < previous loss: streak += 1         method/pair.py            MotivatedPair.observe
-            else: streak = 0                             method/conditions.py      FallingLoss, next_streak
-            previous loss = loss
-        if active is motivated:                          method/pair.py            MotivatedPair.end_epoch
+            loss = active.model(batch)  (lines 7, 14)    training/learner.py       Learner.train
+            loss.backward(); active.optimizer.step(); active.optimizer.zero_grad()
+            streak = streak + 1 if loss < previous else 0
+            previous = loss                              method/conditions.py      Streak.observe, next_streak
+        if active is motivated:         (line 39)        method/pair.py            MotivatedPair.end_epoch
             copy motivated -> base
-        evaluate the base, and the motivated model       training/evaluate.py      Evaluator.evaluate_both
+        evaluate both models, where due                  training/loop.py          evaluate_and_save
 
-The weights map (section 3.3) says what is copied where: the package `weight_maps` has the paper's rules for ResNet, ViT
-and EfficientNet in a file each. Optimizer state is carried along it by method/optimizer_state.py, the EMA of the weights
-by method/ema.py. To learn the method, read the docstring of `MotivatedPair`.
+The paper copies at the end of an iteration; here it is done at the start of the next one, with the same weights (a
+streak completed by the last batch of an epoch causes no switch). *copy* means: parameters, buffers (BatchNorm's running
+statistics only with ``batchnorm='copy'``), optimizer state and the EMA of the weights. The streak is kept up to date by
+`MotivatedPair.observe`, which also updates the EMAs.
+
+The weights map (section 3.3) says what is copied where. In the package `weight_maps` the paper's rules are in resnet.py
+(3.3.1), vit.py (3.3.2) and efficientnet.py (3.3.3); for other models there is auto.py (ours). Optimizer
+state is carried along it by method/optimizer_state.py, the EMA of the weights by method/ema.py. To learn the method,
+read the docstring of `MotivatedPair`.
 
 The names below are all that a training loop, a condition or a hook of your own needs; each is imported when it is first
 used, so ``import motivation`` is cheap.

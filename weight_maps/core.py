@@ -1,7 +1,7 @@
 """A weights map: where each tensor of the base model lies inside the motivated model (paper, section 3.3).
 
-A map is made of names and shapes alone. It knows nothing of modules, optimizers or training, so it also serves a script
-that only grows a checkpoint.
+A map is plain data (names and index ranges); `WeightMap.expand` and `WeightMap.extract` apply it to modules or state
+dicts. It knows nothing of optimizers or training, so it also serves a script that only grows a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Shapes = Mapping[str, Sequence[int]]
 """Tensor name to shape, in the order of a state dict."""
 
 Axis = tuple[tuple[int, int], ...]
-"""The elements of the motivated axis that the base's are, in order, as runs ``(start, stop)``."""
+"""Half-open ranges ``(start, stop)`` of indices along one axis of the motivated tensor. Concatenated, they are the
+base's indices 0, 1, 2, ..."""
 
 
 class WeightMapError(ValueError):
@@ -50,11 +51,11 @@ class Link:
         return tuple(sum(stop - start for start, stop in axis) for axis in self.index)
 
     def covers(self, motivated_shape: Sequence[int]) -> bool:
-        """Tell whether the part is the whole motivated tensor, in order."""
+        """Return True if the part is the whole motivated tensor, in order."""
         return self.index == leading(motivated_shape)
 
     def overlaps(self, other: Link) -> bool:
-        """Tell whether both take the same element of a motivated tensor."""
+        """Return True if both take the same element of a motivated tensor."""
         return self.motivated == other.motivated and all(
             any(a < d and c < b for a, b in mine for c, d in theirs)
             for mine, theirs in zip(self.index, other.index, strict=False)
@@ -97,7 +98,7 @@ def leading(shape: Sequence[int]) -> tuple[Axis, ...]:
 
 
 def fits(small: Sequence[int], large: Sequence[int]) -> bool:
-    """Tell whether a tensor has as many axes as another and none of them is longer.
+    """Return True if a tensor has as many axes as another and none of them is longer.
 
     >>> fits((2, 3), (2, 4)), fits((2, 3), (3, 2)), fits((2,), (2, 1))
     (True, False, False)
@@ -124,7 +125,8 @@ class WeightMap:
 
     Attributes:
         links: one `Link` per mapped base tensor.
-        unmapped: base tensors that have no place on purpose, with the reason.
+        unmapped: base tensors without a counterpart, with the reason: excluded by `without`, or not found (then also in
+            ``refusals``).
         refusals: reasons against the map that its builder found; `check` reports them with its own.
     """
 
@@ -192,15 +194,36 @@ class WeightMap:
 
     @torch.no_grad()
     def expand(self, base: nn.Module | Mapping[str, Tensor], motivated: nn.Module | Mapping[str, Tensor]) -> None:
-        """Copy the base's tensors into the motivated model, in place, and leave its differential part alone."""
-        for small, large in self.pairs(_tensors_of(base), _tensors_of(motivated)):
+        """Copy the base's tensors into the motivated model, in place, and leave its differential part alone.
+
+        Raises:
+            WeightMapError: one of them lacks a tensor that the map names.
+        """
+        for small, large in self._all_pairs(base, motivated):
             large.copy_(small)
 
     @torch.no_grad()
     def extract(self, motivated: nn.Module | Mapping[str, Tensor], base: nn.Module | Mapping[str, Tensor]) -> None:
-        """Copy the base's part of the motivated model back into the base, in place."""
-        for small, large in self.pairs(_tensors_of(base), _tensors_of(motivated)):
+        """Copy the base's part of the motivated model back into the base, in place.
+
+        Raises:
+            WeightMapError: one of them lacks a tensor that the map names.
+        """
+        for small, large in self._all_pairs(base, motivated):
             small.copy_(large)
+
+    def _all_pairs(
+        self, base: nn.Module | Mapping[str, Tensor], motivated: nn.Module | Mapping[str, Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        base, motivated = _tensors_of(base), _tensors_of(motivated)
+        faults = [f"the base has no {link.base}" for link in self.links if link.base not in base]
+        faults += [
+            f"the motivated model has no {link.motivated}" for link in self.links if link.motivated not in motivated
+        ]
+        if faults:
+            title = "the map is of other tensors (give the modules without DDP or torch.compile around them):"
+            raise WeightMapError(title, faults)
+        return self.pairs(base, motivated)
 
 
 def _shape_faults(link: Link, base: Sequence[int], motivated: Sequence[int]) -> list[str]:
@@ -208,11 +231,12 @@ def _shape_faults(link: Link, base: Sequence[int], motivated: Sequence[int]) -> 
         return [f"{link.base}: {len(link.index)} axes indexed, {link.motivated} has shape {list(motivated)}"]
     faults = []
     for dim, (axis, size) in enumerate(zip(link.index, motivated, strict=True)):
-        ordered = [0, *(edge for run in axis for edge in run), size]
-        if any(a < 0 or b > size or a > b for a, b in axis):
+        if wrong := [run for run in axis if not 0 <= run[0] <= run[1]]:
+            faults.append(f"{link.base}: axis {dim} has the run {wrong[0]}, which is not 0 <= start <= stop")
+        elif any(stop > size for _, stop in axis):
             faults.append(
                 f"{link.base} {list(base)} does not fit into {link.motivated} {list(motivated)}: "
-                f"axis {dim} would take {max(ordered)} of {size}"
+                f"axis {dim} would take {max(stop for _, stop in axis)} of {size}"
             )
         elif any(a < d and c < b for (a, b), (c, d) in itertools.combinations(axis, 2)):
             faults.append(f"{link.base}: axis {dim} takes an element of {link.motivated} twice")

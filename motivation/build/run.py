@@ -102,8 +102,10 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
     if data.held_out is not None:  # a batch that does not fit into memory is said now
         with blaming("--motivation-valloss-images", args.motivation_valloss_images, errors=RuntimeError):
             data.held_out.loss(base)
-    pair, flops = MotivatedPair(base, None, None, condition), None
-    if args.motivated_model:
+    flops = None
+    if not args.motivated_model:
+        pair = MotivatedPair(base, None, None, condition)
+    else:
         with fork_rng():
             motivated, weights_map = _make_motivated(base, args, runtime, resolved, loss)
             with blaming("--opt", args.opt, errors=ValueError):  # an optimizer whose state cannot be carried over

@@ -42,7 +42,8 @@ def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Cond
     """
     cls = condition_class(name)
     taken = arguments_of(cls)
-    if unknown := sorted(options.keys() - set(taken)):
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    if (unknown := sorted(options.keys() - set(taken))) and not open_ended:
         raise ValueError(f"the condition {name!r} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
     options |= {key: value for key, value in (("k", k), ("seed", seed)) if key in taken}
     try:
@@ -89,10 +90,15 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
 
 
 def _as_condition(cls: type) -> Any:
-    """Return the class itself, or one that also derives from `Condition`, whose defaults fill in what it leaves out."""
-    if issubclass(cls, Condition):
-        return cls
-    return type(cls.__name__, (cls, Condition), {"__module__": cls.__module__})
+    """Return the class itself, or one that also derives from `Condition`, whose defaults fill in what it leaves out.
+
+    A class that is registered already keeps its name; a class derived from it takes the new one.
+    """
+    if not issubclass(cls, Condition):
+        return type(cls.__name__, (cls, Condition), {"__module__": cls.__module__})
+    if cls in _conditions.values():
+        return type(cls.__name__, (cls,), {"__module__": cls.__module__})
+    return cls
 
 
 def condition_class(name: str) -> type[Condition]:
@@ -122,15 +128,21 @@ def needs_of(name: str) -> frozenset[str]:
 
 
 def arguments_of(cls: type) -> list[str]:
-    """Return the names of a constructor's arguments.
+    """Return the names of a constructor's arguments; ``**kwargs`` stand for those of the next class's constructor.
 
     >>> class Own:
     ...     def __init__(self, k, decay=0.9): ...
     >>> arguments_of(Own)
     ['k', 'decay']
     """
-    constructor = cls.__init__  # type: ignore[misc]
-    return [] if constructor is object.__init__ else list(inspect.signature(constructor).parameters)[1:]
+    names: dict[str, None] = {}
+    for constructor in (vars(base)["__init__"] for base in cls.__mro__[:-1] if "__init__" in vars(base)):
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        variable = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        names |= dict.fromkeys(p.name for p in parameters if p not in variable)
+        if not any(p.kind is p.VAR_KEYWORD for p in variable):
+            break
+    return list(names)
 
 
 def takes(name: str, argument: str) -> bool:

@@ -25,7 +25,7 @@ class Condition:
     needs: ClassVar[Iterable[str]] = ()
     """Signals that `observe` reads beside the loss: ``gradient_norm``, ``validation_loss``. Only these are measured."""
     streak: Any = None
-    """Length of the present streak, for the log; None if the condition has none."""
+    """Length of the current streak, for the log; None if the condition has none."""
 
     @property
     def motivated(self) -> bool:
@@ -71,12 +71,14 @@ class Condition:
 def next_streak(streak: int, previous: float | None, signal: float) -> int:
     """Return the number of strict decreases in a row that end with ``signal`` (paper, Algorithm 1).
 
-    A value that is not finite ends the streak.
+    A value that is not finite ends the streak, and the next one is not compared with it.
 
     >>> next_streak(1, 0.5, 0.4), next_streak(1, 0.5, 0.5), next_streak(1, 0.5, float("nan"))
     (2, 0, 0)
     """
-    return streak + 1 if previous is not None and math.isfinite(signal) and signal < previous else 0
+    if previous is None or not (math.isfinite(previous) and math.isfinite(signal)):
+        return 0
+    return streak + 1 if signal < previous else 0
 
 
 def expected_share(k: int) -> float:
@@ -85,11 +87,11 @@ def expected_share(k: int) -> float:
     >>> round(expected_share(2), 4)
     0.1667
     """
-    return 1.0 / math.factorial(k + 1) if k < 170 else 0.0
+    return 1.0 / math.factorial(k + 1) if k < 170 else 0.0  # 170! is the largest factorial that fits a float
 
 
 class Streak(Condition):
-    """A signal has fallen k times in a row; subclasses define the signal.
+    """Motivate when a signal has fallen k times in a row; subclasses define the signal.
 
     Streak and previous signal are forgotten at an epoch's start (ours).
 
@@ -129,6 +131,7 @@ class Streak(Condition):
         self._previous = signal
 
     def state_dict(self) -> dict[str, Any]:
+        # k is for readers of the file only: a state may go on with another k
         return {"k": self.k, "streak": self.streak, "previous": self._previous}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +139,7 @@ class Streak(Condition):
 
 
 class FallingLoss(Streak):
-    """The training loss has fallen k times in a row (paper, section 3.4)."""
+    """Motivate when the training loss has fallen k times in a row (paper, section 3.4)."""
 
     name = "loss"
 
@@ -145,7 +148,7 @@ class FallingLoss(Streak):
 
 
 class FallingAverage(Streak):
-    """The moving average of the training loss has dropped k times in a row (paper, section 4.4.2).
+    """Motivate when the moving average of the training loss has dropped k times in a row (paper, section 4.4.2).
 
     The average starts at the first loss of an epoch (ours). A loss that is not finite ends the streak and is left out
     of the average (ours).
@@ -182,7 +185,7 @@ class FallingAverage(Streak):
 
 
 class FallingValidationLoss(Streak):
-    """The loss on one held-out batch has fallen k times in a row (paper, section 4.4.2)."""
+    """Motivate when the loss on one held-out batch has fallen k times in a row (paper, section 4.4.2)."""
 
     name = "valloss"
     needs = ("validation_loss",)
@@ -192,17 +195,17 @@ class FallingValidationLoss(Streak):
 
 
 class RisingSlope(Streak):
-    """The Euclidean norm of all gradients has risen k times in a row (paper, section 4.4.2)."""
+    """Motivate when the Euclidean norm of all gradients has risen k times in a row (paper, section 4.4.2)."""
 
     name = "slope"
     needs = ("gradient_norm",)
 
     def signal(self, record: UpdateRecord) -> float:
-        return -record.gradient_norm
+        return -record.gradient_norm  # negated: a streak counts decreases
 
 
 class RandomSchedule(Condition):
-    """Motivated at random updates of each epoch; subclasses define how many.
+    """Motivate at random updates of each epoch; subclasses define how many.
 
     What is drawn depends on seed and epoch only, so all ranks draw the same.
     """
@@ -243,7 +246,7 @@ class RandomSchedule(Condition):
 
 
 class RandomUpdates(RandomSchedule):
-    """Experiment A of the paper's ablation (section 4.4.1): a random number of updates, at random places.
+    """Motivate a random number of updates, at random places: experiment A of the paper's ablation (section 4.4.1).
 
     The number is uniform in 0 ... updates of the epoch, the places are drawn without replacement (ours).
 
@@ -259,8 +262,8 @@ class RandomUpdates(RandomSchedule):
 
 
 class ScheduledUpdates(RandomSchedule):
-    """Experiment B of the paper's ablation (section 4.4.1): as many updates per epoch as in earlier runs, at random
-    places.
+    """Motivate as many updates per epoch as in earlier runs, at random places: experiment B of the paper's ablation
+    (section 4.4.1).
 
     Args:
         counts: motivated updates of each epoch; a mean over runs is rounded to the nearest whole number, a half up.
@@ -289,11 +292,16 @@ class ScheduledUpdates(RandomSchedule):
         self._share = sum(self.counts[:epochs]) / max(1, epochs * updates)
 
     def count(self, epoch: int, updates: int, stream: random.Random) -> int:
+        if epoch >= len(self.counts) or self.counts[epoch] > updates:
+            raise ValueError(
+                f"the condition {self.name!r} has no count for epoch {epoch} of {updates} updates; "
+                "call start_run before training to check all epochs"
+            )
         return self.counts[epoch]
 
 
 class Never(Condition):
-    """The base alone."""
+    """Train the base alone."""
 
     name = "never"
     motivated = False
@@ -301,7 +309,7 @@ class Never(Condition):
 
 
 class Always(Condition):
-    """The motivated model alone, from the first update on; the base is extracted from it at an epoch's end."""
+    """Train the motivated model alone, from the first update on; the base is extracted from it at an epoch's end."""
 
     name = "always"
     motivated = True

@@ -1,6 +1,6 @@
-"""The moving average (EMA) of a model's weights, over the updates at which the model was idle (ours).
+"""Keep the EMA of each model's weights as if it were updated at every update, without touching the idle model's (ours).
 
-Each model's average is to be what it would be had it been tracked at every update. An update with decay d makes it::
+An update with decay d makes it::
 
     average = live + d * (average - live)
 
@@ -9,8 +9,8 @@ in one::
 
     average = live + (d1 * ... * dn) * (average - live)
 
-Nothing is computed at an idle update but that product (`Side.pending_decay`); `catch_up` applies it when the model is
-needed again. The weights that it shares did change meanwhile: their average is copied from the other model's.
+Nothing is computed at an idle update but that product (`Side.pending_decay`); `apply_decay` applies it when the model
+is needed again. The weights that it shares did change meanwhile: their average is copied from the other model's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from motivation.method.copies import copy_all, grouped
 
 
 @torch.no_grad()
-def catch_up(average: nn.Module, live: nn.Module, decay: float) -> None:
+def apply_decay(average: nn.Module, live: nn.Module, decay: float) -> None:
     """Move all averages towards the live weights, in place; integer buffers are copied.
 
     Args:

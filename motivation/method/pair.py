@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from motivation.method.conditions import Condition
+from motivation.method.conditions import Condition, Never
 from motivation.method.records import Counts, DeferredScalar, Role, UpdateRecord
 from motivation.method.side import Side
 from motivation.method.switch import Switch
@@ -27,20 +27,23 @@ class MotivatedPair(Generic[S]):
     - The **motivated** model (3.2) is a larger network that contains the base: deeper, wider or both. What it has
       beyond the base is the differential part. To train the motivated model is to train the base inside it too.
     - The **weights map** (3.3) says where each tensor of the base lies inside the motivated model.
-    - The **motivation condition** (3.4) decides after each update which model the next one trains. The paper's is: the
-      training loss has fallen k times in a row.
+    - The **motivation condition** (3.4) chooses, after each update, the model that is trained in the next update. The
+      paper's is: the training loss has fallen k times in a row.
 
-    One of the two models is `active`: the base, until the condition is met; then the motivated model, until it is no
-    longer met; and so on (3.5, Algorithm 1). Both stay in memory. Whenever the active model changes, the weights that
+    One of the two models is `active`: the base while the condition is not met, the motivated model while it is (3.5,
+    Algorithm 1). Both stay in memory. Whenever the active model changes, the weights that
     the two share are copied to the one that takes over: *expand* copies base -> motivated, *extract* copies
-    motivated -> base. Buffers, optimizer state and the EMA of the weights go with them, all of it in place: no tensor
-    is replaced. The differential part is changed by the updates of the motivated model only. Every epoch begins and
+    motivated -> base. Buffers, optimizer state and the EMA are copied too, all of it in place: no tensor is replaced.
+    BatchNorm's running statistics are copied only with ``batchnorm='copy'``, as in the paper; by default each model
+    keeps its own. The differential part is changed by the updates of the motivated model only. Every epoch begins and
     ends on the base.
 
-    A training loop calls four methods::
+    Make the pair after the models have been moved and cast, and load weights in place from then on: the pair keeps the
+    tensors that it copies. A training loop calls four methods::
 
         base, motivated = Side(small, small_optimizer), Side(large, large_optimizer)
         pair = MotivatedPair(base, motivated, weights_map, make_condition("loss", k=2))
+        pair.condition.start_run(epochs, len(batches))    # for conditions that need the length of the run: scheduled
         for epoch in range(epochs):
             pair.start_epoch(epoch, len(batches))     # on the base; the streak is forgotten
             for images, targets in batches:
@@ -55,7 +58,7 @@ class MotivatedPair(Generic[S]):
     Args:
         base: the small model with its optimizer.
         motivated: the large model with an optimizer of the same class. A learning rate schedule must move both
-            optimizers at every update. None for a plain run of the base alone.
+            optimizers at every update. None for a plain run of the base alone, under the condition ``never``.
         weights_map: the base inside the motivated model; None to find it by names and shapes (the map ``auto``).
         condition: see `motivation.method.condition_registry.make_condition`.
         batchnorm: ``'copy'`` to carry BatchNorm's running statistics with the other buffers (the paper), ``'separate'``
@@ -66,9 +69,9 @@ class MotivatedPair(Generic[S]):
         active: the side whose model is active. A plain attribute: reading it changes nothing.
         condition: as given.
         counts: updates of each model, switches, and the share of motivated updates.
-        epoch: the present epoch, counted from 0.
-        update: updates done in the present epoch.
-        step: updates done since the start of training.
+        epoch: the current epoch, counted from 0.
+        update: updates done in the current epoch.
+        step: number of the update in the schedule; jumps forward after an epoch that ended early.
 
     Raises:
         ValueError: the motivated model does not contain the base, the optimizers' state cannot be carried, or an
@@ -91,10 +94,16 @@ class MotivatedPair(Generic[S]):
         self.epoch = self.update = self.step = 0
         self._between_epochs = False
         if motivated is not None:
-            small, large = base.model, motivated.model
+            base_model, motivated_model = base.model, motivated.model
             if weights_map is None:
-                weights_map = find_map(type(small).__name__, type(large).__name__, small, large, map_name="auto")
-            weights_map.check(small, large)
+                weights_map = find_map(
+                    type(base_model).__name__,
+                    type(motivated_model).__name__,
+                    base_model,
+                    motivated_model,
+                    map_name="auto",
+                )
+            weights_map.check(base_model, motivated_model)
             self._switch = Switch(base, motivated, weights_map, batchnorm)
 
     @property
@@ -115,7 +124,9 @@ class MotivatedPair(Generic[S]):
     # --- the four calls of a loop
 
     def start_epoch(self, epoch: int, updates: int | None = None) -> None:
-        """Begin an epoch, on the base. The paper's conditions forget their streak (ours).
+        """Start an epoch with the base active.
+
+        The paper does not say what happens to the streak: here it starts at 0.
 
         Args:
             epoch: counted from 0.
@@ -130,8 +141,8 @@ class MotivatedPair(Generic[S]):
     def select(self) -> S:
         """Make the model active that the next update is to train, and return its side.
 
-        Lines 25-38 of Algorithm 1: if the answer of the condition has changed since the last update, this is where the
-        shared weights are copied. Between `end_epoch` and `start_epoch` it is the base.
+        Copies the shared weights if the condition's decision has changed (lines 25-38 of Algorithm 1, which makes the
+        copies at the end of the previous iteration). After `end_epoch`, returns the base until the next epoch starts.
         """
         self._activate(motivated=not self._between_epochs and bool(self.condition.motivated))
         return self.active
@@ -139,7 +150,7 @@ class MotivatedPair(Generic[S]):
     def observe(
         self, loss: Scalar, gradient_norm: Scalar | None = None, validation_loss: Scalar | None = None
     ) -> UpdateRecord:
-        """Report an update of the active model to the condition, and count it.
+        """Record one finished update: count it, update the EMA of the weights, and show it to the condition.
 
         Line 24 of Algorithm 1: the condition compares the loss with the one before.
 
@@ -157,7 +168,7 @@ class MotivatedPair(Generic[S]):
             if side is self.active:
                 side.update_ema(self.step)
             else:
-                side.skip_ema_update(self.step)
+                side.defer_ema_update(self.step)
         given = {"loss": loss, "gradient_norm": gradient_norm, "validation_loss": validation_loss}
         signals = {
             name: value if isinstance(value, DeferredScalar) else DeferredScalar(value)
@@ -186,14 +197,14 @@ class MotivatedPair(Generic[S]):
     def expand(self) -> None:
         """Copy the base into the motivated model and make that the active one."""
         assert self.motivated is not None, "a plain run has no model to switch to"
-        self.motivated.settle_ema()
+        self.motivated.apply_deferred_ema()
         self._switch.expand()
         self.active = self.motivated
         self.counts.switches += 1
 
     def extract(self) -> None:
         """Copy the base's part of the motivated model back and make the base the active model."""
-        self.base.settle_ema()
+        self.base.apply_deferred_ema()
         self._switch.extract()
         self.active = self.base
         self.counts.switches += 1
@@ -202,7 +213,8 @@ class MotivatedPair(Generic[S]):
         """Copy the shared weights and their EMA to the idle model, to evaluate or save it.
 
         This is no switch: training goes on as if it had not been called. The pending EMA decay is not applied here:
-        applying it in two steps rounds differently.
+        applying it in two steps rounds differently. The base is saved to be used alone, so its optimizer state is
+        brought up to date too; what the motivated model's shares with it is overwritten by the next expand in any case.
         """
         if self.is_motivated:
             self._switch.extract()
@@ -266,6 +278,8 @@ def _argument_errors(base: Side, motivated: Side | None, condition: Any) -> list
     errors = []
     if motivated is not None:
         errors += _side_errors(base, motivated)
+    elif isinstance(condition, Condition) and not isinstance(condition, Never):
+        errors.append(f"there is no motivated model for the condition {condition.name!r}; train the base with 'never'")
     if not isinstance(condition, Condition):
         errors.append(
             f"condition is {condition!r}; make one with make_condition(name, k=...), or derive yours from Condition or "
@@ -281,6 +295,8 @@ def _side_errors(base: Side, motivated: Side) -> list[str]:
     if type(base.optimizer) is not type(motivated.optimizer):
         kinds = f"{type(base.optimizer).__name__} and {type(motivated.optimizer).__name__}"
         errors.append(f"the optimizers are {kinds}; their state can be carried only if they are of one class")
+    if (base.ema is None) != (motivated.ema is None):
+        errors.append("one side has an EMA and the other has none; give both sides one, or neither")
     for name, side in (("base", base), ("motivated", motivated)):
         own = set(map(id, side.model.parameters()))
         if any(id(parameter) not in own for parameter in _parameters(side.optimizer)):

@@ -18,14 +18,14 @@ class Role(str, Enum):
 
 
 class DeferredScalar:
-    """A number on the device that is read later.
+    """Copy a scalar from the GPU without waiting; `value` waits.
 
-    On a GPU the device-to-host copy starts when the object is made, and reading `value` waits for it. What is enqueued
-    in between (the backward pass, the optimizer step) overlaps the copy.
+    The copy starts when the object is made. What is enqueued before `value` is read (the backward pass, the optimizer
+    step) overlaps it.
 
     Args:
         tensor: a 0-dimensional tensor, or a plain number.
-        factor: an integer to multiply it by, on the host.
+        factor: multiplies the value, to undo the division of the loss by the number of micro-batches.
     """
 
     def __init__(self, tensor: Tensor | float, factor: int = 1):
@@ -38,7 +38,7 @@ class DeferredScalar:
             self._host = torch.empty((), dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor.detach(), non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(tensor.device))  # the stream of the copy
         else:
             self._host = tensor.detach()
         self._value: float | None = None

@@ -1,4 +1,4 @@
-"""One of the two models with its optimizer and, where one is kept, the EMA of its weights."""
+"""A model with its optimizer and, where one is kept, the EMA of its weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from motivation.method.ema import catch_up
+from motivation.method.ema import apply_decay
 from motivation.method.optimizer_probe import load_optimizer
 
 
 class Side:
-    """One of the two models of a `MotivatedPair`, with what it is trained with.
+    """Hold a model of a `MotivatedPair` together with its optimizer and EMA.
 
     ``model, optimizer = side`` unpacks it.
 
@@ -40,27 +40,32 @@ class Side:
         """The model without its wrappers; the weights map uses the names of its tensors."""
         return without_wrappers(self._wrapped_model)
 
+    @property
+    def ema_model(self) -> nn.Module:
+        """The module that holds the EMA, without its wrappers; only for a side with an EMA."""
+        return without_wrappers(self.ema.module)
+
     def update_ema(self, step: int) -> None:
         """Move the EMA towards the weights that update number ``step`` has made; this model was the active one."""
         if self.ema is not None:
             self.ema.update(self.model, step=step)
 
-    def skip_ema_update(self, step: int) -> None:
+    def defer_ema_update(self, step: int) -> None:
         """Remember that the EMA is one more update behind; the other model was active at update number ``step``."""
         if self.ema is not None:
             self.pending_decay *= self.ema.get_decay(step)
 
-    def settle_ema(self) -> None:
+    def apply_deferred_ema(self) -> None:
         """Apply all EMA updates that were skipped."""
         if self.ema is not None and self.pending_decay != 1.0:
-            catch_up(self.ema.module, self.model, self.pending_decay)
+            apply_decay(self.ema_model, self.model, self.pending_decay)
         self.pending_decay = 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights, buffers, optimizer state and EMA."""
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.ema is not None:
-            state |= {"state_dict_ema": self.ema.module.state_dict(), "pending_decay": self.pending_decay}
+            state |= {"state_dict_ema": self.ema_model.state_dict(), "pending_decay": self.pending_decay}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,7 +74,7 @@ class Side:
         if "optimizer" in state:
             load_optimizer(self.optimizer, state["optimizer"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["state_dict_ema"])
+            self.ema_model.load_state_dict(state["state_dict_ema"])
             self.pending_decay = state["pending_decay"]
 
 

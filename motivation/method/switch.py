@@ -42,7 +42,7 @@ class Switch:
             raise ValueError("the weights cannot be carried: " + "; ".join(reasons))
         tensors = weights_map.pairs(small, large)
         if base.ema is not None:
-            tensors += weights_map.pairs(base.ema.module.state_dict(), motivated.ema.module.state_dict())
+            tensors += weights_map.pairs(base.ema_model.state_dict(), motivated.ema_model.state_dict())
         self._weights_to_motivated = grouped(tensors)
         self._weights_to_base = grouped((large, small) for small, large in tensors)
 
@@ -80,8 +80,8 @@ class Switch:
 def _storage_mismatches(weights_map: WeightMap, base: dict[str, Tensor], motivated: dict[str, Tensor]) -> list[str]:
     """Return why two state dicts are not stored alike.
 
-    A value that is converted to another dtype does not come back bit for bit. If one tensor has two names in one model
-    only, two tensors are copied into one, and one of them is lost.
+    Both models must use the same dtypes (a conversion would round) and tie the same weights (otherwise two source
+    tensors overwrite each other).
     """
     reasons = []
     counterparts: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
@@ -92,8 +92,9 @@ def _storage_mismatches(weights_map: WeightMap, base: dict[str, Tensor], motivat
         if small.numel() and small.device.type != "meta":
             counterparts["the base", small.data_ptr()][large.data_ptr()] = link.base
             counterparts["the motivated model", large.data_ptr()][small.data_ptr()] = link.motivated
-    for (model, _), names in counterparts.items():
+    for (model, _), tied in counterparts.items():
+        names = set(tied.values())  # one name with several counterparts: disjoint parts of it, which is no fault
         if len(names) > 1:
-            reasons.append(f"{' and '.join(sorted(names.values()))} are one tensor in {model} only")
+            reasons.append(f"{' and '.join(sorted(names))} are one tensor in {model} only")
     most = 3
     return [*reasons[:most], f"and {len(reasons) - most} more"] if len(reasons) > most else reasons

@@ -153,7 +153,7 @@ class Evaluator:
             base_metrics, motivated_metrics = self._evaluate(base, restored), None
             with fork_rng():
                 if motivated is not None:
-                    motivated.settle_ema()
+                    motivated.apply_deferred_ema()
                     self.pair.sync_idle_model()
                 if motivated is not None and self.evaluates_motivated:
                     motivated_metrics = self._evaluate(motivated, restored)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from motivation.method.condition_registry import _conditions as registry
-from motivation.method.condition_registry import condition_names, make_condition, register_condition
-from motivation.method.conditions import Condition, expected_share, next_streak
+from motivation.method.condition_registry import arguments_of, condition_names, make_condition, register_condition
+from motivation.method.conditions import Condition, FallingAverage, expected_share, next_streak
 from motivation.method.records import DeferredScalar, Role, UpdateRecord
 
 SIGNAL_OF = {"loss": "loss", "ema": "loss", "valloss": "validation_loss", "slope": "gradient_norm"}
@@ -82,6 +82,11 @@ def test_a_signal_that_is_not_finite_ends_the_streak(bad, name):
     decisions(condition, [3, 4, 3, bad], signal=SIGNAL_OF[name])
     assert condition.streak == 0
     assert not condition.motivated
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_signal_is_not_compared_with_one_that_is_not_finite(bad):
+    assert next_streak(1, bad, 1.0) == 0
 
 
 @pytest.mark.parametrize("name", SIGNAL_OF)
@@ -168,6 +173,14 @@ def test_scheduled_refuses_a_run_that_its_counts_do_not_fit():
         condition.start_run(2, 7)
 
 
+def test_scheduled_says_which_epoch_has_no_count():
+    condition = make_condition("scheduled", counts=[1, 9])
+    condition.start_epoch(0, 4)
+    for epoch in (1, 2):
+        with pytest.raises(ValueError, match=f"no count for epoch {epoch} of 4 updates; call start_run"):
+            condition.start_epoch(epoch, 4)
+
+
 def test_drawn_conditions_must_know_the_length_of_an_epoch():
     with pytest.raises(ValueError, match="how many updates it has"):
         make_condition("random").start_epoch(0, None)
@@ -231,6 +244,35 @@ def test_a_name_is_registered_once(register):
     assert "mine" in condition_names()
     with pytest.raises(ValueError, match="registered already"):
         register("mine")(Mine)
+
+
+def test_a_class_under_two_names_has_both(register):
+    @register("second")
+    @register("first")
+    class Mine(Condition):
+        motivated = False
+
+    assert [make_condition(name).name for name in ("first", "second")] == ["first", "second"]
+
+
+def test_keyword_arguments_of_a_constructor_are_those_of_the_next_class(register):
+    @register("handed on")
+    class HandedOn(FallingAverage):
+        def __init__(self, extra=0, **kwargs):
+            super().__init__(**kwargs)
+            self.extra = extra
+
+    @register("any")
+    class Any(Condition):
+        motivated = False
+
+        def __init__(self, **kwargs):
+            self.given = kwargs
+
+    condition = make_condition("handed on", 3, decay=0.8, extra=1)
+    assert (condition.k, condition.decay, condition.extra) == (3, 0.8, 1)
+    assert arguments_of(HandedOn) == ["extra", "k", "decay", "drop"]
+    assert make_condition("any", 3, decay=0.8).given == {"decay": 0.8}
 
 
 def test_a_class_need_not_derive_from_ours(register):

@@ -16,7 +16,7 @@ from motivation.method.condition_registry import make_condition
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import Role, UpdateRecord
 from motivation.method.side import Side
-from weight_maps import WeightMapError
+from weight_maps import Link, WeightMap, WeightMapError
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,6 +186,47 @@ def test_wrapped_models_keep_their_wrappers():
     assert torch.equal(motivated.weight, base.weight)
 
 
+def test_an_ema_of_a_wrapped_model_is_carried():
+    models = Toy(4, 2, seed=1), Toy(6, 3, seed=2)
+    emas = [ModelEmaV3(model, decay=0.9) for model in models]
+    for ema in emas:
+        ema.module = torch.compile(ema.module)
+    sides = [Side(m, torch.optim.SGD(m.parameters()), ema) for m, ema in zip(models, emas, strict=True)]
+    pair = MotivatedPair(*sides, toy_map(models[0]), make_condition("always"))
+    torch.nn.init.ones_(pair.base.ema_model.head.bias)
+    pair.select()
+    assert pair.motivated.ema_model.head.bias.eq(1).all()
+
+
+class Separate(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+
+
+class Fused(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+
+
+def test_base_tensors_may_be_disjoint_parts_of_one_motivated_tensor():
+    small, large = Separate(2), Fused(4)
+    rows = {"q": (0, 2), "k": (4, 6), "v": (8, 10)}
+    links = [Link(f"{name}.weight", "qkv.weight", ((run,), ((0, 2),))) for name, run in rows.items()]
+    sides = [Side(model, torch.optim.Adam(model.parameters())) for model in (small, large)]
+    pair = MotivatedPair(*sides, WeightMap(tuple(links)), make_condition("always"))
+    for parameter in small.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    pair.base.optimizer.step()
+    pair.select()
+    for name, (start, stop) in rows.items():
+        weight = getattr(small, name).weight
+        assert torch.equal(large.qkv.weight[start:stop, :2], weight)
+        state = [side.optimizer.state[p]["exp_avg"] for side, p in zip(sides, (weight, large.qkv.weight), strict=True)]
+        assert torch.equal(state[1][start:stop, :2], state[0])
+
+
 def test_models_that_do_not_nest_are_refused_with_the_reasons():
     models = nn.Linear(3, 2), nn.Linear(2, 2)
     sides = [Side(model, torch.optim.SGD(model.parameters(), lr=0.1)) for model in models]
@@ -301,6 +342,13 @@ def wrong_pairs():
         "the optimizers are Adam and SGD": lambda: MotivatedPair(
             Side(small, torch.optim.Adam(small.parameters())), Side(large, torch.optim.SGD(large.parameters())), None,
             make_condition("loss"),
+        ),
+        "one side has an EMA and the other has none": lambda: MotivatedPair(
+            Side(small, torch.optim.Adam(small.parameters()), ModelEmaV3(small)),
+            Side(large, torch.optim.Adam(large.parameters())), None, make_condition("loss"),
+        ),
+        "there is no motivated model for the condition 'loss'": lambda: MotivatedPair(
+            Side(small, torch.optim.Adam(small.parameters())), None, None, make_condition("loss")
         ),
         "condition is 'loss'; make one with make_condition": lambda: MotivatedPair(
             Side(small, torch.optim.Adam(small.parameters())), Side(large, torch.optim.Adam(large.parameters())), None,

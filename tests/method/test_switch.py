@@ -145,7 +145,7 @@ def test_evaluating_in_between_does_not_disturb_training():
             update(pair.active, step)
             pair.observe(0.0)
             if looks and not pair.is_motivated:
-                pair.motivated.settle_ema()
+                pair.motivated.apply_deferred_ema()
                 pair.sync_idle_model()
         results.append((snapshot(pair.base), snapshot(pair.motivated)))
         averages.append([copy.deepcopy(one.ema.module.state_dict()) for one in pair.sides])

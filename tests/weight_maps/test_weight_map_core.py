@@ -109,3 +109,18 @@ def test_a_prefixed_map_is_the_map_of_two_parents():
     weights_map = WeightMap(links(), {"d": "why"}).prefixed("student.")
     assert {link.base for link in weights_map.links} == {"student.a", "student.b"}
     assert weights_map.unmapped == {"student.d": "why"}
+
+
+@pytest.mark.parametrize("run", [(-2, 2), (4, 0)])
+def test_a_run_that_is_negative_or_reversed_is_named(run):
+    (fault,) = faults(WeightMap(links(b=Link("b", "b", ((run,),)))))
+    assert fault == f"b: axis 0 has the run {run}, which is not 0 <= start <= stop"
+
+
+def test_nothing_is_copied_if_a_tensor_of_the_map_is_missing():
+    base = {name: torch.ones(shape) for name, shape in BASE.items()}
+    wrapped = {f"module.{name}": torch.zeros(shape) for name, shape in LARGE.items()}
+    with pytest.raises(WeightMapError, match="the motivated model has no a"):
+        WeightMap(links()).expand(base, wrapped)
+    with pytest.raises(WeightMapError, match="the motivated model has no b"):
+        WeightMap(links()).extract(wrapped, base)
