@@ -1,4 +1,4 @@
-"""The steps that all maps of this package share: is it the right family, the links, and all reasons against the map."""
+"""Shared steps of the family maps: check the family, collect links, collect errors."""
 
 from __future__ import annotations
 
@@ -87,14 +87,16 @@ class MapDraft:
         return f"the base is a {kinds[0]}, the motivated model a {kinds[1]}: they are not of one construction"
 
     def _is_too_deep(self, name: str, why: str) -> bool:
-        """Tell whether a tensor has no counterpart because the base has more blocks there, which is one reason."""
+        """Return True if a tensor has no counterpart because the base has more blocks there, which is one reason."""
         return why.startswith(_MISSING) and bool(self.blocks.too_deep) and name.startswith(self.blocks.too_deep)
 
     def _unknown_heads(self) -> list[str]:
         """Return why layers cannot be sliced where only shapes were given."""
         if self.base.modules and self.motivated.modules:
             return []
-        sliced = [k.base for k in self._links if len(k.shape) > 1 and not k.covers(self.motivated[k.motivated])]
+        sliced = [
+            link.base for link in self._links if len(link.shape) > 1 and not link.covers(self.motivated[link.motivated])
+        ]
         if not sliced:
             return []
         more = f" (and {len(sliced) - 1} more)" if len(sliced) > 1 else ""

@@ -17,8 +17,8 @@ BLOCK = re.compile(r"(?P<stage>(.+\.)?(layer\d+|stages[._]\d+(\.blocks)?))\.\d+\
 def last_to_last(base_blocks: int, motivated_blocks: int) -> list[int]:
     """Place the last block of a stage last, and the others first.
 
-    A single block is placed first, because the first block alone has a downsampling shortcut (ours; the paper does not
-    say).
+    Deviation: a single block would be the last by the paper's rule; it is placed first, because only a stage's first
+    block has the downsampling shortcut.
 
     >>> last_to_last(3, 5), last_to_last(1, 5)
     ([0, 1, 4], [0])

@@ -22,7 +22,9 @@ _FUSED = re.compile(r"(.+\.)?(qkv\.|in_proj_)")
 
 @register_map("vit_*", "deit*", "beit*", "eva*", "flexivit*")
 def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
-    """Vision transformers (section 3.3.2): leading slices on every axis, tokens and positions on their last.
+    """Vision transformers (section 3.3.2): the first d of d' entries on each axis.
+
+    Class token and position embedding [1, N, d] differ only in their last axis.
 
     timm computes q, k and v in one layer; each of the three takes the leading slice of its own third (ours: the paper's
     "Linear layers" are the three projections). The paper's pairs have equally many blocks; in a deeper model they are
@@ -47,5 +49,7 @@ def vit_fused_map(base: Layout, motivated: Layout, placement: str = "paper") -> 
     For comparison. In a model of twice the width the base's k then lies among the motivated model's q.
     """
     by_thirds = vit_map(base, motivated, placement)
-    links = [replace(k, index=leading(base[k.base])) if _FUSED.match(k.base) else k for k in by_thirds.links]
+    links = [
+        replace(link, index=leading(base[link.base])) if _FUSED.match(link.base) else link for link in by_thirds.links
+    ]
     return replace(by_thirds, links=tuple(links))

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def running_statistics(model: nn.Module) -> list[str]:
-    """Return the names of the buffers in which normalisation layers gather statistics."""
+    """Return the names of all running_mean, running_var and num_batches_tracked of a model's normalisation layers."""
     return [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

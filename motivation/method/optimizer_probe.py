@@ -1,7 +1,7 @@
 """Find out which state an optimizer keeps for a parameter, by one step on scratch tensors.
 
-No optimizer is known by name. A probe shows all that there is: tensors shaped like the parameter, factored tensors,
-scalars, counters of the parameter group; and the value of each before a first step.
+Apart from timm's Lookahead wrapper, no optimizer is known by name. A probe shows all that there is: tensors shaped like
+the parameter, factored tensors, scalars, counters of the parameter group; and the value of each before a first step.
 """
 
 from __future__ import annotations
@@ -93,8 +93,12 @@ def _copied_attributes(optimizer: Optimizer) -> dict[str, Any]:
     return attributes
 
 
-def _twin(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimizer:
-    """Make an optimizer of the same class and options that holds one scratch parameter, with the state of a new one."""
+def _scratch_optimizer(optimizer: Optimizer, group_index: int, parameter: Tensor) -> Optimizer:
+    """Make an optimizer of the same class and options that holds one scratch parameter, with the state of a new one.
+
+    A deep copy would not do: it copies the state of all parameters, and hooks or schedulers that wrap the step would
+    step the original.
+    """
     inner = inner_optimizer(optimizer)
     options = {k: copy.deepcopy(v) for k, v in inner.param_groups[group_index].items() if k != "params"}
     if "weight_decay" in options:
@@ -138,7 +142,7 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
     """
     scratch = torch.nn.Parameter(parameter.detach().clone())
     with fork_rng(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
-        twin = _twin(optimizer, group_index, scratch)
+        twin = _scratch_optimizer(optimizer, group_index, scratch)
         inner = inner_optimizer(twin)
         before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}
         ((scratch * 0) ** 2).sum().backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))

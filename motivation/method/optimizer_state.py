@@ -1,8 +1,9 @@
 """Carry the state of the optimizers along with the weights (paper, section 3.5: "specific functions are thus dedicated
 to copying these buffers, also following the weights map").
 
-Of each shared parameter: tensors shaped like it are indexed like it, factored tensors on the axes that they keep,
-scalars are carried whole. Counters of a parameter group (``group['step']`` of timm's LAMB) are carried whole too.
+State of the parameter's shape (momentum, second moments) is sliced as the parameter is; factored state (Adafactor's
+rows and columns) along the axes that it has; scalars (step counters) are copied unchanged, and so are counters of a
+parameter group (``group['step']`` of timm's LAMB).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from motivation.method.copies import Copies, TensorPair, grouped
 from motivation.method.optimizer_probe import axes_of_state, first_step, inner_optimizer, is_scalar
 from weight_maps import Link
 
-MOST_OUTDATED = 3
-"""After more switches in a row whose plan was outdated, plans are no longer kept."""
+MAX_REPLANS = 3
+"""After more than this many successive switches that had to plan anew, plan at every switch."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class StateCarrier:
         self._outdated = 0
 
     def copies(self) -> Copies:
-        """Return all copies of state tensors, in groups; scalars and counters are carried by this call."""
+        """Carry scalars and counters now, create missing state, and return the tensor copies that remain, in groups."""
         plan = self._plan
         if plan is not None and plan.is_current(*self._states()):
             self._outdated = 0
@@ -152,7 +153,7 @@ class StateCarrier:
         else:
             plan = self._plan = self._make_plan()
             self._outdated += 1
-            if self._outdated > MOST_OUTDATED:
+            if self._outdated > MAX_REPLANS:
                 self._plan = None  # this optimizer rebinds its tensors: a plan would keep the old ones alive
         self._carry_counters()
         return plan.copies

@@ -96,13 +96,8 @@ class MotivatedPair(Generic[S]):
         if motivated is not None:
             base_model, motivated_model = base.model, motivated.model
             if weights_map is None:
-                weights_map = find_map(
-                    type(base_model).__name__,
-                    type(motivated_model).__name__,
-                    base_model,
-                    motivated_model,
-                    map_name="auto",
-                )
+                names = type(base_model).__name__, type(motivated_model).__name__
+                weights_map = find_map(*names, base_model, motivated_model, map_name="auto")
             weights_map.check(base_model, motivated_model)
             self._switch = Switch(base, motivated, weights_map, batchnorm)
 

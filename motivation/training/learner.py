@@ -1,4 +1,4 @@
-"""A model in training: task, optimizer, schedule and EMA. One call of `Learner.train` is one optimizer update."""
+"""Train a model: its task, optimizer, schedule and EMA. One call of `Learner.train` is one optimizer update."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
 
 class Learner(Side):
-    """A model in training.
+    """Train one model: hold it together with its task, optimizer, schedule and EMA.
 
     Args:
         role: base or motivated.

@@ -21,8 +21,8 @@ _logger = logging.getLogger("train")
 def train(run: Run) -> None:
     """Train all epochs; evaluate and save those that are due.
 
-    A signal (see `motivation.training.signals`) ends the run after the present update, with a checkpoint, or with all
-    of the evaluation and checkpoint that it comes in.
+    SIGINT, SIGTERM or SIGUSR1 (see `motivation.training.signals`) during an update: finish the update, write a recovery
+    checkpoint, stop. During evaluation or saving: finish these, then stop.
 
     Raises:
         NotFiniteError: too many losses in a row were not finite, or the last ones.
@@ -68,7 +68,8 @@ def train_epoch(run: Run, epoch: int) -> float:
     """Algorithm 1: train one epoch, or the rest of one that was resumed inside. Return the mean training loss."""
     pair = run.pair
     stopped_before = start_epoch(run, epoch)  # on the base; the streak is forgotten
-    for micro_batches in () if stopped_before else run.feed.updates(epoch):  # one item = one optimizer update
+    updates = () if stopped_before else run.feed.updates(epoch)
+    for micro_batches in updates:  # one item = one optimizer update
         learner = pair.select()  # lines 25-38: expand or extract, if the condition has changed
         outcome = learner.train(micro_batches, stop_vote=bool(run.interrupt.requested))
         if outcome is None:  # the data ended inside the update
@@ -77,7 +78,7 @@ def train_epoch(run: Run, epoch: int) -> float:
         after_update(run, record, outcome)
         if run.interrupted_by or run.asked_to_stop:
             break
-    pair.active.end_epoch()
+    pair.active.end_epoch()  # Lookahead's slow weights, before they are copied
     pair.end_epoch()  # line 39: the base has the shared weights
     return run.losses.mean(run.world_size, run.device)
 
@@ -108,7 +109,7 @@ def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
 
 
 def save_recovery(run: Run) -> None:
-    """Write recovery checkpoints after the present update; training is not disturbed."""
+    """Write recovery checkpoints after the current update; training is not disturbed."""
     run.guard.flush()
     if run.guard.in_a_row:
         _logger.warning("No recovery checkpoint is written: the last loss was not finite.")
@@ -118,9 +119,10 @@ def save_recovery(run: Run) -> None:
 
 
 def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
-    """Evaluate both models after an epoch and write checkpoints; return the metric that ranks it.
+    """Evaluate both models after an epoch and write checkpoints.
 
-    Returns None, and does neither, if no evaluation is due.
+    Returns:
+        The ranking metric of this epoch's checkpoint, or None if no evaluation is due (then nothing is saved).
     """
     run.guard.flush()
     run.evaluator.sync_statistics()
