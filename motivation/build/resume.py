@@ -41,7 +41,7 @@ class Resumed:
     @property
     def is_mid_epoch(self) -> bool:
         """True if the file was written inside an epoch."""
-        return self.state.get("updates") is not None
+        return bool(self.state) and not self.state["pair"]["position"][3]
 
     @property
     def start_epoch(self) -> int:
@@ -195,13 +195,13 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     if resumed is not None and args.start_epoch is None:
         run.start_epoch = resumed.start_epoch
     state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
-    updates = state.get("updates")
-    run.resumed_mid_epoch = updates is not None
-    run.clock.move_to(run.start_epoch, updates or 0)
+    _, updates, _, is_between_epochs = state["pair"]["position"] if state else (0, 0, 0, True)
+    run.resumed_mid_epoch = not is_between_epochs
+    run.clock.move_to(run.start_epoch, 0 if is_between_epochs else updates)
     if resumed is not None and state:
         with blaming("--resume", resumed.path):
             load_state(run, state, runtime.rank)
-        if state.get("schedules") and not resumed.is_mid_epoch:
+        if state.get("clock") and not resumed.is_mid_epoch:
             run.clock.end_epoch(run.start_epoch - 1, resumed.contents.get("metric"))  # comes after the checkpoint
     _copy_learning_rates(run)
     if run.stopped_by is not None:
@@ -211,23 +211,22 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
 
 def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
     """Return the state of a file without the parts that this run has no place for; warn of what is lost."""
-    state = dict(resumed.state)
-    state["pair"] = _fitting_pair(run, resumed, args, runtime)
-    state["updates"] = updates = _fitting_updates(run, resumed, args, runtime)
-    if updates is None and resumed.is_mid_epoch and "counts" in state["pair"]:
-        state["pair"] |= {"counts": state["epoch_counts"], "active": Role.BASE.value}
+    state = {**resumed.state, "pair": _fitting_pair(run, resumed, args, runtime)}
+    if not run.can_be_stopped or args.start_epoch is not None:
+        del state["stopped_by"]
+    if resumed.is_mid_epoch and not _goes_on_in_epoch(run, resumed, args, runtime):
+        position = [*state["pair"]["position"][:3], True]
+        state["pair"] |= {"position": position, "counts": state["epoch_counts"], "active": Role.BASE.value}
+        state.pop("stopped_by", None)
     if run.feed.resumable is None:
-        again = "" if updates is None else ", and are read from the epoch's start to find the place"
+        again = "" if state["pair"]["position"][3] else ", and are read from the epoch's start to find the place"
         _warn(runtime, f"These data are a stream, or of a loader without a place: they begin anew{again}.")
     if len(state["ranks"]) != runtime.world_size:
         state["ranks"] = [{"statistics": state["ranks"][0]["statistics"]}] * runtime.world_size
         _warn(runtime, "The random states of the run are not put back: it had another number of processes.")
     if args.no_resume_opt:
-        del state["schedules"]
+        del state["clock"]
         state["ranks"] = [_without(rank, "rng", "generators") for rank in state["ranks"]]
-    is_repeated = resumed.is_mid_epoch and updates is None
-    if not run.can_be_stopped or args.start_epoch is not None or is_repeated:
-        del state["stopped_by"]
     return state
 
 
@@ -246,22 +245,21 @@ def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime)
     return pair
 
 
-def _fitting_updates(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> int | None:
-    """Return the updates that are done in the first epoch; None if it is trained from its start."""
+def _goes_on_in_epoch(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> bool:
+    """Return whether training goes on where the file was written; else the epoch is trained from its start."""
+    if run.start_epoch != resumed.start_epoch:
+        return False
     state, trained = resumed.state, resumed.contents.get("args", args)
-    if not resumed.is_mid_epoch or run.start_epoch != resumed.start_epoch:
-        return None
     before = state["updates_per_epoch"], trained.grad_accum_steps, trained.batch_size, len(state["ranks"])
     now = run.clock.updates_per_epoch, args.grad_accum_steps, args.batch_size, runtime.world_size
-    if before == now:
-        return state["updates"]
-    _warn(
-        runtime,
-        f"{resumed.path} was written inside epoch {run.start_epoch}, with {before[0]} updates in an epoch, {before[1]} "
-        f"batch(es) of {before[2]} in each, and {before[3]} process(es), now {now[0]}, {now[1]} of {now[2]} and "
-        f"{now[3]}: that epoch is trained again from its start.",
-    )
-    return None
+    if before != now:
+        _warn(
+            runtime,
+            f"{resumed.path} was written inside epoch {run.start_epoch}, with {before[0]} updates in an epoch, "
+            f"{before[1]} batch(es) of {before[2]} in each, and {before[3]} process(es), now {now[0]}, {now[1]} of "
+            f"{now[2]} and {now[3]}: that epoch is trained again from its start.",
+        )
+    return before == now
 
 
 def _without(entries: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -228,6 +228,11 @@ class MotivatedPair(Generic[S]):
         self.epoch, self.update, self.step = map(int, position[:3])
         self._between_epochs = bool(position[3])
 
+    @property
+    def updates_done(self) -> int | None:
+        """Updates done in the present epoch; None between two epochs."""
+        return None if self._between_epochs else self.update
+
     def state_dict(self, with_base: bool = True) -> dict[str, Any]:
         """Return all that is needed to go on after any update: models, optimizers, condition, counts, position.
 

@@ -34,64 +34,62 @@ FORMAT = 3
 class Part:
     """One row: a part of the state and who it belongs to.
 
-    The last argument of both functions is the number of updates that are done in the present epoch; None between two
-    epochs.
-
     Attributes:
-        name: its key in the file.
-        get: returns it, in plain values and tensors.
+        name: its key in the file; without ``get`` and ``load`` it is an attribute of the run too, an object with
+            ``state_dict`` and ``load_state_dict``.
+        get: returns the part, in plain values and tensors.
         load: restores it in a run that was just built.
     """
 
     name: str
-    get: Callable[[Run, int | None], Any]
-    load: Callable[[Run, Any, int | None], None]
+    get: Callable[[Run], Any] | None = None
+    load: Callable[[Run, Any], None] | None = None
 
-    @classmethod
-    def of(cls, name: str, owner: Callable[[Run], Any]) -> Part:
-        """Make the row of an object of the run with ``state_dict`` and ``load_state_dict``."""
-        return cls(
-            name, lambda run, _: owner(run).state_dict(), lambda run, state, _: owner(run).load_state_dict(state)
-        )
+    def state_in(self, run: Run) -> Any:
+        """Return this part of a run's state."""
+        return self.get(run) if self.get is not None else getattr(run, self.name).state_dict()
+
+    def load_into(self, run: Run, state: Any) -> None:
+        """Restore what `state_in` returned."""
+        if self.load is not None:
+            self.load(run, state)
+        else:
+            getattr(run, self.name).load_state_dict(state)
 
 
-def _load_records(run: Run, states: list[dict[str, Any]], updates: int | None) -> None:
+def _load_records(run: Run, states: list[dict[str, Any]]) -> None:
     records = map(EpochRecord.from_state, states)
     run.records = [record for record in records if record.epoch < run.start_epoch]
 
 
-def _load_savers(run: Run, states: dict[str, Any], updates: int | None) -> None:
+def _load_savers(run: Run, states: dict[str, Any]) -> None:
     for role, saver in run.savers.items():
         if role.value in states:
             saver.load_state_dict(states[role.value])
 
 
-def _load_stop(run: Run, reason: str | None, updates: int | None) -> None:
-    """A run that a hook has stopped stays so."""
-    if updates is not None:
+def _load_stop(run: Run, reason: str | None) -> None:
+    """Stop a run again that a hook has stopped."""
+    if run.resumed_mid_epoch:
         run.hooks.stop_reason = reason
     elif run.start_epoch < run.epochs:
         run.stopped_by = reason
 
 
 RUN_PARTS = (
-    Part(
-        "pair",
-        lambda run, _: run.pair.state_dict(with_base=False),
-        lambda run, state, _: run.pair.load_state_dict(state),
-    ),
-    Part.of("schedules", lambda run: run.clock),
-    Part.of("epoch_counts", lambda run: run.epoch_counts),
-    Part("records", lambda run, _: [record.state_dict() for record in run.records], _load_records),
-    Part.of("guard", lambda run: run.guard),
-    Part.of("hooks", lambda run: run.hooks),
-    Part("stopped_by", lambda run, _: run.hooks.stop_reason, _load_stop),
-    Part("savers", lambda run, _: {role.value: one.state_dict() for role, one in run.savers.items()}, _load_savers),
+    Part("pair", lambda run: run.pair.state_dict(with_base=False), lambda run, state: run.pair.load_state_dict(state)),
+    Part("clock"),
+    Part("epoch_counts"),
+    Part("records", lambda run: [record.state_dict() for record in run.records], _load_records),
+    Part("guard"),
+    Part("hooks"),
+    Part("stopped_by", lambda run: run.hooks.stop_reason, _load_stop),
+    Part("savers", lambda run: {role.value: saver.state_dict() for role, saver in run.savers.items()}, _load_savers),
 )
 """Parts that are the same on all ranks, or exist on the primary rank only."""
 
 
-def _statistics(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tensor]]:
+def _statistics(run: Run) -> dict[str, dict[str, torch.Tensor]]:
     """Return the running statistics of training where the models of the file have others.
 
     Ranks have statistics of their own, and a model whose statistics are re-estimated is saved as it was evaluated.
@@ -104,7 +102,7 @@ def _statistics(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tens
 
 
 @torch.no_grad()
-def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]], updates: int | None) -> None:
+def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> None:
     modules = _modules(run)
     for key in modules.keys() & state.keys():
         buffers = dict(modules[key].named_buffers())
@@ -122,11 +120,11 @@ def _modules(run: Run) -> dict[str, torch.nn.Module]:
     return found
 
 
-def _workers_run(run: Run, updates: int | None) -> list[bool]:
+def _workers_run(run: Run) -> list[bool]:
     return [loader.workers_run for loader in _validation_loaders(run)]
 
 
-def _load_workers_run(run: Run, state: list[bool], updates: int | None) -> None:
+def _load_workers_run(run: Run, state: list[bool]) -> None:
     for loader, workers_run in zip(_validation_loaders(run), state, strict=False):
         loader.workers_run = workers_run and loader.num_workers > 0
 
@@ -136,7 +134,7 @@ def _validation_loaders(run: Run) -> list[CheckedLoader]:
     return [one for one in (loader, getattr(loader, "loader", None)) if isinstance(one, CheckedLoader)]
 
 
-def _generators(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tensor]]:
+def _generators(run: Run) -> dict[str, dict[str, torch.Tensor]]:
     """Return the states of random generators that optimizers have of their own, such as AdaHessian's."""
     return {
         learner.role.value: {name: generator.get_state() for name, generator in _generators_of(learner).items()}
@@ -144,7 +142,7 @@ def _generators(run: Run, updates: int | None) -> dict[str, dict[str, torch.Tens
     }
 
 
-def _load_generators(run: Run, state: dict[str, dict[str, torch.Tensor]], updates: int | None) -> None:
+def _load_generators(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> None:
     for learner in run.pair.sides:
         for name, value in state.get(learner.role.value, {}).items():
             _generators_of(learner)[name].set_state(value)
@@ -156,11 +154,15 @@ def _generators_of(learner: Learner) -> dict[str, torch.Generator]:
 
 RANK_PARTS = (
     Part("statistics", _statistics, _load_statistics),
-    Part("data", lambda run, n: run.feed.state_dict(n), lambda run, state, n: run.feed.load_state_dict(state, n)),
+    Part(
+        "feed",
+        lambda run: run.feed.state_dict(run.pair.updates_done),
+        lambda run, state: run.feed.load_state_dict(state, run.pair.updates_done),
+    ),
     Part("validation_workers_run", _workers_run, _load_workers_run),
-    Part.of("losses", lambda run: run.losses),
+    Part("losses"),
     Part("generators", _generators, _load_generators),
-    Part("rng", lambda *_: rng_to_dict(get_rng_state()), lambda run, state, _: set_rng_state(rng_from_dict(state))),
+    Part("rng", lambda _: rng_to_dict(get_rng_state()), lambda _, state: set_rng_state(rng_from_dict(state))),
 )
 """Parts that each rank has of its own. The random states are loaded last: nothing may draw from them in between."""
 
@@ -173,32 +175,25 @@ def load_state(run: Run, state: dict[str, Any], rank: int) -> None:
         state: in the layout of `get_state`.
         rank: of this process.
     """
-    updates = state["updates"]
     for parts, states in ((RUN_PARTS, state), (RANK_PARTS, state["ranks"][rank])):
         for part in parts:
             if part.name in states:
-                part.load(run, states[part.name], updates)
+                part.load_into(run, states[part.name])
 
 
-def get_state(run: Run, updates: int | None, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+def get_state(run: Run, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the state of a run, on the primary rank.
 
     Args:
-        updates: done in the present epoch; None after its evaluation.
         ranks: what `gather_rank_states` gave.
     """
-    return {
-        "format": FORMAT,
-        "updates": updates,
-        "updates_per_epoch": run.clock.updates_per_epoch,
-        **{part.name: part.get(run, updates) for part in RUN_PARTS},
-        "ranks": ranks,
-    }
+    parts = {part.name: part.state_in(run) for part in RUN_PARTS}
+    return {"format": FORMAT, "updates_per_epoch": run.clock.updates_per_epoch, **parts, "ranks": ranks}
 
 
-def gather_rank_states(run: Run, updates: int | None) -> list[dict[str, Any]]:
+def gather_rank_states(run: Run) -> list[dict[str, Any]]:
     """Return the states of all ranks on the primary one; all ranks call it."""
-    own = {part.name: part.get(run, updates) for part in RANK_PARTS}
+    own = {part.name: part.state_in(run) for part in RANK_PARTS}
     if run.world_size == 1:
         return [own]
     gathered: list[Any] = [None] * run.world_size if dist.get_rank() == 0 else []
@@ -214,22 +209,21 @@ def write_epoch_files(run: Run, record: EpochRecord) -> None:
     metrics: dict[Role, float | None] = {Role.BASE: record.metric(run.ranking), Role.MOTIVATED: None}
     if record.motivated is not None:
         metrics[Role.MOTIVATED] = record.motivated[run.ranking]
-    ranks = gather_rank_states(run, None)
+    ranks = gather_rank_states(run)
     savers = _savers(run)
     for learner, saver in savers:
         saver.rank_epoch(record.epoch, metrics[learner.role])
     for learner, saver in savers:
-        saver.write_last(_contents(run, learner, None, ranks), record.epoch, metrics[learner.role])
+        saver.write_last(_contents(run, learner, ranks), record.epoch, metrics[learner.role])
     for _, saver in savers:
         saver.update_links(record.epoch)
 
 
 def write_recovery_files(run: Run) -> None:
     """Write checkpoints inside an epoch; all ranks call it."""
-    updates = run.pair.update
-    ranks = gather_rank_states(run, updates)
+    ranks = gather_rank_states(run)
     for learner, saver in _savers(run):
-        saver.write_recovery(_contents(run, learner, updates, ranks), run.pair.epoch, updates - 1)
+        saver.write_recovery(_contents(run, learner, ranks), run.pair.epoch, run.pair.update - 1)
 
 
 def _savers(run: Run) -> list[tuple[Learner, Saver]]:
@@ -237,7 +231,7 @@ def _savers(run: Run) -> list[tuple[Learner, Saver]]:
     return [(learner, run.savers[learner.role]) for learner in run.pair.sides[::-1] if learner.role in run.savers]
 
 
-def _contents(run: Run, learner: Learner, updates: int | None, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+def _contents(run: Run, learner: Learner, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     contents = learner.state_dict()
     del contents["pending_decay"]
     if learner.role is Role.MOTIVATED:
@@ -245,7 +239,7 @@ def _contents(run: Run, learner: Learner, updates: int | None, ranks: list[dict[
         return {**contents, OUR_KEY: {"format": FORMAT, "role": learner.role.value}}
     if learner.rule.scaler is not None:
         contents["amp_scaler"] = learner.rule.scaler.state_dict()
-    return {**contents, OUR_KEY: get_state(run, updates, ranks)}
+    return {**contents, OUR_KEY: get_state(run, ranks)}
 
 
 def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
@@ -256,15 +250,14 @@ def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
         pair["motivated"]["pending_decay"] = pair["motivated"].pop("idle_decay")
     ranks = state["ranks"]
     for rank in ranks:
-        rank |= {"data": rank.pop("feed"), "rng": rank.pop("random")}
+        rank["rng"] = rank.pop("random")
         if rank["losses"] is None:
             del rank["losses"]
     return {
         **{key: state[key] for key in ("updates_per_epoch", "epoch_counts", "hooks", "savers")},
         "format": 3,
-        "updates": state["update"],
         "pair": pair,
-        "schedules": state["plateau"],
+        "clock": state["plateau"],
         "records": state["epochs"],
         "guard": {"count": state["nonfinite"]},
         "stopped_by": state.get("stopped_by"),

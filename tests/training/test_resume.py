@@ -263,6 +263,6 @@ def test_a_plateau_schedule_forgets_the_best_of_another_metric(train):
         *plateau, "--eval-metric", "top1", "--patience-epochs", "7", "--epochs", "4",
         "--resume", first / "last.pth.tar", name="again",
     )  # fmt: skip
-    state = load(again / "last.pth.tar")["motivation"]["schedules"][0]["scheduler"]
+    state = load(again / "last.pth.tar")["motivation"]["clock"][0]["scheduler"]
     assert (state["mode"], state["patience"]) == ("max", 7)
     assert state["best"] > 5  # an accuracy in percent, not a loss
