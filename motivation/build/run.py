@@ -15,10 +15,10 @@ from motivation.build import models
 from motivation.build.conditions import build_condition, build_hooks
 from motivation.build.datasets import DATA_FLAGS, DataSets, open_datasets
 from motivation.build.feasible import model_faults, startup_faults
-from motivation.build.loaders import make_loaders
+from motivation.build.loaders import Data, make_loaders
 from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
-from motivation.build.resume import load_base, load_ema, open_resumed, restore
+from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
@@ -79,26 +79,11 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
     ranking = args.eval_metric if data.validator is not None else "loss"
     lr, lr_base_scale = make.learning_rate(args, runtime, data.reference_batch)
     resolved = make.Resolved(num_classes, lr, lr_base_scale, data.feed.updates_per_epoch, ranking)
-    rule = make.make_rule(args, runtime, data.reference_batch)
-    rule.measures_gradients = "gradient_norm" in condition.needs
-
-    loss = make.make_loss(args, data.mixes, runtime.device)
-    task = make.make_task(base_model, loss, args, runtime)
-    optimizer = make.make_optimizer(task.get_trainable_module(), args, lr, runtime.primary)
-    if resumed is not None:
-        load_base(resumed, task, optimizer, args, runtime)
-    if args.model_ema:
-        make.add_ema(task, args)
-        if resumed is not None:
-            load_ema(resumed, task)
-    eval_model = make.finish_task(task, args, runtime)
-
-    updates = resolved.updates_per_epoch
-    schedule, epochs = make.make_schedule(optimizer, args, updates, ranking == "loss")
-    base = Learner(Role.BASE, task, optimizer, schedule, rule, eval_model)
+    base, epochs = _make_base(base_model, args, runtime, resolved, data, resumed)
+    base.rule.measures_gradients = "gradient_norm" in condition.needs
 
     with blaming("--motivation-condition", args.motivation_condition, errors=ValueError):
-        condition.start_run(epochs, updates)
+        condition.start_run(epochs, resolved.updates_per_epoch)
     if data.held_out is not None:  # a batch that does not fit into memory is said now
         with blaming("--motivation-valloss-images", args.motivation_valloss_images, errors=RuntimeError):
             data.held_out.loss(base)
@@ -107,14 +92,12 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         pair = MotivatedPair(base, None, None, condition)
     else:
         with fork_rng():
-            motivated, weights_map = _make_motivated(base, args, runtime, resolved, loss)
+            motivated, weights_map = _make_motivated(base, args, runtime, resolved, data)
             with blaming("--opt", args.opt, errors=ValueError):  # an optimizer whose state cannot be carried over
                 pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
             _announce_map(pair, weights_map, args, runtime)
-            flops = {
-                learner.role: forward_flops(_plain_model(learner), tuple(config["input_size"]))
-                for learner in pair.sides
-            }
+            size = tuple(config["input_size"])
+            flops = {learner.role: forward_flops(unwrap_model(learner.eval_model()), size) for learner in pair.sides}
 
     evaluator = Evaluator(
         pair=pair,
@@ -130,7 +113,9 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         pair=pair,
         feed=data.feed,
         held_out=data.held_out,
-        clock=Clock([learner.schedule for learner in pair.sides if learner.schedule is not None], updates),
+        clock=Clock(
+            [learner.schedule for learner in pair.sides if learner.schedule is not None], resolved.updates_per_epoch
+        ),
         hooks=HookList(),
         evaluator=evaluator,
         savers={},
@@ -143,7 +128,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         device=runtime.device,
         flops=flops,
         can_be_stopped=bool(hooks_of(plugins)),
-        guard=NonFiniteLossGuard(args.max_nonfinite, delay=late_by(runtime, args)),
+        guard=NonFiniteLossGuard(args.max_nonfinite, delay=_guard_delay(args, runtime)),
         folder=folder if runtime.primary else None,
         lock=lock,
     )
@@ -192,22 +177,39 @@ def _dist_bn(args: Namespace, runtime: Runtime) -> str:
     return "" if runtime.distributed and args.sync_bn else args.dist_bn
 
 
+def _guard_delay(args: Namespace, runtime: Runtime) -> int:
+    """Return how many updates later losses are looked at, so that a plain run on a GPU waits for none of them."""
+    return 10 if runtime.device.type != "cpu" and not args.motivated_model else 0
+
+
+def _make_base(
+    model: Any, args: Namespace, runtime: Runtime, resolved: make.Resolved, data: Data, resumed: Resumed | None
+) -> tuple[Learner, int]:
+    """Make the learner of the base; returns it and the number of epochs."""
+    loss = make.make_loss(args, data.mixes, runtime.device)
+    task = make.make_task(model, loss, args, runtime)
+    optimizer = make.make_optimizer(task.get_trainable_module(), args, resolved.lr, runtime.primary)
+    if resumed is not None:
+        load_base(resumed, task, optimizer, args, runtime)
+    if args.model_ema:
+        make.add_ema(task, args)
+        if resumed is not None:
+            load_ema(resumed, task)
+    eval_model = make.finish_task(task, args, runtime)
+    rule = make.make_rule(args, runtime, data.reference_batch)
+    schedule, epochs = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
+    return Learner(Role.BASE, task, optimizer, schedule, rule, eval_model), epochs
+
+
 LEAST_RECOMPILE_LIMIT = 16
 """Twice torch's, behind which it no longer compiles."""
 
 
-def late_by(runtime: Runtime, args: Namespace) -> int:
-    """How many updates later losses are looked at, so that a plain run on a GPU waits for none of them."""
-    return 10 if runtime.device.type != "cpu" and not args.motivated_model else 0
-
-
-def _plain_model(learner: Learner) -> Any:
-    return unwrap_model(learner.eval_model())
-
-
 def _make_motivated(
-    base: Learner, args: Namespace, runtime: Runtime, resolved: make.Resolved, loss: torch.nn.Module
+    base: Learner, args: Namespace, runtime: Runtime, resolved: make.Resolved, data: Data
 ) -> tuple[Learner, WeightMap]:
+    """Make the learner of the motivated model; returns it and the weights map."""
+    loss = make.make_loss(args, data.mixes, runtime.device)
     model = models.make_model(args, Role.MOTIVATED, resolved.num_classes, runtime.primary)
     models.announce(model, args.motivated_model, runtime)
     model = models.place_model(model, args, runtime)
