@@ -1,4 +1,4 @@
-"""The motivation condition and the user's own hooks, from the options."""
+"""Make the motivation condition and the user's own hooks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _unusable_kwargs(args: Namespace, taken: set[str]) -> Iterable[Fault]:
 
 
 def _unregistered(module: ModuleType) -> Iterable[str]:
-    """Hooks and conditions that a plugin defines and does not register: they would never act."""
+    """Yield a text for each hook or condition that a plugin defines and does not register: it would never act."""
     for cls in vars(module).values():
         if not isinstance(cls, type) or cls.__module__ != module.__name__ or cls.__name__.startswith("_"):
             continue

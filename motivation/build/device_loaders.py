@@ -1,4 +1,4 @@
-"""Loaders over one tensor on the training device (``--data-on-device``)."""
+"""Make loaders over one tensor on the training device (``--data-on-device``)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DeviceLoaders:
         self._plain = Augmentation(config["mean"], config["std"], dtype=runtime.dtype or torch.float32)
 
     def training(self, dataset: Any) -> DeviceLoader:
-        """Cropped, flipped and erased as the options say."""
+        """Make the training loader, which crops, flips and erases as the options say."""
         from torchvision import transforms
 
         args = self.args
@@ -53,11 +53,11 @@ class DeviceLoaders:
         return DeviceLoader(images, targets, augmentation, args.batch_size, seed=args.seed, **self._ranks())
 
     def recalibration(self, training: DeviceLoader) -> DeviceLoader:
-        """The training images without erasing."""
+        """Make a loader of the training images without erasing."""
         return training.with_augmentation(dataclasses.replace(training.augmentation, erasing=None))
 
     def validation(self, dataset: Any, size: tuple[int, int, int], batch_size: int) -> DeviceLoader:
-        """Every image once, as timm's validation transform makes it."""
+        """Make a loader of every image once, as timm's validation transform makes it."""
         transform = create_transform(
             size, is_training=False, use_prefetcher=True, interpolation=self.config["interpolation"],
             crop_pct=self.config["crop_pct"],

@@ -1,4 +1,4 @@
-"""Tasks, losses, optimizers and schedules, made as timm's script makes them."""
+"""Make tasks, losses, optimizers and schedules as timm's script does."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _synchronize(device: torch.device) -> Any:
 
 
 class _BatchScale:
-    """Weight of a micro-batch by its number of images, where that varies.
+    """Weighs a micro-batch by its number of images, where that varies.
 
     Args:
         mode: ``'none'``, ``'sqrt'`` or ``'linear'`` in the number of images over ``reference``.

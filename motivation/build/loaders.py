@@ -1,4 +1,4 @@
-"""Loaders, as timm's script makes them."""
+"""Make the loaders as timm's script does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Data:
 
     Attributes:
         feed: the training data.
-        evaluator: over the validation data, None without.
+        validator: over the validation data, None without.
         recalibration: None unless asked for.
         held_out: the loss on images that are not trained on; None unless the condition watches it.
         mixes: whether targets are mixed (dense).
@@ -57,9 +57,11 @@ class Data:
 def make_loaders(
     args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int, datasets: DataSets
 ) -> Data:
-    """Everything that reads images.
+    """Make everything that reads images.
 
     Args:
+        args: options.
+        runtime: of this rank.
         config: timm's data configuration of the base model.
         patch_size: of the base model, None if it has none (NaFlex).
         num_classes: outputs of the models' heads.
@@ -81,7 +83,7 @@ def make_loaders(
         accum_steps=accum_steps(args),
         device=runtime.device,
         dtype=runtime.dtype,
-        needs_device_transfer=args.no_prefetcher and not args.data_on_device,
+        needs_device_transfer=maker.needs_device_transfer,
         mixup=mixup,
         mixup_off_epoch=args.mixup_off_epoch,
         channels_last=args.channels_last,
@@ -123,6 +125,7 @@ class _LoaderMaker:
     def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int):
         self.args, self.runtime, self.config, self.num_classes = args, runtime, config, num_classes
         self.prefetcher = not args.no_prefetcher
+        self.needs_device_transfer = args.no_prefetcher and not args.data_on_device
         self.patch_size = patch_size or (16, 16)
         self.splits = args.aug_splits if args.aug_splits > 0 else 0
         self.resumable: ResumableLoader | DeviceLoader | None = None
@@ -132,9 +135,9 @@ class _LoaderMaker:
         )  # fmt: skip
         interpolation = args.train_interpolation
         self.interpolation = config["interpolation"] if args.no_aug or not interpolation else interpolation
-        self.on_device = (
-            DeviceLoaders(args, runtime, config, self.interpolation, num_classes) if args.data_on_device else None
-        )
+        self.on_device = None
+        if args.data_on_device:
+            self.on_device = DeviceLoaders(args, runtime, config, self.interpolation, num_classes)
         self.training_options = dict(
             batch_size=args.batch_size, is_training=True, no_aug=args.no_aug, train_crop_mode=args.train_crop_mode,
             scale=args.scale, ratio=args.ratio, hflip=args.hflip, vflip=args.vflip, color_jitter=args.color_jitter,
@@ -156,7 +159,7 @@ class _LoaderMaker:
         )  # fmt: skip
 
     def training(self, dataset: Any) -> tuple[Any, Any]:
-        """The training loader, and what mixes its batches if the loader does not."""
+        """Make the training loader; returns it, and what mixes its batches if the loader does not."""
         args = self.args
         if args.naflex_loader:
             return self._naflex_training(dataset), None
@@ -206,7 +209,7 @@ class _LoaderMaker:
         return loader, mixup
 
     def recalibration(self, dataset: Any) -> Any:
-        """Training images without mixing and erasing.
+        """Make a loader of the training images without mixing and erasing.
 
         Its workers end with each pass: ones that stayed would draw more often in a motivated run than in a plain one.
         """
@@ -219,7 +222,7 @@ class _LoaderMaker:
         return self._checked(_undisturbed(loader), self.args.train_split)
 
     def _customise(self, loader: Any) -> None:
-        """Pad-and-crop and the CIFAR policy, where they are asked for."""
+        """Add pad-and-crop and the CIFAR policy, where they are asked for."""
         args, dataset = self.args, loader.dataset
         if not args.train_pad and args.aa != CIFAR_POLICY:
             return
@@ -266,7 +269,7 @@ class _LoaderMaker:
         return tuple(self.args.val_input_size) if self.args.val_input_size else self.config["input_size"]
 
     def one_batch(self, dataset: Any) -> Any:
-        """All of a small data set in one batch, the same on every rank, as validation sees it."""
+        """Make a loader of one batch with all of a small data set, the same on every rank, as validation sees it."""
         return timm_loader(
             dataset, input_size=self._validation_size(), batch_size=len(dataset), is_training=False, num_workers=0,
             interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], persistent_workers=False,
@@ -280,7 +283,7 @@ class _LoaderMaker:
             device=runtime.device,
             autocast=runtime.autocast,
             channels_last=args.channels_last,
-            needs_device_transfer=args.no_prefetcher and not args.data_on_device,
+            needs_device_transfer=self.needs_device_transfer,
             tta=args.tta,
             world_size=runtime.world_size,
             log_interval=args.log_interval,
@@ -319,9 +322,10 @@ def _naflex_loader(**options: Any) -> Any:
 
 
 def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
-    """A loader of timm's that draws its images by another sampler; torch's loaders do not let theirs be changed.
+    """Return a loader of timm's with another sampler; torch's loaders do not let theirs be changed.
 
     Args:
+        loader: timm's, or a torch loader.
         make_sampler: makes it for the loader's data set.
 
     Raises:
@@ -343,7 +347,7 @@ def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
 
 
 def _checked(loader: Any, wrap: Callable[[DataLoader], CheckedLoader]) -> Any:
-    """A loader of timm's with the torch loader in it wrapped, where its images have numbers."""
+    """Wrap the torch loader in a loader of timm's, unless its images are streamed and have no numbers."""
     inner = getattr(loader, "loader", loader)
     if isinstance(inner, MultiEpochsDataLoader) or isinstance(inner.dataset, IterableDataset):
         return loader

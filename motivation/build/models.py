@@ -1,4 +1,4 @@
-"""Models, made as timm's script makes them."""
+"""Make models as timm's script does."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from timm.models import create_model, safe_model_name
 from torch import nn
 
 from motivation.build.runtime import Runtime
-from motivation.build.transfer import left_random, misfit, transfer_weights
+from motivation.build.transfer import left_random, refuse_misfit, transfer_weights
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.faults import Fault, StartupError, blaming
+from motivation.options.faults import StartupError, blaming
 
 _logger = logging.getLogger("train")
 
@@ -112,8 +112,9 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
 
 def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int | None) -> None:
     """Refuse a file of weights, if a model could not be made because of it."""
-    if checkpoint and (fault := misfit(meta_model(args, role, num_classes), checkpoint)):
-        raise StartupError([Fault(FILE_FLAG[role], fault, checkpoint)])
+    if checkpoint:
+        with blaming(FILE_FLAG[role], checkpoint, errors=ValueError):
+            refuse_misfit(meta_model(args, role, num_classes), checkpoint)
     if role is Role.BASE and args.pretrained and args.pretrained_path:
         with blaming("--pretrained-path", errors=ValueError):
             left_random(meta_model(args, role), args.pretrained_path)

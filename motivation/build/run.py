@@ -1,4 +1,4 @@
-"""One `Run` from the options."""
+"""Make a `Run` from the options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device, ranks, precision and seeds."""
+"""Start a process of a run: ranks, device, precision and seeds."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Runtime:
 
     @property
     def primary(self) -> bool:
-        """Whether this rank logs and writes files."""
+        """Return whether this rank logs and writes files."""
         return self.rank == 0
 
     @property
     def distributed(self) -> bool:
-        """Whether there are other ranks."""
+        """Return whether there are other ranks."""
         return self.world_size > 1
 
 

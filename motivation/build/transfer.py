@@ -1,4 +1,4 @@
-"""Weights of one training for another (paper, section 4.1: transfer): a checkpoint into a model of its architecture.
+"""Begin a training with the weights of another one (paper, section 4.1: transfer).
 
 The head is replaced where the number of classes differs; everything else must fit.
 """
@@ -16,21 +16,20 @@ from motivation.training.checkpoint import read_checkpoint
 
 
 def transfer_weights(model: nn.Module, file: str | Path) -> str:
-    """Load a checkpoint into a model in place; its EMA weights if it has them.
+    """Load the weights of a checkpoint into a model in place; the EMA's if it has an EMA.
 
     Args:
         model: a timm model.
         file: in timm's format, or safetensors.
 
     Returns:
-        What is to be said of it: whether the head is a new one.
+        A line for the log, which says whether the head is a new one.
 
     Raises:
         ValueError: the file is damaged or no checkpoint, or of another architecture.
     """
     weights = _weights_in(Path(file))
-    own = model.state_dict()
-    head = _head_of(model)
+    own, head = model.state_dict(), _head_of(model)
     new_head = sorted(n for n in head if n in weights and n in own and weights[n].shape != own[n].shape)
     if head and not any(name in weights for name in head):
         new_head = sorted(head & own.keys())
@@ -40,8 +39,7 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
             fitted = {**adapt(weights, model), **{name: own[name] for name in new_head}}
         except Exception as error:  # it may stumble over the weights of another architecture in any way
             raise ValueError(f"{file} is of another architecture: {_differences(fitted, own)}") from error
-    if not _fit(fitted, own):
-        raise ValueError(f"{file} is of another architecture: {_differences(fitted, own)}")
+    _refuse_other_architecture(file, fitted, own)
     model.load_state_dict(fitted)
     if not new_head:
         return f"Weights of {file}, with its head."
@@ -49,21 +47,20 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
     return f"Weights of {file}; its head of {before} classes is replaced by a new one of {own[new_head[-1]].shape[0]}."
 
 
-def misfit(model: nn.Module, file: str | Path) -> str | None:
-    """Why the weights of a file are not those of a model as it is, head and all; None if they are."""
-    try:
-        weights = _weights_in(Path(file))
-    except ValueError as error:
-        return str(error)
-    own = model.state_dict()
-    return None if _fit(weights, own) else f"{file} is of another architecture: {_differences(weights, own)}"
+def refuse_misfit(model: nn.Module, file: str | Path) -> None:
+    """Refuse a file whose weights are not those of a model as it is, with its head.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint, or of another architecture.
+    """
+    _refuse_other_architecture(file, _weights_in(Path(file)), model.state_dict())
 
 
 def left_random(model: nn.Module, file: str | Path) -> list[str]:
-    """Tensors outside the head that timm, which passes over what it does not find, would not take from a file.
+    """Return the tensors outside the head that a file lacks, so that timm would leave them at random.
 
     Raises:
-        ValueError: the file is damaged or no checkpoint, or has none of them.
+        ValueError: the file is damaged or no checkpoint, or has none of the model's tensors.
     """
     weights = _weights_in(Path(file))
     own = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")} - _head_of(model)
@@ -92,29 +89,33 @@ def _weights_in(file: Path) -> dict[str, Tensor]:
         if isinstance(contents.get(key), dict):
             contents = contents[key]
             break
+    named = {name: value for name, value in contents.items() if isinstance(name, str) and isinstance(value, Tensor)}
     # timm's auxiliary BatchNorm layers are for training only
-    named = {k: v for k, v in contents.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    tensors = {k: v for k, v in named.items() if ".aux_bn." not in k}
-    weights = clean_state_dict(tensors)
+    weights = clean_state_dict({name: value for name, value in named.items() if ".aux_bn." not in name})
     if not weights:
         raise ValueError(f"{file} holds no weights")
     return weights
 
 
 def _head_of(model: nn.Module) -> set[str]:
-    """Names of the tensors whose size is the number of classes."""
+    """Return the names of the tensors whose size is the number of classes."""
     classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return {f"{name}.{end}" for name in names for end in ("weight", "bias")}
 
 
 def _filter_of(model: nn.Module) -> Any:
-    """timm's function that brings published weights of this kind of model into its present form, if there is one."""
+    """Return timm's function that converts older weights of this kind of model, None if there is none."""
     return getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
 
 
 def _fit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> bool:
     return weights.keys() == own.keys() and all(weights[name].shape == own[name].shape for name in own)
+
+
+def _refuse_other_architecture(file: str | Path, weights: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    if not _fit(weights, own):
+        raise ValueError(f"{file} is of another architecture: {_differences(weights, own)}")
 
 
 def _differences(weights: dict[str, Tensor], own: dict[str, Tensor]) -> str:

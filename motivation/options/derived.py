@@ -1,4 +1,4 @@
-"""What follows from the options alone."""
+"""Derive values that depend on the options alone."""
 
 from __future__ import annotations
 

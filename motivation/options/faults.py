@@ -1,4 +1,4 @@
-"""What is wrong with a user's options: a `Fault` is one line, a `StartupError` ends the program with all of them."""
+"""Name what is wrong with a user's options: a `Fault` is one line, a `StartupError` has all of them."""
 
 from __future__ import annotations
 

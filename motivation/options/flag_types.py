@@ -1,4 +1,4 @@
-"""What a flag is: one row, of which the parser, the reader of YAML files, the checks and a resume are made."""
+"""Define what a flag is: one row that the parser, the reader of YAML files, the checks, a resume and reports read."""
 
 from __future__ import annotations
 
