@@ -66,7 +66,7 @@ def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tm
 
 
 def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
-    """With the guard as on a GPU (`_guard_delay`); the epoch has 23 updates, of which the first and the last have a line."""
+    """Run the guard as on a GPU (`_guard_delay`); of the epoch's 23 updates the first and the last have a log line."""
     run = made(tmp_path, "--epochs", "1", "-b", "60", "--log-interval", "100")
     run.guard = NonFiniteLossGuard(delay=10)
     events.clear()
