@@ -8,7 +8,7 @@ from support.program import DIGITS, MOTIVATED, assert_same_run
 from timm.data.random_erasing import RandomErasing
 
 from motivation.build.run import build_run
-from motivation.data.device_data import Augmentation, DeviceLoader, free_bytes, read_all
+from motivation.data.device_data import Augmentation, DeviceLoader, read_all
 from motivation.options.parse import parse
 from motivation.tools.train import main
 
@@ -123,7 +123,3 @@ def test_images_of_one_channel_are_not_copied_into_three():
     batches = [(IMAGES[:2, :1], TARGETS[:2])]
     with pytest.raises(ValueError, match="images are 1 x 6 x 5, but the model takes 3 x 6 x 5"):
         read_all(batches, 2, (3, 6, 5), torch.device("cpu"))
-
-
-def test_memory_that_is_left_is_known_here():
-    assert free_bytes(torch.device("cpu")) > 2**20

@@ -29,7 +29,7 @@ from motivation.tools.benchmark.recipes import RECIPES, make_jpegs, make_small_i
 from motivation.tools.benchmark.scale import run_hours, scale_table
 from motivation.tools.benchmark.switching import switch_row
 from motivation.tools.benchmark.timeline import device_spans, gaps, idle_percent, profile_updates
-from motivation.tools.benchmark.timing import median_ms, synchronize, table
+from motivation.tools.benchmark.timing import median_ms, synchronize
 
 RESULTS = {
     "base": Result(3.0, [Turn(2.0, (10,)), Turn(4.0, (10,))]),
@@ -62,10 +62,6 @@ def test_the_device_that_is_measured_is_the_one_that_is_waited_for(monkeypatch):
     synchronize(torch.device("cuda:1"))
     synchronize(torch.device("cpu"))
     assert waited == [torch.device("cuda:1")]
-
-
-def test_tables_are_markdown():
-    assert table(["name", "ms"], [["a", 1.5], ["b", 12]]) == "| name | ms |\n| --- | ---: |\n| a | 1.5 |\n| b | 12 |"
 
 
 def test_a_motivated_run_on_paper_costs_the_mean_of_both_weighted_by_its_share():
