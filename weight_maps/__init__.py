@@ -1,5 +1,8 @@
 """Weights maps: where the base model lies inside the motivated model (paper, section 3.3).
 
+The paper's rules are in `resnet.py` (3.3.1), `vit.py` (3.3.2) and `efficientnet.py` (3.3.3). All other models have the
+map of `auto.py` (ours).
+
 >>> from weight_maps import find_map
 >>> weights_map = find_map("resnet50", "resnet101")
 >>> next(link.motivated for link in weights_map.links if link.base == "layer3.5.conv1.weight")

@@ -18,7 +18,7 @@ from typing import Any
 import timm
 import torch
 
-from weight_maps.checkpoints import cut, grow
+from weight_maps.checkpoints import convert
 from weight_maps.containment import compare
 from weight_maps.core import WeightMap
 from weight_maps.depth import PLACEMENTS
@@ -27,7 +27,7 @@ from weight_maps.layout import layout_of
 from weight_maps.picture import draw
 from weight_maps.plugins import load_plugin
 from weight_maps.registry import map_for, map_named, registered_maps
-from weight_maps.summary import summarise, table
+from weight_maps.summary import columns, summarise, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,8 +105,7 @@ def _listing() -> str:
         (entry.name, " ".join(entry.patterns) or "(by its name only)", _first_line(entry.builder.__doc__))
         for entry in registered_maps()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{a.ljust(widths[0])}  {b.ljust(widths[1])}  {c}".rstrip() for a, b, c in rows)
+    return columns(rows)
 
 
 def _first_line(doc: str | None) -> str:
@@ -174,15 +173,21 @@ def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_
 
 def _convert(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]]) -> None:
     torch.manual_seed(args.seed)
-    options: dict[str, Any] = {"map_name": args.map, "placement": args.placement, "kwargs": kwargs}
+    source, target = args.expand or args.extract
+    convert(
+        (args.base, args.motivated),
+        source,
+        target,
+        extract=bool(args.extract),
+        onto=args.onto,
+        kwargs=kwargs,
+        map_name=args.map,
+        placement=args.placement,
+    )
     if args.expand:
-        small, big = args.expand
-        grow(args.base, args.motivated, small, big, onto=args.onto, **options)
-        print(f"{big}: {args.motivated} with {args.base} of {small} inside")
-    if args.extract:
-        big, small = args.extract
-        cut(args.base, args.motivated, big, small, **options)
-        print(f"{small}: {args.base} out of {args.motivated} of {big}")
+        print(f"{target}: {args.motivated} with {args.base} of {source} inside")
+    else:
+        print(f"{target}: {args.base} out of {args.motivated} of {source}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def _of_modules(blocks: BlockAlignment) -> Iterator[tuple[str, str]]:
 
 
 def _does_nothing(facts: Facts, path: str, owners: set[str]) -> bool:
-    """Tell whether a module changes nothing by itself: dropout, an identity, a container without tensors."""
+    """Return True if a module changes nothing by itself: dropout, an identity, a container without tensors."""
     return path not in owners and (role_of(facts.kind) == "Identity" or facts.kind in _CONTAINERS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from weight_maps.core import WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS
 from weight_maps.draft import MapDraft
 from weight_maps.layout import Layout
 from weight_maps.parts import PartsReader, leading_parts
@@ -36,6 +35,5 @@ def slices_map(base: Layout, motivated: Layout, placement: str = "paper") -> Wei
 def _with_all_blocks(base: Layout, motivated: Layout, placement: str) -> MapDraft:
     """Start a map in which the blocks of all numbered lists are placed."""
     draft = MapDraft(base, motivated)
-    for container in draft.blocks.base_blocks.containers:
-        draft.blocks.place(container, OTHER_PLACEMENTS.get(placement, last_to_last))
+    draft.place(draft.blocks.base_blocks.containers, placement, paper=last_to_last)
     return draft

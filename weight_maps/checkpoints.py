@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import timm
@@ -17,22 +18,23 @@ from torch import Tensor, nn
 from weight_maps.find import find_map, make_model
 
 
-def grow(
-    base_name: str,
-    motivated_name: str,
+def convert(
+    names: tuple[str, str],
     source: Path,
     target: Path,
-    onto: Path | None = None,
     *,
+    extract: bool = False,
+    onto: Path | None = None,
     kwargs: Sequence[dict[str, Any]] = ({}, {}),
     **options: Any,
 ) -> None:
-    """Write a checkpoint of the motivated model that holds the base's weights in their places.
+    """Write a checkpoint of the motivated model with the base's weights in their places, or the other way round.
 
     Args:
-        base_name, motivated_name: timm model names.
+        names: timm names of the base and of the motivated model.
         source: checkpoint of the base: timm's ``.pth.tar``, a state dict, or ``.safetensors``.
         target: file to write, ``.safetensors`` or ``.pth``/``.pth.tar``.
+        extract: ``source`` is of the motivated model; write a checkpoint of the base.
         onto: checkpoint of the motivated model with the other weights; default timm's initialisation.
         kwargs: arguments of the two models; where they have no ``num_classes``, that of the source.
         options: as in `find_map`.
@@ -44,29 +46,17 @@ def grow(
     """
     _check_target(source, target)
     weights = read_weights(source)
-    base, motivated = _models(base_name, motivated_name, weights, kwargs, base_is_source=True)
-    _load(base, weights, source, base_name)
+    classes = {} if "num_classes" in kwargs[extract] else _classes_of(names[extract], weights)
+    base, motivated = (make_model(name, **classes | given) for name, given in zip(names, kwargs, strict=True))
+    _load(motivated if extract else base, weights, source, names[extract])
     if onto:
-        _load(motivated, read_weights(onto), onto, motivated_name)
-    find_map(base_name, motivated_name, base, motivated, **options).expand(base, motivated)
-    write_weights(motivated, target)
-
-
-def cut(
-    base_name: str,
-    motivated_name: str,
-    source: Path,
-    target: Path,
-    kwargs: Sequence[dict[str, Any]] = ({}, {}),
-    **options: Any,
-) -> None:
-    """Write the base's part of a motivated model's checkpoint; arguments and errors are those of `grow`."""
-    _check_target(source, target)
-    weights = read_weights(source)
-    base, motivated = _models(base_name, motivated_name, weights, kwargs, base_is_source=False)
-    _load(motivated, weights, source, motivated_name)
-    find_map(base_name, motivated_name, base, motivated, **options).extract(motivated, base)
-    write_weights(base, target)
+        _load(motivated, read_weights(onto), onto, names[1])
+    weights_map = find_map(*names, base, motivated, **options)
+    if extract:
+        weights_map.extract(motivated, base)
+    else:
+        weights_map.expand(base, motivated)
+    write_weights(base if extract else motivated, target)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -111,19 +101,6 @@ def _check_target(source: Path, file: Path) -> None:
         raise ValueError(f"{file}: a checkpoint ends in .safetensors, .pth, .pt or .pth.tar")
 
 
-def _models(
-    base_name: str,
-    motivated_name: str,
-    weights: dict[str, Tensor],
-    kwargs: Sequence[dict[str, Any]],
-    base_is_source: bool,
-) -> list[nn.Module]:
-    """Make both models, with as many classes as the weights have."""
-    name, given = (base_name, kwargs[0]) if base_is_source else (motivated_name, kwargs[1])
-    classes = {} if "num_classes" in given else _classes_of(name, weights)
-    return [make_model(n, **{**classes, **k}) for n, k in zip((base_name, motivated_name), kwargs, strict=True)]
-
-
 def _classes_of(name: str, weights: dict[str, Tensor]) -> dict[str, int]:
     config = timm.get_pretrained_cfg(name)
     classifier = config.classifier if config else None
@@ -133,13 +110,7 @@ def _classes_of(name: str, weights: dict[str, Tensor]) -> dict[str, int]:
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], file: Path, name: str) -> None:
-    expected = model.state_dict()
-    faults = {
-        "missing": [n for n in expected if n not in weights],
-        "unknown": [n for n in weights if n not in expected],
-        "of another shape": [n for n in expected if n in weights and weights[n].shape != expected[n].shape],
-    }
-    if any(faults.values()):
-        counts = [f"{len(names)} {kind} ({names[0]})" for kind, names in faults.items() if names]
-        raise ValueError(f"{file}: not the weights of {name}: tensors {', '.join(counts)}")
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:  # it lists all names
+        raise ValueError(shorten(f"{file}: not the weights of {name}: {error}", 400)) from error

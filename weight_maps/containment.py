@@ -10,9 +10,10 @@ layer that differs.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,20 +23,10 @@ from torch import Tensor, nn
 from weight_maps.core import Axis, Link, WeightMap
 from weight_maps.depth import Blocks, name_of, words_of
 
-_NORMALISES = (
-    "LayerNorm",
-    "RmsNorm",
-    "RMSNorm",
-    "SimpleNorm",
-    "GroupNorm",
-    "GlobalResponseNorm",
-    "InstanceNorm",
-    "EvoNorm",
-)
-_STANDARDISES = ("StdConv2d",)
+_NORMALISES = re.compile(r"(Evo|GlobalResponse|Group|Instance|Layer|RMS|Rms|Simple)Norm")
 
-Owners = dict[str, tuple[str, Link]]
-"""Module path in the base to that of its counterpart, with the link of the module's weight."""
+Calls = list[tuple[str, Tensor]]
+"""Layers in the order in which they were computed, by their paths in the base, each with its output."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +34,17 @@ class Containment:
     """Result of `compare`.
 
     Attributes:
-        error: largest difference of the output, relative to the largest value; 0 where the map leaves tensors of the
-            base unmapped, so that the output may differ.
         first_difference: the first layer of the base whose output differs, in the order of the computation, and how;
             None if there is none.
         layers: number of layers that were compared.
     """
 
-    error: float
     first_difference: str | None
     layers: int
 
     @property
     def holds(self) -> bool:
-        """Tell whether the motivated model contains the base's computation."""
+        """Return True if the motivated model contains the base's computation."""
         return self.first_difference is None
 
 
@@ -70,32 +58,99 @@ def compare(
         weights_map: a checked map of ``base`` in ``motivated``.
         base, motivated: the models, on one device.
         images: ``[B, C, H, W]``, on that device.
-        tolerance: largest relative difference that still counts as equal.
+        tolerance: largest difference that still counts as equal, relative to the largest value.
     """
     small, large = (copy.deepcopy(model).double().eval() for model in (base, motivated))
+    images = images.double()
     _make_generic(small)
     for parameter in large.parameters():
         parameter.zero_()
     weights_map.expand(small, large)
-    owners = _paired_owners(weights_map, small, large)
-    recorder = _Recorder(tolerance)
-    with recorder.recording(small, owners):
-        expected = small(images.double())
+    counterparts = _counterparts(weights_map)
+    links = _weights(weights_map)
+    dims = {path: dim for path in links if (dim := _channel_dim(small.get_submodule(path))) is not None}
+    with _recorded(small, {path: path for path in dims}, lambda path, output: output.clone()) as calls:
+        output = small(images)
+
     _bypass_extra_blocks(weights_map, large)
-    _carry_constants(weights_map, small, large)
-    for path, (target, link) in owners.items():
-        _restrict_norm(small.get_submodule(path), large, target, link)
-    _restrict_bare_norms(weights_map, small, large)
-    try:
-        with recorder.checking(large, owners):
-            found = large(images.double())
-    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
-        return Containment(float("inf"), recorder.first or f"the computation fails: {error}", recorder.compared)
-    difference = 0.0 if weights_map.unmapped else _relative(expected, found)
-    first = recorder.first or recorder.missing_calls()
-    if first is None and not difference <= tolerance:
+    _carry_constants(counterparts, small, large)
+    for path in dims:
+        _restrict_norm(small.get_submodule(path), large.get_submodule(counterparts[path]), links[path])
+    _restrict_bare_norms(counterparts, small, large)
+
+    def channels_of_base(path: str, found: Tensor) -> Tensor:
+        link = links[path]
+        axis = _widest(link) if _is_norm(small.get_submodule(path)) else 0
+        return found.index_select(dims[path], _positions(link.index[axis]).to(found.device))
+
+    failure, found = None, None
+    with _recorded(large, {path: counterparts[path] for path in dims}, channels_of_base) as calls_there:
+        try:
+            found = large(images)
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
+            failure = f"the computation fails: {error}"
+    first = next(_layer_differences(calls, calls_there, tolerance), None) or failure
+    if first is None and (fewer := Counter(path for path, _ in calls) - Counter(path for path, _ in calls_there)):
+        first = f"{next(iter(fewer))}: runs less often than in the base"
+    if first is None and not weights_map.unmapped and not (difference := _relative(output, found)) <= tolerance:
         first = f"the output differs by {difference:.1e}, though all layers agree"
-    return Containment(difference, first, recorder.compared)
+    return Containment(first, len(calls_there))
+
+
+def _counterparts(weights_map: WeightMap) -> dict[str, str]:
+    """Return the path of each base module that has mapped tensors in it, with that of its counterpart."""
+    found = {}
+    for link in weights_map.links:
+        path, target = link.base, link.motivated
+        while path:
+            path, target = path.rpartition(".")[0], target.rpartition(".")[0]
+            found[path] = target
+    return found
+
+
+def _weights(weights_map: WeightMap) -> dict[str, Link]:
+    """Return the link of each layer's tensor ``weight``, by the layer's path in the base."""
+    split = ((link.base.rpartition("."), link) for link in weights_map.links)
+    return {path: link for (path, _, name), link in split if name == "weight"}
+
+
+@contextmanager
+def _recorded(model: nn.Module, paths: Mapping[str, str], keep: Callable[[str, Tensor], Tensor]) -> Iterator[Calls]:
+    """Record the outputs of some layers inside the context.
+
+    Args:
+        paths: path of the layer in the base, and in this model.
+        keep: takes the base's path and the output, and returns a copy of what is to be recorded of it.
+    """
+    calls: Calls = []
+    handles = []
+    for path, here in paths.items():
+
+        def hook(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
+            if isinstance(output, Tensor):
+                calls.append((path, keep(path, output)))
+
+        handles.append(model.get_submodule(here).register_forward_hook(hook))
+    yield calls
+    for handle in handles:
+        handle.remove()
+
+
+def _layer_differences(expected: Calls, found: Calls, tolerance: float) -> Iterator[str]:
+    """Yield the layers of the motivated model that return something else than those of the base."""
+    outputs: dict[str, list[Tensor]] = defaultdict(list)
+    for path, output in expected:
+        outputs[path].append(output)
+    for path, part in found:
+        if not outputs[path]:
+            yield f"{path}: runs more often than in the base"
+            continue
+        output = outputs[path].pop(0)
+        part = _leading_part(part, output)
+        if part.shape != output.shape:
+            yield f"{path}: output {list(output.shape)} became {list(part.shape)}"
+        elif not (difference := _relative(output, part)) <= tolerance:
+            yield f"{path}: output differs by {difference:.1e}"
 
 
 def _make_generic(model: nn.Module) -> None:
@@ -118,16 +173,12 @@ def _make_generic(model: nn.Module) -> None:
                 module.running_var.mul_(1 + 0.2 * noise(module.running_var).abs())
 
 
-def _carry_constants(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
+def _carry_constants(counterparts: Mapping[str, str], base: nn.Module, motivated: nn.Module) -> None:
     """Copy the base's float constants: the variance that an NFNet block divides by, and the epsilon of a norm."""
-    for link in weights_map.links:
-        path, target = link.base, link.motivated
-        while "." in path:
-            path, target = path.rpartition(".")[0], target.rpartition(".")[0]
-            there = motivated.get_submodule(target)
-            for name in ("beta", "eps"):
-                if isinstance(value := vars(base.get_submodule(path)).get(name), float):
-                    setattr(there, name, value)
+    for path, target in counterparts.items():
+        for name in ("beta", "eps"):
+            if isinstance(value := vars(base.get_submodule(path)).get(name), float):
+                setattr(motivated.get_submodule(target), name, value)
 
 
 class _Bypass(nn.Module):
@@ -161,17 +212,6 @@ def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
             setattr(model.get_submodule(path), word, _Bypass(neighbour))
 
 
-def _paired_owners(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> Owners:
-    """Return the counterparts of all modules that own a mapped weight."""
-    owners = {}
-    for link in weights_map.links:
-        path, _, name = link.base.rpartition(".")
-        target = link.motivated.rpartition(".")[0]
-        if name == "weight" and _channel_dim(base.get_submodule(path)) is not None:
-            owners[path] = (target, link)
-    return owners
-
-
 def _channel_dim(module: nn.Module) -> int | None:
     """Return the axis of channels in a module's output; None where it is not known."""
     if isinstance(module, nn.Linear):
@@ -189,9 +229,9 @@ def _positions(axis: Axis) -> Tensor:
     return torch.cat([torch.arange(start, stop) for start, stop in axis])
 
 
-def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> None:
+def _restrict_norm(small: Any, large: Any, link: Link) -> None:
     """Make a layer that normalises over channels see the base's channels alone."""
-    if _is_standardised(small):
+    if "StdConv2d" in type(small).__name__:
         if small.groups > 1:
             return
         inside, outside = _positions(link.index[1]), _positions(link.index[0])
@@ -199,27 +239,20 @@ def _restrict_norm(small: Any, large: nn.Module, target: str, link: Link) -> Non
         inside = outside = _positions(link.index[_widest(link)])
     else:
         return
-    module: Any = large.get_submodule(target)
-    width = getattr(module, "out_channels", None) or module.weight.numel()
-    _compute_with(module, small, inside, outside, width)
+    _compute_with(large, small, inside, outside, getattr(large, "out_channels", None) or large.weight.numel())
 
 
-def _restrict_bare_norms(weights_map: WeightMap, base: nn.Module, motivated: nn.Module) -> None:
+def _restrict_bare_norms(counterparts: Mapping[str, str], base: nn.Module, motivated: nn.Module) -> None:
     """Do the same for norms without weights, which have no link: they see as many leading channels as in the base."""
-    places = {}
-    for link in weights_map.links:
-        path, target = link.base, link.motivated
-        while path:
-            path, target = path.rpartition(".")[0], target.rpartition(".")[0]
-            places[path] = target
     for path, small in base.named_modules():
         parent, _, name = path.rpartition(".")
         size = getattr(small, "normalized_shape", None)
-        if not _is_norm(small) or not size or next(small.parameters(), None) is not None or parent not in places:
+        if not _is_norm(small) or not size or next(small.parameters(), None) is not None or parent not in counterparts:
             continue
-        module: Any = motivated.get_submodule(f"{places[parent]}.{name}".lstrip("."))
+        module: Any = motivated.get_submodule(f"{counterparts[parent]}.{name}".lstrip("."))
         if module.normalized_shape != size:
-            _compute_with(module, small, torch.arange(size[-1]), torch.arange(size[-1]), module.normalized_shape[-1])
+            leading = torch.arange(size[-1])
+            _compute_with(module, small, leading, leading, module.normalized_shape[-1])
 
 
 def _compute_with(module: Any, small: Any, inside: Tensor, outside: Tensor, width: int) -> None:
@@ -237,11 +270,7 @@ def _compute_with(module: Any, small: Any, inside: Tensor, outside: Tensor, widt
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return any(word in type(module).__name__ for word in _NORMALISES)
-
-
-def _is_standardised(module: nn.Module) -> bool:
-    return any(word in type(module).__name__ for word in _STANDARDISES)
+    return _NORMALISES.search(type(module).__name__) is not None
 
 
 def _widest(link: Link) -> int:
@@ -270,63 +299,3 @@ def _relative(expected: Any, found: Any) -> float:
     if isinstance(expected, (list, tuple)):
         return max((_relative(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
     return 0.0
-
-
-class _Recorder:
-    """Records the outputs of the base's layers and compares those of the motivated model with them."""
-
-    def __init__(self, tolerance: float):
-        self._tolerance = tolerance
-        self._outputs: dict[str, list[Tensor]] = defaultdict(list)
-        self._calls: dict[str, int] = defaultdict(int)
-        self.first: str | None = None
-        self.compared = 0
-
-    def recording(self, base: nn.Module, owners: Owners) -> ExitStack:
-        """Return a context in which the outputs of the base's layers are recorded."""
-        return _with_hooks({path: base.get_submodule(path) for path in owners}, owners, self._record)
-
-    def checking(self, motivated: nn.Module, owners: Owners) -> ExitStack:
-        """Return a context in which the outputs of their counterparts are compared."""
-        modules = {path: motivated.get_submodule(target) for path, (target, _) in owners.items()}
-        return _with_hooks(modules, owners, self._check)
-
-    def missing_calls(self) -> str | None:
-        """Return the first layer that ran less often than in the base, if there is one."""
-        fewer = (path for path, outputs in self._outputs.items() if self._calls[path] < len(outputs))
-        return next((f"{path}: runs less often than in the base" for path in fewer), None)
-
-    def _record(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
-        self._outputs[path].append(output.clone())
-
-    def _check(self, path: str, link: Link, module: nn.Module, output: Tensor) -> None:
-        call = self._calls[path]
-        self._calls[path] += 1
-        self.compared += 1
-        if self.first is not None:
-            return
-        if call >= len(self._outputs[path]):
-            self.first = f"{path}: runs more often than in the base"
-            return
-        expected = self._outputs[path][call]
-        dim = _channel_dim(module)
-        assert dim is not None
-        axis = _widest(link) if _is_norm(module) else 0
-        live = _positions(link.index[axis]).to(output.device)
-        part = _leading_part(output.index_select(dim, live), expected)
-        if part.shape != expected.shape:
-            self.first = f"{path}: output {list(expected.shape)} became {list(part.shape)}"
-        elif not (difference := _relative(expected, part)) <= self._tolerance:
-            self.first = f"{path}: output differs by {difference:.1e}"
-
-
-def _with_hooks(modules: dict[str, nn.Module], owners: Owners, call: Callable[..., None]) -> ExitStack:
-    stack = ExitStack()
-    for path, module in modules.items():
-
-        def hook(module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
-            if isinstance(output, Tensor):
-                call(path, owners[path][1], module, output)
-
-        stack.callback(module.register_forward_hook(hook).remove)
-    return stack

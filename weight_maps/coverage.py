@@ -57,10 +57,13 @@ class ModuleCoverage:
         return self.plain + self.siblings
 
     def main_reasons(self, count: int = 3) -> list[str]:
-        """Return the most frequent kinds of reasons for a refusal, each with its number of pairs."""
+        """Return the most frequent kinds of reasons for a refusal, each with its number of pairs.
+
+        Kinds that are equally frequent stand in the order in which they were met.
+        """
         kinds: Counter[str] = Counter()
         for faults in self.refused.values():
-            kinds.update({_kind_of_reason(fault) for fault in faults})
+            kinds.update(dict.fromkeys(map(_kind_of_reason, faults), 1))  # each once a pair
         return [f"{kind} ({number})" for kind, number in kinds.most_common(count)]
 
 
@@ -101,7 +104,7 @@ def cover(module: str, names: Iterable[str]) -> ModuleCoverage:
 
 
 def nests_plainly(base: Layout, motivated: Layout) -> bool:
-    """Tell whether every tensor of the base fits into the one of the same name.
+    """Return True if every tensor of the base fits into the one of the same name.
 
     >>> nests_plainly(Layout({"a": (2, 3)}), Layout({"a": (2, 4), "b": (1,)}))
     True

@@ -95,7 +95,7 @@ class Blocks:
 
     @property
     def has_facts(self) -> bool:
-        """Tell whether the settings of the modules are known."""
+        """Return True if the settings of the modules are known."""
         return bool(self._traits)
 
     def indices(self, container: str) -> list[int]:
@@ -103,7 +103,7 @@ class Blocks:
         return sorted(self._tensors.get(container, ()))
 
     def is_stack(self, container: str) -> bool:
-        """Tell whether the entries are modules of several layers, so that more of them make a deeper model."""
+        """Return True if the entries are modules of several layers, so that more of them make a deeper model."""
         return all(any("." in rest for rest in names) for names in self._tensors[container].values())
 
     def names(self, container: str, index: int) -> frozenset[str]:
@@ -172,7 +172,10 @@ class BlockAlignment:
         return target
 
     def place(self, container: str, placement: Placement) -> None:
-        """Place the blocks of a container of the base. An outer container comes before those inside its blocks."""
+        """Place the blocks of a container of the base: each takes the nearest block of its own kind.
+
+        An outer container comes before those inside its blocks.
+        """
         target = ".".join(self._counterpart(container.split(".")))
         base, motivated = self.base_blocks.indices(container), self._motivated_blocks.indices(target)
         if base == motivated or not motivated:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from weight_maps.agreement import disagreements, summarised
 from weight_maps.core import Axis, Link, WeightMap, WeightMapError, fits
-from weight_maps.depth import BlockAlignment
+from weight_maps.depth import OTHER_PLACEMENTS, BlockAlignment, Placement
 from weight_maps.layout import Layout
-
-_MISSING = "the motivated model has no"
 
 
 def check_family(family: str, block: re.Pattern[str], base: Layout, motivated: Layout) -> None:
@@ -47,13 +45,26 @@ class MapDraft:
         self.blocks = BlockAlignment(base, motivated)
         self._links: list[Link] = []
         self._lost: dict[str, str] = {}
+        self._too_deep: set[str] = set()
+
+    def place(self, containers: Iterable[str], placement: str, paper: Placement) -> None:
+        """Place the blocks of containers of the base, see `BlockAlignment.place`.
+
+        Args:
+            placement: the user's choice, one of ``PLACEMENTS``.
+            paper: the family's own placement, for the choice ``'paper'``.
+        """
+        for container in containers:
+            self.blocks.place(container, OTHER_PLACEMENTS.get(placement, paper))
 
     def counterparts(self) -> Iterator[tuple[str, str]]:
         """Yield each base tensor with its counterpart, if there is one and it is large enough."""
         for name, shape in self.base.items():
             target = self.blocks.counterpart(name)
             if target not in self.motivated:
-                self._lost[name] = f"{_MISSING} {target}"
+                self._lost[name] = f"the motivated model has no {target}"
+                if name.startswith(self.blocks.too_deep):
+                    self._too_deep.add(name)  # one reason for the whole container is enough
             elif not fits(shape, self.motivated[target]):
                 self._lost[name] = f"{list(shape)} does not fit into {target} {list(self.motivated[target])}"
             else:
@@ -74,7 +85,7 @@ class MapDraft:
         """
         if checked and (reason := self._other_construction()):
             return WeightMap((), dict.fromkeys(self.base, reason), (reason,))
-        lost = [(name, why) for name, why in self._lost.items() if not self._is_too_deep(name, why)]
+        lost = [(name, why) for name, why in self._lost.items() if name not in self._too_deep]
         refusals = [*self.blocks.refusals, *summarised(lost)]
         if checked:
             refusals += [*self.blocks.uneven, *disagreements(self.blocks), *self._unknown_heads()]
@@ -85,10 +96,6 @@ class MapDraft:
         if len(set(kinds)) < 2:
             return None
         return f"the base is a {kinds[0]}, the motivated model a {kinds[1]}: they are not of one construction"
-
-    def _is_too_deep(self, name: str, why: str) -> bool:
-        """Return True if a tensor has no counterpart because the base has more blocks there, which is one reason."""
-        return why.startswith(_MISSING) and bool(self.blocks.too_deep) and name.startswith(self.blocks.too_deep)
 
     def _unknown_heads(self) -> list[str]:
         """Return why layers cannot be sliced where only shapes were given."""

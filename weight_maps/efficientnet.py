@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from weight_maps.core import WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS, first_blocks
+from weight_maps.depth import first_blocks
 from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
 from weight_maps.registry import register_map
@@ -22,8 +22,7 @@ def efficientnet_map(base: Layout, motivated: Layout, placement: str = "paper") 
     """
     check_family("EfficientNet", BLOCK, base, motivated)
     draft = MapDraft(base, motivated)
-    for stage in stages_of(base, BLOCK):
-        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, first_blocks))
+    draft.place(stages_of(base, BLOCK), placement, paper=first_blocks)
     for name, target in draft.counterparts():
         # The first scalars of a vector (weights and buffers of BatchNorm, biases); the first output and the first input
         # channels of a convolution, whose kernel has the same size.

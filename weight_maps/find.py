@@ -50,16 +50,7 @@ def find_map(
     """
     entry = map_named(map_name) if map_name else map_for(base_name, motivated_name)
     layouts = model_layout(base_name, base), model_layout(motivated_name, motivated)
-    weights_map = entry.build(*layouts, placement)
-    try:
-        weights_map.check(*layouts, f"{motivated_name} does not contain {base_name} (map {entry.name!r}):")
-    except WeightMapError:
-        raise
-    except Exception as error:  # links that are none, indices that are none: a user's function may make anything
-        raise WeightMapError(
-            f"the weights map {entry.name!r} ({entry.where}) is malformed", [f"{type(error).__name__}: {error}"]
-        ) from error
-    return weights_map
+    return entry.build(*layouts, placement, f"{motivated_name} does not contain {base_name} (map {entry.name!r}):")
 
 
 def model_layout(name: str, model: Model | None = None) -> Layout:
@@ -68,15 +59,16 @@ def model_layout(name: str, model: Model | None = None) -> Layout:
     Raises:
         WeightMapError: no model is given, and timm has none of that name.
     """
-    if model is not None:
-        layout = layout_of(model)
-        if layout.modules or not timm.is_model(name):
-            return layout
+    if model is None:
+        if not timm.is_model(name):
+            raise WeightMapError("no such model", [f"timm has no model {name!r}"])
+        return layout_of(meta_model(name))
+    layout = layout_of(model)
+    if not layout.modules and timm.is_model(name):
         made = layout_of(meta_model(name))
-        return Layout(layout.shapes, made.modules, made.buffers) if _same_model(name, layout, made) else layout
-    if not timm.is_model(name):
-        raise WeightMapError("no such model", [f"timm has no model {name!r}"])
-    return layout_of(meta_model(name))
+        if _same_model(name, layout, made):
+            return Layout(layout.shapes, made.modules, made.buffers)
+    return layout
 
 
 def meta_model(name: str, **kwargs: Any) -> nn.Module:
@@ -110,7 +102,7 @@ def image_size(model: Any, **kwargs: Any) -> tuple[int, ...]:
 
 
 def _same_model(name: str, one: Layout, other: Layout) -> bool:
-    """Tell whether both have the same tensors, apart from the sizes of the first layer and the head."""
+    """Return True if both have the same tensors, apart from the sizes of the first layer and the head."""
     config = timm.get_pretrained_cfg(name)
     ends: list[str] = []
     for layers in (config.first_conv, config.classifier) if config else ():

@@ -26,46 +26,43 @@ class RegisteredMap:
     builder: MapBuilder
 
     @property
-    def places_blocks(self) -> bool:
-        """Tell whether the builder can align blocks in more than one way."""
-        return "placement" in inspect.signature(self.builder).parameters
-
-    @property
     def where(self) -> str:
         """File and line of the builder, for error messages."""
         code: Any = getattr(self.builder, "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.builder)
 
-    def build(self, base: Layout, motivated: Layout, placement: str = "paper") -> WeightMap:
-        """Build the map, without checking it.
+    def build(self, base: Layout, motivated: Layout, placement: str, title: str) -> WeightMap:
+        """Build the map and check it.
+
+        Args:
+            base, motivated: the two models.
+            placement: one of ``PLACEMENTS``.
+            title: first line of the error if the map does not pass.
 
         Raises:
-            WeightMapError: the builder has no such placement, refuses the models, fails, or returns something else.
+            WeightMapError: the builder has no such placement, refuses the models, or fails; or its map does not pass.
         """
-        options = {}
         if placement not in PLACEMENTS:
             raise WeightMapError("unknown placement", [f"{placement!r} is none of {', '.join(PLACEMENTS)}"])
-        if self.places_blocks:
-            options["placement"] = placement
-        elif placement != "paper":
+        options = {"placement": placement} if "placement" in inspect.signature(self.builder).parameters else {}
+        if placement != "paper" and not options:
             raise WeightMapError(
                 f"the weights map {self.name!r} has no placement {placement!r}",
                 ["its builder has no parameter 'placement'; leave the placement out"],
             )
         try:
             built = self.builder(base, motivated, **options)
+            if not isinstance(built, WeightMap):
+                raise TypeError(f"it returned no WeightMap, but {built!r:.80}")
+            built.check(base, motivated, title)
         except WeightMapError:
             raise
-        except Exception as error:  # a user's function may raise anything; it must end in one line, with the place
+        except Exception as error:  # a user's function may raise anything, and its links may be anything
             if self.builder.__module__.startswith("weight_maps."):
                 raise  # a bug of ours
             raise WeightMapError(
                 f"the weights map {self.name!r} ({self.where}) failed", [f"{type(error).__name__}: {error}"]
             ) from error
-        if not isinstance(built, WeightMap):
-            raise WeightMapError(
-                f"the weights map {self.name!r} ({self.where}) returned no WeightMap", [f"it returned {built!r:.80}"]
-            )
         return built
 
 
@@ -129,7 +126,4 @@ def map_for(base_name: str, motivated_name: str) -> RegisteredMap:
             for name in (base_name, motivated_name)
         )
 
-    best = max(registered_maps(), key=longest)
-    if longest(best) < 0:
-        raise WeightMapError(f"no weights map is known for {base_name} inside {motivated_name}", ["register one"])
-    return best
+    return max(registered_maps(), key=longest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from weight_maps.core import WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS
 from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
 from weight_maps.registry import register_map
@@ -37,8 +36,7 @@ def resnet_map(base: Layout, motivated: Layout, placement: str = "paper") -> Wei
     """
     check_family("ResNet", BLOCK, base, motivated)
     draft = MapDraft(base, motivated)
-    for stage in stages_of(base, BLOCK):
-        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+    draft.place(stages_of(base, BLOCK), placement, paper=last_to_last)
     for name, target in draft.counterparts():
         draft.link(name, target, leading(base[name]))
     return draft.finish()

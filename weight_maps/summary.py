@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -226,15 +226,12 @@ def table(summary: Summary) -> str:
         )
         for stage in summary.stages
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
-    lines = [line.rstrip() for line in lines]
     unmapped = [f"  {name}: {reason}" for name, reason in summary.unmapped.items()]
     return "\n".join(
         [
             f"{summary.base} in {summary.motivated} (map {summary.map_name!r}, placement {summary.placement!r})",
             "",
-            *lines,
+            columns([head, *rows]),
             "",
             f"{human(summary.shared)} of {human(summary.motivated_parameters)} parameters of {summary.motivated} are "
             f"those of {summary.base}: {100 * summary.share:.1f} %.",
@@ -244,6 +241,12 @@ def table(summary: Summary) -> str:
             *unmapped,
         ]
     )
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in columns, all to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def human(count: int) -> str:

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 from weight_maps.core import WeightMap, leading
-from weight_maps.depth import OTHER_PLACEMENTS
 from weight_maps.draft import MapDraft, check_family, stages_of
 from weight_maps.layout import Layout
 from weight_maps.parts import PartsReader, leading_parts
@@ -32,8 +31,7 @@ def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> Weight
     """
     check_family("vision transformer", BLOCK, base, motivated)
     draft = MapDraft(base, motivated)
-    for stage in stages_of(base, BLOCK):
-        draft.blocks.place(stage, OTHER_PLACEMENTS.get(placement, last_to_last))
+    draft.place(stages_of(base, BLOCK), placement, paper=last_to_last)
     parts, motivated_parts = PartsReader(base), PartsReader(motivated)
     for name, target in draft.counterparts():
         # The first scalars of a vector, the first inputs and outputs of a linear layer, the first channels of tokens

@@ -20,39 +20,67 @@ from typing import Any
 
 import timm
 import torch
-from timm import optim
-from timm.task import ClassificationTask
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from motivation.data.update_loader import MicroBatch
 from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
-from motivation.method.records import Role
-from motivation.training.learner import Learner, UpdateRule
+from motivation.method.side import Side
 from weight_maps import find_map
 from weight_maps.containment import compare
 from weight_maps.coverage import ModuleCoverage, Pair, cover, modules_of_timm
 from weight_maps.find import image_size
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
-    """Result of computing with one pair; ``shallow`` if with few blocks, because the whole models are large."""
+    """Result of computing with one pair.
+
+    Attributes:
+        shallow: with few blocks, because the whole models are large.
+        contained: the base's computation is found inside.
+        trained: the pair trains in turns.
+        detail: what went wrong.
+    """
 
     pair: Pair
-    contained: bool
-    trained: bool
-    detail: str
-    shallow: bool = False
+    shallow: bool
+    contained: bool = False
+    trained: bool = False
+    detail: str = ""
 
 
-class _AnyLoss(nn.Module):
-    """A loss for any output, a tensor or a nest of them: the mean square."""
+def try_pair(pair: Pair, shallow: bool = False, device: str = "cpu", images: int = 2) -> Trial:
+    """Build a pair with weights, compare its computation and train it in turns.
 
-    def forward(self, output: Any, target: Tensor) -> Tensor:
-        if isinstance(output, Tensor):
-            return output.float().square().mean()
-        return torch.stack([self(one, target) for one in output]).mean()
+    Args:
+        shallow: give the base one block and the motivated model two, if they are made by depth.
+    """
+    trial = Trial(pair, shallow)
+    torch.manual_seed(0)
+    try:
+        base, motivated = _models(pair, shallow, device)
+        fixed = [model for model in (base, motivated) if model.pretrained_cfg.get("fixed_input_size")]
+        batch = torch.randn(images, *image_size((fixed or [base])[0]), device=device)
+        found = compare(find_map(*pair, base, motivated), base, motivated, batch[:1])
+        trial.contained, trial.detail = found.holds, found.first_difference or ""
+        faults = {opt: trains_in_turns(base, motivated, pair, batch, opt) for opt in ("adamw", "lamb")}
+        trial.trained = not any(faults.values())
+        trial.detail += "".join(f" {opt}: {fault}" for opt, fault in faults.items() if fault)
+    except Exception as error:  # noqa: BLE001  (any of a thousand models may raise anything; the table says which)
+        trial.detail += f" {type(error).__name__}: {error}"
+    trial.detail = " ".join(trial.detail.split())[:300]
+    return trial
+
+
+def _models(pair: Pair, shallow: bool, device: str) -> list[Any]:
+    depths: list[dict[str, Any]] = [{"depth": 1}, {"depth": 2}] if shallow else [{}, {}]
+    try:
+        return [timm.create_model(name, **depth).to(device) for name, depth in zip(pair, depths, strict=True)]
+    except TypeError:
+        if not shallow:
+            raise
+        return _models(pair, False, device)  # it has no such argument
 
 
 def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: Tensor, opt: str) -> str | None:
@@ -61,94 +89,58 @@ def trains_in_turns(base: nn.Module, motivated: nn.Module, pair: Pair, images: T
     The invariants: the base comes back bit for bit, the differential part is left alone, and no tensor is replaced.
     """
     weights_map = find_map(*pair, base, motivated)
-    learners = []
-    for role, model in ((Role.BASE, base), (Role.MOTIVATED, motivated)):
-        model.train()
-        task = ClassificationTask(model, _AnyLoss(), verbose=False)
-        optimizer = optim.create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05)
-        learners.append(Learner(role, task, optimizer, None, UpdateRule()))
-    turns = MotivatedPair(learners[0], learners[1], weights_map, Never())
-    pointers = [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]
-    target = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    small, large = (
+        Side(model.train(), create_optimizer_v2(model, opt=opt, lr=1e-4, weight_decay=0.05))
+        for model in (base, motivated)
+    )
+    turns = MotivatedPair(small, large, weights_map, Never())
+    pointers = [tensor.data_ptr() for model in (base, motivated) for tensor in model.state_dict().values()]
 
-    def update(learner: Learner) -> None:
-        learner.train([MicroBatch(images, target, 1, True, 0)])
+    def update(side: Side) -> None:
+        _mean_square(side.model(images)).backward()
+        side.optimizer.step()
+        side.optimizer.zero_grad()
 
-    update(turns.base)
-    before = _copied(turns.base)
-    mask = _differential(weights_map, motivated)
-    outside = {name: tensor[mask[name]].clone() for name, tensor in motivated.state_dict().items()}
+    update(small)
+    before, before_large = _copied(small), _copied(large)
     turns.expand()
-    if any(not torch.equal(t[mask[n]], outside[n]) for n, t in motivated.state_dict().items()):
+    grown = _copied(large)
+    part = {name: torch.empty_like(tensor) for name, tensor in base.state_dict().items()}
+    weights_map.extract(before_large, part)
+    weights_map.expand(part, grown)
+    if not _same({name: grown[name] for name in before_large}, before_large):
         return "expand changed the differential part"
     turns.extract()
-    if not _same(before, _copied(turns.base)):
+    if not _same(before, _copied(small)):
         return "expand and extract changed the base"
     turns.expand()
-    update(learners[1])
-    large = _copied(learners[1])
+    update(large)
+    trained = _copied(large)
     turns.extract()
-    if not _same(large, _copied(learners[1])):
+    if not _same(trained, _copied(large)):
         return "extract changed the motivated model"
-    update(turns.base)
-    if pointers != [tensor.data_ptr() for learner in learners for tensor in learner.model.state_dict().values()]:
+    update(small)
+    if pointers != [tensor.data_ptr() for model in (base, motivated) for tensor in model.state_dict().values()]:
         return "a tensor was replaced"
     return None
 
 
-def _copied(learner: Learner) -> dict[str, Tensor]:
-    state = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
-    for number, values in enumerate(learner.optimizer.state.values()):
+def _mean_square(output: Any) -> Tensor:
+    """Return a loss for any output, a tensor or a nest of them."""
+    if isinstance(output, Tensor):
+        return output.float().square().mean()
+    return torch.stack([_mean_square(one) for one in output]).mean()
+
+
+def _copied(side: Side) -> dict[str, Tensor]:
+    state = {name: tensor.clone() for name, tensor in side.model.state_dict().items()}
+    for number, values in enumerate(side.optimizer.state.values()):
         state.update({f"{number}.{k}": v.clone() for k, v in values.items() if isinstance(v, Tensor)})
     return state
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def _differential(weights_map: Any, motivated: nn.Module) -> dict[str, Tensor]:
-    """Return for each tensor a mask of the elements that are not the base's; names of one tensor have one mask."""
-    masks: dict[int, Tensor] = {}
-    outside = {
-        name: masks.setdefault(tensor.data_ptr() or id(tensor), torch.ones_like(tensor, dtype=torch.bool))
-        for name, tensor in motivated.state_dict().items()
-    }
-    inside = {link.base: torch.zeros(link.shape, dtype=torch.bool) for link in weights_map.links}
-    weights_map.expand({name: mask.to(next(iter(outside.values())).device) for name, mask in inside.items()}, outside)
-    return outside
-
-
-def try_pair(pair: Pair, device: str = "cpu", images: int = 2, shallow: bool = False) -> Trial:
-    """Build a pair with weights, compare its computation and train it in turns.
-
-    Args:
-        shallow: give the base one block and the motivated model two, if they are made by depth.
-    """
-    torch.manual_seed(0)
-    depths: list[dict[str, Any]] = [{"depth": 1}, {"depth": 2}] if shallow else [{}, {}]
-    try:
-        base, motivated = (timm.create_model(n, **d).to(device) for n, d in zip(pair, depths, strict=True))
-    except TypeError:
-        if not shallow:
-            raise
-        return try_pair(pair, device, images)  # it has no such argument
-    models: list[Any] = [base, motivated]
-    fixed = [model for model in models if model.pretrained_cfg.get("fixed_input_size")]
-    batch = torch.randn(images, *image_size((fixed or [base])[0]), device=device)
-    try:
-        found = compare(find_map(*pair, base, motivated), base, motivated, batch[:1])
-        contained, detail = found.holds, found.first_difference or ""
-    except Exception as error:  # noqa: BLE001  (any of a thousand models may raise anything; the table says which)
-        contained, detail = False, f"{type(error).__name__}: {error}"
-    for opt in ("adamw", "lamb"):
-        try:
-            fault = trains_in_turns(base, motivated, pair, batch, opt)
-        except Exception as error:  # noqa: BLE001
-            fault = f"{type(error).__name__}: {error}"
-        if fault:
-            return Trial(pair, contained, False, f"{detail} {opt}: {fault}".strip().replace("\n", " ")[:300], shallow)
-    return Trial(pair, contained, True, detail.replace("\n", " ")[:300], shallow)
 
 
 def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> list[tuple[Pair, bool]]:
@@ -170,23 +162,22 @@ def chosen_pairs(coverage: ModuleCoverage, count: int | None, largest: int) -> l
 
 
 def _cover(job: tuple[str, list[str], int | None, int]) -> tuple[ModuleCoverage, list[tuple[Pair, bool]]]:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
+    _prepare_process()
     module, names, count, largest = job
     coverage = cover(module, names)
     return coverage, chosen_pairs(coverage, count, largest) if count != 0 else []
 
 
-def _try(job: tuple[Pair, str, bool]) -> Trial:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    pair, device, shallow = job
-    try:
-        trial = try_pair(pair, device, shallow=shallow)
-    except Exception as error:  # noqa: BLE001  (the table says which model cannot be made)
-        trial = Trial(pair, False, False, f"{type(error).__name__}: {error}"[:300], shallow)
+def _try(job: tuple[Pair, bool, str]) -> Trial:
+    _prepare_process()
+    trial = try_pair(*job)
     gc.collect()  # models with hooks are cycles
     return trial
+
+
+def _prepare_process() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
 
 
 def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]:
@@ -210,6 +201,32 @@ def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]
     return lines
 
 
+def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[str]:
+    """Write the totals in words."""
+    with_plain = [one for one in found if one.plain]
+    mapped = [one for one in found if one.mapped]
+    refused = [one.module for one in with_plain if not one.mapped]
+    return [
+        f"timm {timm.__version__}: {sum(one.models for one in found)} models in {len(found)} modules; "
+        f"{sum(len(one.pairs) for one in found)} pairs, {sum(len(one.plain) for one in found)} of them plain nests in "
+        f"{len(with_plain)} modules. {sum(len(one.mapped) for one in found)} pairs in {len(mapped)} modules are "
+        f"mapped. Modules with a plain nest of which every pair is refused: {', '.join(refused) or 'none'}.",
+        "",
+        f"Computed: {len(trials)} pairs; the base's computation is found inside in "
+        f"{sum(t.contained for t in trials)}, and {sum(t.trained for t in trials)} train in turns with AdamW and LAMB. "
+        f"{sum(t.shallow for t in trials)} of them with one and two blocks, because the models are large.",
+    ]
+
+
+def as_json(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> dict[str, Any]:
+    """Return every pair with its reasons, and all trials."""
+    modules = {
+        one.module: {**vars(one), "refused": {" < ".join(pair): faults for pair, faults in one.refused.items()}}
+        for one in found
+    }
+    return {"timm": timm.__version__, "modules": modules, "trials": [vars(trial) for trial in trials]}
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's options."""
     parser = argparse.ArgumentParser(prog="python -m motivation map-coverage", description=__doc__)
@@ -222,7 +239,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every pair with its reasons here")
-    parser.add_argument("--seconds", type=float, default=float("inf"), metavar="S", help="start no pair after this")
     return parser
 
 
@@ -245,58 +261,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs.sort(key=lambda job: -len(job[1]))
     trials: list[Trial] = []
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        results = pool.map(_cover, jobs, chunksize=1)
-        results.sort(key=lambda result: result[0].module)
-        pairs = [pair for _, chosen in results for pair in chosen]
-        print(f"{len(pairs)} pairs to compute after {time.monotonic() - started:.0f} s", flush=True)
-        work = [(pair, args.device, shallow) for pair, shallow in pairs]
+        results = sorted(pool.map(_cover, jobs, chunksize=1), key=lambda result: result[0].module)
+        work = [(pair, shallow, args.device) for _, chosen in results for pair, shallow in chosen]
+        print(f"{len(work)} pairs to compute after {time.monotonic() - started:.0f} s", flush=True)
         for trial in pool.imap_unordered(_try, work, chunksize=1):
             trials.append(trial)
             if not (trial.contained and trial.trained):
                 print(*trial.pair, "contained" if trial.contained else "NOT CONTAINED", trial.detail, flush=True)
-            if time.monotonic() - started > args.seconds:
-                print(f"stopped after {len(trials)} of {len(pairs)} pairs")
-                pool.terminate()
-                break
     found = [coverage for coverage, _ in results]
     text = "\n".join([*summary(found, trials), "", *table(found, trials)])
     print(text)
     if args.markdown:
         args.markdown.write_text(text + "\n")
     if args.json:
-        args.json.write_text(json.dumps(_as_json(found, trials), indent=1))
-
-
-def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[str]:
-    """Write the totals in words."""
-    with_plain = [one for one in found if one.plain]
-    mapped = [one for one in found if one.mapped]
-    refused = [one.module for one in with_plain if not one.mapped]
-    return [
-        f"timm {timm.__version__}: {sum(one.models for one in found)} models in {len(found)} modules; "
-        f"{sum(len(one.pairs) for one in found)} pairs, {sum(len(one.plain) for one in found)} of them plain nests in "
-        f"{len(with_plain)} modules. {sum(len(one.mapped) for one in found)} pairs in {len(mapped)} modules are "
-        f"mapped. Modules with a plain nest of which every pair is refused: {', '.join(refused) or 'none'}.",
-        "",
-        f"Computed: {len(trials)} pairs; the base's computation is found inside in "
-        f"{sum(t.contained for t in trials)}, and {sum(t.trained for t in trials)} train in turns with AdamW and LAMB. "
-        f"{sum(t.shallow for t in trials)} of them with one and two blocks, because the models are large.",
-    ]
-
-
-def _as_json(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> dict[str, Any]:
-    return {
-        "timm": timm.__version__,
-        "modules": {
-            one.module: {
-                "models": one.models,
-                "plain": one.plain,
-                "siblings": one.siblings,
-                "mapped": one.mapped,
-                "refused": {" < ".join(pair): faults for pair, faults in one.refused.items()},
-                "failed": one.failed,
-            }
-            for one in found
-        },
-        "trials": [vars(trial) for trial in trials],
-    }
+        args.json.write_text(json.dumps(as_json(found, trials), indent=1))

@@ -78,9 +78,9 @@ def test_a_plugin_that_is_not_there_is_said(capsys):
 
 BUILDERS = {
     "fails": ("raise KeyError('gone')", "KeyError: 'gone'"),
-    "returns": ("return {}", "returned no WeightMap"),
-    "malformed": ("return WeightMap(None)", "is malformed"),
-    "no index": ("return WeightMap(tuple(Link(n, n, None) for n in base))", "is malformed"),
+    "returns": ("return {}", "it returned no WeightMap, but {}"),
+    "malformed": ("return WeightMap(None)", "failed\n  TypeError: 'NoneType' object is not iterable"),
+    "no index": ("return WeightMap(tuple(Link(n, n, None) for n in base))", "failed\n  TypeError: "),
     "misses": ("return WeightMap(())", "neither mapped nor declared unmapped"),
     "unknown": ("return WeightMap(tuple(Link(n, 'x.' + n, leading(s)) for n, s in base.items()))", "has no x.conv1"),
     "shapes": (
