@@ -1,6 +1,6 @@
 """``python -m motivation cost``: the cost of a run before it is paid (paper, supplementary section 6).
 
-python -m motivation cost configs/cifar10/resnet20_resnet32.yaml --images 50000
+python -m motivation cost cifar10/resnet20_resnet32 --images 50000
 python -m motivation cost --model resnet50 --motivated-model resnet101 --input-size 3 160 160 --k 2 3 4 --json
 
 F_avg = F_base + share (F_motivated - F_base), where the share of motivated updates is 1/(k+1)! if successive losses are
@@ -13,10 +13,10 @@ on one image on the CPU. That takes seconds, and the memory of both models and a
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +25,6 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.learners import make_schedule
 from motivation.build.models import model_name, untrained_models
-from motivation.errors import InputError
 from motivation.method.condition_registry import condition_names, has_streak_law, make_condition
 from motivation.method.conditions import expected_share
 from motivation.method.records import Role
@@ -34,18 +33,13 @@ from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser, parse
 from motivation.options.parse import make_parser as make_training_parser
+from motivation.tools.tables import text_table
 from motivation.training.flops import average_flops, forward_flops, readable, torch_flops
 
 READ_HERE = (
-    "--model",
-    "--motivated-model",
-    "--motivation-condition",
-    "--motivation-map",
-    "--motivation-plugins",
-    "--naflex-loader",
-    "--in-chans",
-    "--sched",
-)
+    "--model", "--motivated-model", "--motivation-condition", "--motivation-map", "--motivation-plugins",
+    "--naflex-loader", "--in-chans", "--sched",
+)  # fmt: skip
 """Flags whose faults concern a prediction; data, files and devices do not."""
 
 WITHOUT_K = ("never", "random", "always")
@@ -107,7 +101,7 @@ def make_parser() -> ArgumentParser:
     """Return the parser of the command's own flags."""
     parser = OptionParser(
         prog="python -m motivation cost",
-        usage="%(prog)s [CONFIG.yaml] [flags of train_motivated.py] [--k K ...] [--images N] [--json]",
+        usage="%(prog)s [CONFIG] [flags of train_motivated.py] [--k K ...] [--images N] [--json]",
         description="Predict what a motivated run costs. Each model is run forward twice, on one image on the CPU.",
         epilog="All flags of train_motivated.py are taken (its --help lists them); no data are read.",
         allow_abbrev=False,
@@ -131,25 +125,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the prediction.
 
     Raises:
-        InputError: the options make no run whose cost can be told.
+        StartupError: the options make no run whose cost can be told.
     """
     own, rest = make_parser().parse_known_args(argv)
-    try:
-        print(predict(own, training_options(rest)), flush=True)
-    except StartupError as error:
-        raise InputError(*(one_line(str(fault)) for fault in error.faults)) from error
+    print(predict(own, training_options(rest)), flush=True)
     return 0
 
 
 def training_options(argv: Sequence[str]) -> Namespace:
-    """Return the options of a run; a single ``*.yaml`` where the data folder may stand is its ``--config``."""
+    """Return the options of a run; a config may stand where a run has its data folder."""
     parser = make_training_parser()
     given = parser.parse_known_args(argv)[0]
-    if str(given.data or "").endswith((".yaml", ".yml")):
+    if given.data and _is_config(given.data):
         if given.config:
             parser.error(f"two configurations, {', '.join(given.config)} and {given.data}; give one")
         argv = [*argv, "--config", given.data]
     return parse(argv)[0]
+
+
+def _is_config(name: str) -> bool:
+    """Return True for the name of a config and not of a data folder, which may be on another machine."""
+    return name.endswith((".yaml", ".yml")) or not (os.path.isabs(name) or os.path.isdir(name))
 
 
 def predict(own: Namespace, args: Namespace) -> str:
@@ -171,11 +167,19 @@ def predict(own: Namespace, args: Namespace) -> str:
         flops = {role: cost.flops for role, cost in costs.items()}
         rows = prediction(own.k, flops, args.motivation_condition, args.motivation_k, length)
     if own.json:
-        return json.dumps(as_json(costs, input_size, rows, length), indent=2)
-    table = model_table(costs, input_size)
+        found = {
+            "input_size": list(input_size),
+            "models": {role.value: vars(cost) for role, cost in costs.items()},
+            "epochs": length.epochs if length else None,
+            "updates_per_epoch": length.updates_per_epoch if length else None,
+            "updates": length.updates if length else None,
+            "rows": [vars(row) for row in rows],
+        }
+        return json.dumps(found, indent=2)
+    models_text = model_table(costs, input_size)
     if not rows:
-        return f"{table}\n\nOne model: give --motivated-model for shares and averages."
-    return f"{table}\n\n{prediction_table(rows, args.motivation_condition, length)}"
+        return f"{models_text}\n\nOne model: give --motivated-model for shares and averages."
+    return f"{models_text}\n\n{prediction_table(rows, args.motivation_condition, length)}"
 
 
 def model_cost(name: str, model: nn.Module, input_size: tuple[int, ...]) -> ModelCost:
@@ -272,20 +276,6 @@ def expected_motivated_updates(k: int, length: Length) -> float:
     return make_condition("loss", k).expected_updates(length.epochs, length.updates_per_epoch) or 0.0
 
 
-def as_json(
-    models: dict[Role, ModelCost], input_size: Sequence[int], rows: Sequence[Row], length: Length | None
-) -> dict[str, Any]:
-    """Return the prediction for other programs: models by role, and the fields of each `Row`; None if not known."""
-    return {
-        "input_size": list(input_size),
-        "models": {role.value: vars(cost) for role, cost in models.items()},
-        "epochs": length.epochs if length else None,
-        "updates_per_epoch": length.updates_per_epoch if length else None,
-        "updates": length.updates if length else None,
-        "rows": [vars(row) for row in rows],
-    }
-
-
 CONVENTIONS = """\
 flops        thop with this project's rules: 2 per multiply-add of convolutions and linear layers, 5 per BatchNorm
              element, 1 per ReLU element, 1 per input element of the final pool; no matrix products of attention
@@ -300,28 +290,25 @@ F_avg is the forward pass of one image in flops, averaged over the updates; the 
 
 def model_table(models: dict[Role, ModelCost], input_size: Sequence[int]) -> str:
     """Return parameters and forward cost of the models as text, with what the figures mean."""
-    names = max(len("model"), *(len(cost.name) for cost in models.values()))
-    lines = [f"{'':10} {'model':{names}} {'parameters':>13} {'flops':>9} {'torch flops':>12} {'macs':>9}"]
+    rows = [["", "model", "parameters", "flops", "torch flops", "macs"]]
     for role, cost in models.items():
-        lines.append(
-            f"{role.value:10} {cost.name:{names}} {cost.parameters:>13,} {readable(cost.flops):>9} "
-            f"{readable(cost.torch_flops):>12} {readable(cost.macs):>9}"
-        )
+        figures = map(readable, (cost.flops, cost.torch_flops, cost.macs))
+        rows.append([role.value, cost.name, f"{cost.parameters:,}", *figures])
     size = " x ".join(map(str, input_size))
-    return "\n".join([*lines, f"Forward pass of one image of {size}, the training size.", CONVENTIONS])
+    return f"{text_table(rows)}\nForward pass of one image of {size}, the training size.\n{CONVENTIONS}"
 
 
 def prediction_table(rows: Sequence[Row], condition: str, length: Length | None) -> str:
     """Return share, F_avg and its ratios as text, with remarks."""
-    head = f"{'':16} {'share':>9} {'F_avg':>9} {'x base alone':>13} {'x motivated alone':>18}"
-    lines = [head + (f" {'motivated updates':>18}" if length else "")]
+    cells = [["", "share", "F_avg", "x base alone", "x motivated alone", "motivated updates", ""]]
     for row in rows:
         share = "-" if row.share is None else f"{row.share:.4g}"
-        line = f"{row.label:16} {share:>9} {readable(row.flops):>9} {row.over_base:>13.3f} {row.over_motivated:>18.3f}"
-        if length:
-            line += f" {_count(row.motivated_updates):>18}"
-        lines.append(line + ("  <- this run" if row.this_run else ""))
-    lines.append(LAW)
+        ratios = f"{row.over_base:.3f}", f"{row.over_motivated:.3f}"
+        mark = "<- this run" if row.this_run else ""
+        cells.append([row.label, share, readable(row.flops), *ratios, _count(row.motivated_updates), mark])
+    if not length:
+        cells = [[*line[:5], line[6]] for line in cells]
+    lines = [text_table(cells), LAW]
     if length:
         size = f"{length.epochs} epochs x {length.updates_per_epoch} = {length.updates:,}"
         lines.append(f"Of {size} updates; the first k + 1 of an epoch are always the base's.")
@@ -344,14 +331,3 @@ def _count(updates: float | None) -> str:
     if updates is None:
         return "-"
     return f"{updates:,.0f}" if updates >= 10 or updates == 0 else f"{updates:.1f}"
-
-
-def one_line(fault: str) -> str:
-    """Return a fault's first line, its first reason, and how many more there are.
-
-    >>> one_line("b does not contain a:\\n  x: small\\n  y: small")
-    'b does not contain a: x: small (and 1 more)'
-    """
-    first, *others = [" ".join(line.split()) for line in fault.strip().splitlines()]
-    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-    return f"{first} {others[0]}{more}" if others else first

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
@@ -15,6 +14,7 @@ from timm.utils import setup_default_logging
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
+from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_errors
 from motivation.method.records import Role
 from motivation.options.faults import StartupError
 from motivation.options.parse import parse
@@ -29,13 +29,12 @@ from motivation.training.signals import exit_code
 
 _logger = logging.getLogger("train")
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NOT_FINITE = 1, 2, 3
-"""Exit codes, beside 0 and those of signals (`motivation.training.signals.exit_code`): the run could not go on, the
-options cannot be run, the losses are not finite."""
+EXIT_NOT_FINITE = 3
+"""The losses are not finite."""
 
 
 def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
-    """Run the program and return its exit code: 0, or one of those above.
+    """Run the program and return its exit code: 0, `EXIT_NOT_FINITE`, a signal's, or one of `motivation.errors`.
 
     Args:
         argv: the words; default those of the command line.
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         return EXIT_FAILED
     except KeyboardInterrupt:
         _say("interrupted before the training began")
-        return exit_code(signal.SIGINT)
+        return EXIT_INTERRUPTED
     finally:
         if run is not None and run.lock is not None:
             run.lock.release()
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
 
 def _say(*faults: object, every_rank: bool = False) -> None:
     if every_rank or os.environ.get("RANK", "0") == "0":
-        print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+        print_errors(*faults)
 
 
 def _kept(run: Run | None) -> str:
@@ -91,7 +90,7 @@ def _kept(run: Run | None) -> str:
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:
-    """Return whether ranks cannot reach each other any more: the cause is on another rank, which says it."""
+    """Return True if ranks cannot reach each other any more: the cause is on another rank, which says it."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)  # gloo has no error class
 
 

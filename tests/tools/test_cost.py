@@ -148,6 +148,11 @@ def test_a_positional_file_is_the_configuration_and_flags_win_over_it(cost):
     assert next(line for line in text.splitlines() if "<- this run" in line).startswith("k = 3")
 
 
+def test_a_config_is_found_by_its_name_and_a_data_folder_is_none(cost, tmp_path):
+    assert cost("quickstart") == cost("--config", "quickstart")
+    assert cost(tmp_path, *PAIR) == cost("/data/on/another/machine", *PAIR) == cost(*PAIR)
+
+
 def test_quickstarts_updates_are_those_it_trains(cost):
     data = json.loads(cost(ROOT / "configs/quickstart.yaml", "--images", 1437, "--json"))
     assert (data["epochs"], data["updates_per_epoch"], data["updates"]) == (30, 22, 660)
@@ -209,13 +214,15 @@ def test_weights_devices_and_folders_of_the_run_are_not_needed(cost):
         ([*PAIR, "--images", "5", "--updates-per-epoch", "5"], "not allowed with"),
         ([*PAIR, "--images", "5000", "--train-img-sizes", "8", "16"], "--images: batches vary"),
         (["nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["quickstrt"], "did you mean quickstart"),
         (["nowhere.yaml", "--config", "elsewhere.yaml"], "two configurations"),
         ([*PAIR, "--motivation-plugins", "nowhere.py"], "there is no such file"),
     ],
 )
-def test_wrong_input_ends_in_one_line(arguments, message, cost):
-    (line,) = cost(*arguments, code=2).splitlines()
+def test_wrong_input_ends_in_one_line_and_its_reasons(arguments, message, cost):
+    line, *reasons = cost(*arguments, code=2).splitlines()
     assert line.startswith("error: ")
+    assert all(reason.startswith("  ") for reason in reasons)
     assert message in line
 
 
