@@ -1,7 +1,5 @@
 """The benchmark: what it computes of its measurements, and that each of its parts runs."""
 
-import signal
-
 import pytest
 import torch
 from timm.optim import create_optimizer_v2
@@ -19,7 +17,6 @@ from motivation.tools.benchmark.race import (
     RaceError,
     Result,
     Turn,
-    _exit_on_signals,
     expected_ratios,
     middle,
     race,
@@ -71,14 +68,15 @@ def test_a_motivated_run_on_paper_costs_the_mean_of_both_weighted_by_its_share()
     assert hours["motivated, k = 2"] == pytest.approx(hours["base"] * 5 / 6 + hours["larger"] / 6)
     whole = hours["base"] / 0.9
     cells = ["base", f"{hours['base']:.1f}", f"{whole / 8:.1f}", f"{whole:.0f}", f"{whole * 2:.0f}", "50 %"]
-    assert scale_table(1000.0, 500.0, (1, 8), (1, 2), 2.0, 0.9).splitlines()[2] == f"| {' | '.join(cells)} |"
+    row = scale_table(1000.0, 500.0, (1, 8), (1, 2), 2.0, 0.9).splitlines()[2]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == cells
 
 
 def test_a_switch_is_timed_with_all_that_it_copies():
     _, _, tensors, megabytes, *times, _ = switch_row("resnet8_cifar", "resnet14_cifar", "adamw", torch.device("cpu"), 1)
     parameters = 78_330  # of resnet8_cifar with 10 classes
     assert float(megabytes) == pytest.approx((3 * parameters + 8) * 4 / 1e6, abs=0.06)
-    assert tensors > 3 * 20
+    assert int(tensors) > 3 * 20
     assert min(map(float, times)) > 0
 
 
@@ -119,17 +117,7 @@ def test_a_program_that_ends_is_said_with_its_last_words(tmp_path):
 def test_our_program_can_race(capsys):
     words = "race resnet20 --programs plain --turns 1 --updates 1 --warmup 1 --batch-size 2 --workers 0 --device cpu"
     assert main(words.split()) == 0
-    assert "| plain | " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_programs_are_ended_when_the_race_is_told_to_end(number):
-    """Not only by Ctrl-C: those that are stopped would stay."""
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as told, _exit_on_signals():
-        signal.raise_signal(number)
-    assert told.value.code == 128 + number
-    assert signal.getsignal(number) == before
+    assert "\n| plain " in capsys.readouterr().out
 
 
 def test_a_step_inside_a_step_is_one_update():

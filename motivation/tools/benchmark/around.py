@@ -14,7 +14,8 @@ from motivation.build.run import build_run
 from motivation.data.loaders import end_workers
 from motivation.method.records import DeferredScalar
 from motivation.options.parse import parse
-from motivation.tools.benchmark.timing import synchronize, table
+from motivation.tools.benchmark.timing import synchronize
+from motivation.tools.tables import markdown_table
 from motivation.training.hooks import RunView
 from motivation.training.loggers import ProgressBar
 from motivation.training.loop import train_epoch
@@ -78,12 +79,8 @@ def around_table(argv: Sequence[str]) -> str:
     """Train two epochs of a run and return where the time of the second went; the first warms up."""
     with opened_run([*argv, "--epochs=2", "--log-interval=50"]) as run:
         host, device = torch.device("cpu"), run.device
-        watches = {
-            "switches": Stopwatch(device),
-            "logs and progress bar": Stopwatch(host),
-            "condition": Stopwatch(host),
-        }
-        switching, logging, deciding = watches.values()
+        switching, logging, deciding = Stopwatch(device), Stopwatch(host), Stopwatch(host)
+        watches = {"switches": switching, "logs and progress bar": logging, "condition": deciding}
         train_epoch(run, 0)
         run.pair.expand = switching.timed(run.pair.expand)  # type: ignore[method-assign]
         run.pair.extract = switching.timed(run.pair.extract)  # type: ignore[method-assign]
@@ -95,12 +92,11 @@ def around_table(argv: Sequence[str]) -> str:
         synchronize(device)
         seconds = time.perf_counter() - began
         done = run.pair.counts - before
-    rows = [
-        (name, f"{1e6 * watch.seconds / done.total:.1f}", f"{100 * watch.seconds / seconds:.3f} %")
-        for name, watch in watches.items()
-    ]
+    rows = [["part", "us an update", "of the time"]]
+    for name, watch in watches.items():
+        rows.append([name, f"{1e6 * watch.seconds / done.total:.1f}", f"{100 * watch.seconds / seconds:.3f} %"])
     title = f"{done.total} updates in {seconds:.2f} s, {done.switches} switches, share {done.share:.3f}"
-    return f"{title}\n\n{table(['part', 'us an update', 'of the time'], rows)}"
+    return f"{title}\n\n{markdown_table(rows)}"
 
 
 def _after_arrival(observe: Callable[..., Any]) -> Callable[..., Any]:

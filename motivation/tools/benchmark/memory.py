@@ -1,4 +1,4 @@
-"""What DistributedDataParallel costs in memory: it keeps buckets for the gradients of each model that it wraps."""
+"""Measure the memory that DistributedDataParallel costs: buckets for the gradients of each model that it wraps."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ import torch.distributed as dist
 from timm.models import create_model
 from torch.nn.parallel import DistributedDataParallel
 
-from motivation.tools.benchmark.timing import synchronize, table
+from motivation.tools.benchmark.timing import synchronize
+from motivation.tools.tables import markdown_table
 
 MODELS = ("resnet18", "resnet50", "resnet101", "vit_small_patch16_224", "vit_base_patch16_224")
 
 
 def memory_table(models: Sequence[str], device: torch.device) -> str:
     """Return megabytes of the parameters of each model, and of what DDP adds after some updates."""
-    rows = []
+    rows = [["model", "parameters MB", "DDP adds MB", "of the parameters"]]
     for name in models:
         (parameters, alone), (_, wrapped) = (_measure_in_new_process(name, device, ddp) for ddp in (False, True))
         added = wrapped - alone
-        rows.append((name, f"{parameters / 1e6:.0f}", f"{added / 1e6:.0f}", f"{added / parameters:.2f}"))
-    return table(["model", "parameters MB", "DDP adds MB", "of the parameters"], rows)
+        rows.append([name, f"{parameters / 1e6:.0f}", f"{added / 1e6:.0f}", f"{added / parameters:.2f}"])
+    return markdown_table(rows)
 
 
 def _measure_in_new_process(*arguments: Any) -> tuple[int, int]:

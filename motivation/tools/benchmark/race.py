@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from motivation.tools.benchmark.recipes import PACKAGE
-from motivation.tools.benchmark.timing import table
-from motivation.training.signals import exit_code
+from motivation.tools.tables import markdown_table
 
 
 class RaceError(RuntimeError):
@@ -59,7 +59,7 @@ class Result:
         new_graphs: number that torch.compile made after the warm-up.
     """
 
-    start_up_s: float
+    start_up_s: float = math.inf
     turns: list[Turn] = field(default_factory=list)
     new_graphs: int = 0
 
@@ -70,7 +70,10 @@ class Result:
 
 
 class _Process:
-    """A running program. `motivation.tools.benchmark.probe` in it stops it, with its data workers, after each turn."""
+    """A running program. `motivation.tools.benchmark.probe` in it stops it, with its data workers, after each turn.
+
+    They form a process group, so that the system ends them, even while they are stopped, when this process is killed.
+    """
 
     def __init__(self, name: str, program: Program, updates: int, warmup: int, folder: Path):
         self.name = name
@@ -124,18 +127,15 @@ def race(
         RaceError: a program ended before its last turn.
     """
     processes: dict[str, _Process] = {}
-    results: dict[str, Result] = {}
-    with _exit_on_signals(), ExitStack() as running:
-        for start in range(starts):
+    results = {name: Result() for name in programs}
+    with ExitStack() as running:
+        for _ in range(starts):
+            running.close()  # ends those of the start before
             for name, program in programs.items():
-                with ExitStack() as starting:
-                    processes[name] = _Process(name, program, updates, warmup, folder)
-                    starting.callback(processes[name].end)
-                    start_up_s = processes[name].wait()["start_up_s"]
-                    if start + 1 == starts:
-                        running.push(starting.pop_all())
-                best = min(start_up_s, results[name].start_up_s) if start else start_up_s
-                results[name] = Result(best)
+                processes[name] = _Process(name, program, updates, warmup, folder)
+                running.callback(processes[name].end)
+                start_up_s = processes[name].wait()["start_up_s"]
+                results[name].start_up_s = min(start_up_s, results[name].start_up_s)
         for number in range(turns):
             for name in list(programs)[:: -1 if number % 2 else 1]:
                 processes[name].resume()
@@ -143,22 +143,6 @@ def race(
                 results[name].turns.append(Turn(report["seconds"], tuple(report["updates"])))
                 results[name].new_graphs = report["new_graphs"]
     return results
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Exit by `SystemExit` on SIGTERM and SIGHUP, so that the stopped programs are killed on the way out."""
-
-    def leave(number: int, _: Any) -> None:
-        raise SystemExit(exit_code(number))
-
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def ratios(results: Mapping[str, Result], one: str, other: str) -> list[float]:
@@ -187,13 +171,11 @@ def middle(values: Sequence[float]) -> str:
 
 def race_report(results: Mapping[str, Result], title: str, batch_size: int) -> str:
     """Return a table of the programs, and the ratios of those that are there."""
-    columns = ["program", "ms an update", "images/s", "start-up s", "new graphs"]
-    rows = [
-        (name, f"{1000 * one.per_update_s:.2f}", f"{batch_size / one.per_update_s:.1f}", f"{one.start_up_s:.2f}",
-         one.new_graphs)
-        for name, one in results.items()
-    ]  # fmt: skip
-    lines = [title, "", table(columns, rows), ""]
+    rows = [["program", "ms an update", "images/s", "start-up s", "new graphs"]]
+    for name, result in results.items():
+        speed = f"{1000 * result.per_update_s:.2f}", f"{batch_size / result.per_update_s:.1f}"
+        rows.append([name, *speed, f"{result.start_up_s:.2f}", str(result.new_graphs)])
+    lines = [title, "", markdown_table(rows), ""]
     for one, other in (("plain", "timm"), ("on-device", "timm"), ("on-device", "padded")):
         if one in results and other in results:
             lines.append(f"- images/s, {one} / {other}: {middle(ratios(results, one, other))}")

@@ -1,4 +1,4 @@
-"""What is measured: the flags of each program, which timm's script takes too, and made-up data to train on."""
+"""Give the flags of each program that is measured, which timm's script takes too, and make data to train on."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a long run would take on more machines, computed from the throughputs of its two models; nothing is measured."""
+"""Compute how long a run would take on more machines from the throughputs of its two models; nothing is measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from motivation.tools.benchmark.timing import table
+from motivation.tools.tables import markdown_table
 
 A3_EPOCHS, A3_IMAGES = 100, 1_281_167
 """Length of the A3 recipe of "ResNet strikes back" on ImageNet-1k."""
@@ -34,15 +34,12 @@ def scale_table(
         price: of a GPU for an hour.
         efficiency: speed of n GPUs over n times that of one.
     """
-
-    def gpu_hours(hours: float, count: int) -> float:
-        return hours / (efficiency if count > 1 else 1.0)
-
     found = dict(run_hours(base, larger, ks))
-    columns = ["run", *(f"hours, {count} GPU{'s' * (count > 1)}" for count in gpus)]
-    rows = []
+    hours_columns = [f"hours, {count} GPU{'s' * (count > 1)}" for count in gpus]
+    rows = [["run", *hours_columns, "GPU hours", "cost", "of the larger"]]
     for name, hours in found.items():
-        whole = gpu_hours(hours, gpus[-1])
-        each = [f"{gpu_hours(hours, count) / count:.1f}" for count in gpus]
-        rows.append((name, *each, f"{whole:.0f}", f"{whole * price:.0f}", f"{100 * hours / found['larger']:.0f} %"))
-    return table([*columns, "GPU hours", "cost", "of the larger"], rows)
+        gpu_hours = [hours / (efficiency if count > 1 else 1.0) for count in gpus]
+        each = [f"{whole / count:.1f}" for whole, count in zip(gpu_hours, gpus, strict=True)]
+        cost = f"{gpu_hours[-1]:.0f}", f"{gpu_hours[-1] * price:.0f}"
+        rows.append([name, *each, *cost, f"{100 * hours / found['larger']:.0f} %"])
+    return markdown_table(rows)

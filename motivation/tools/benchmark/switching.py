@@ -1,4 +1,4 @@
-"""How long a switch takes, beside a flat copy of as many bytes (the hardware's limit) and a copy tensor by tensor."""
+"""Time a switch beside a flat copy of as many bytes (the hardware's limit) and a copy tensor by tensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from timm.optim import create_optimizer_v2
 
 from motivation.method.side import Side
 from motivation.method.switch import Switch
-from motivation.tools.benchmark.timing import median_ms, table
+from motivation.tools.benchmark.timing import median_ms
+from motivation.tools.tables import markdown_table
 from weight_maps import find_map
 
 PAIRS = (
@@ -31,7 +32,7 @@ def trained_side(name: str, optimizer: str, device: torch.device) -> Side:
     return side
 
 
-def switch_row(base: str, motivated: str, optimizer: str, device: torch.device, rounds: int) -> tuple[object, ...]:
+def switch_row(base: str, motivated: str, optimizer: str, device: torch.device, rounds: int) -> list[str]:
     """Time both switches of a pair and the two copies that they are compared with.
 
     Returns:
@@ -60,13 +61,12 @@ def switch_row(base: str, motivated: str, optimizer: str, device: torch.device, 
     }
     times = median_ms(calls, rounds, device)
     of_flat = 2 * times["flat"] / (times["expand"] + times["extract"])
-    milliseconds = (f"{one:.3f}" for one in times.values())
-    return (
-        f"{base} in {motivated}", optimizer, len(copies), f"{size / 1e6:.1f}", *milliseconds, f"{100 * of_flat:.0f} %"
-    )  # fmt: skip
+    milliseconds = [f"{one:.3f}" for one in times.values()]
+    copied = str(len(copies)), f"{size / 1e6:.1f}"
+    return [f"{base} in {motivated}", optimizer, *copied, *milliseconds, f"{100 * of_flat:.0f} %"]
 
 
 def switch_table(device: torch.device, rounds: int) -> str:
     """Return a table with a row for each of `PAIRS`."""
     columns = ["pair", "optimizer", "tensors", "MB", "flat copy", "one by one", "expand", "extract", "of flat"]
-    return table(columns, [switch_row(*pair, device, rounds) for pair in PAIRS])
+    return markdown_table([columns, *(switch_row(*pair, device, rounds) for pair in PAIRS)], left=2)

@@ -1,16 +1,15 @@
-"""How long a GPU is idle between two updates, by torch's profiler."""
+"""Measure how long a GPU is idle between two updates, by torch's profiler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from motivation.tools.benchmark.around import opened_run
-from motivation.tools.benchmark.timing import synchronize, table
+from motivation.tools.tables import markdown_table
 from motivation.training.hooks import Hook
 from motivation.training.loop import train_epoch
 from motivation.training.records import UpdateReport
@@ -21,28 +20,23 @@ Spans = list[tuple[float, float]]
 """Start and end of everything that a device did, in microseconds."""
 
 
-class _ProfilingWindow(Hook):
-    """Starts the profiler after update ``first`` and stops it ``updates`` updates later."""
+class _ProfilerSteps(Hook):
+    """Tells a profiler that an update is done."""
 
-    def __init__(self, profiler: profile, first: int, updates: int, device: torch.device):
-        self._profiler, self._first, self._last, self._device = profiler, first, first + updates, device
+    def __init__(self, profiler: profile):
+        self._profiler = profiler
 
     def update_end(self, record: UpdateReport) -> None:
-        if record.update == self._first:
-            synchronize(self._device)
-            self._profiler.start()
-        if record.update == self._last:
-            synchronize(self._device)
-            self._profiler.stop()
+        self._profiler.step()
 
 
 def timeline_table(programs: Mapping[str, Sequence[str]], updates: int) -> str:
     """Return for each program, given by its flags, how long the GPU is idle."""
-    rows = []
+    rows = [["run", "device idle", "longest gap us"]]
     for name, argv in programs.items():
         spans = profile_updates(argv, updates)
-        rows.append((name, f"{idle_percent(spans):.2f} %", f"{max(gaps(spans), default=0.0):.0f}"))
-    return table(["run", "device idle", "longest gap us"], rows)
+        rows.append([name, f"{idle_percent(spans):.2f} %", f"{max(gaps(spans), default=0.0):.0f}"])
+    return markdown_table(rows)
 
 
 def profile_updates(argv: Sequence[str], updates: int, kind: DeviceType = DeviceType.CUDA) -> Spans:
@@ -52,9 +46,10 @@ def profile_updates(argv: Sequence[str], updates: int, kind: DeviceType = Device
         updates: number of updates to profile; the epoch must have `WARMUP_UPDATES` + 1 more.
         kind: of the device to look at.
     """
-    profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
-    with opened_run([*argv, "--log-interval=1000"]) as run:
-        run.hooks.hooks.append(_ProfilingWindow(profiler, WARMUP_UPDATES, updates, run.device))
+    window = schedule(wait=0, warmup=WARMUP_UPDATES, active=updates, repeat=1)
+    profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], schedule=window)
+    with opened_run([*argv, "--log-interval=1000"]) as run, profiler:
+        run.hooks.hooks.append(_ProfilerSteps(profiler))
         train_epoch(run, 0)
     return device_spans(profiler.events(), kind)
 

@@ -1,4 +1,4 @@
-"""Timing of calls in turns, and Markdown for the results."""
+"""Time calls in turns, and say which machine it was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import timm
@@ -52,17 +53,8 @@ def machine(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table; columns of numbers are aligned to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    numeric = [all(not row[at][:1].isalpha() for row in cells) for at in range(len(columns))]
-    rule = ["---:" if right else "---" for right in numeric]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *cells))
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
