@@ -91,6 +91,17 @@ def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left, and do nothing")
 
 
+def split_words(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Split a command's words at ``--`` into its own and those for every run.
+
+    >>> split_words(["--jobs", "2", "--", "--lr", "0.1"])
+    (['--jobs', '2'], ['--lr', '0.1'])
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
+
+
 @dataclass
 class _Job:
     run: PlannedRun

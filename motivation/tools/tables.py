@@ -1,11 +1,41 @@
-"""Tables as aligned text, as Markdown and as CSV."""
+"""Figures over several runs, and tables of them as aligned text, as Markdown and as CSV. NaN is a missing figure."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
+
+MISSING = "-"
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """Return the mean of the values that are not None; NaN if there are none.
+
+    >>> mean([1.0, None, 3.0])
+    2.0
+    """
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else math.nan
+
+
+def sample_sd(values: Sequence[float] | np.ndarray) -> float:
+    """Return the sample standard deviation (n - 1); NaN of fewer than two values, or if one is not finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def number(value: float, digits: int = 2) -> str:
+    """
+    >>> number(1.005), number(-0.0), number(math.nan)
+    ('1.00', '0.00', '-')
+    """
+    return MISSING if math.isnan(value) else f"{value + 0.0:.{digits}f}"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -41,11 +71,13 @@ def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV with the keys of the first as header; an empty cell for None."""
+    """Return rows as CSV with the keys of the first as header; an empty cell for None and NaN."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        # NaN is the one value that differs from itself
+        writer.writerow({name: value if value == value else None for name, value in row.items()})
     return file.getvalue()
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from motivation.errors import InputError
+from motivation.method.condition_registry import takes
+from motivation.method.records import Role
 from motivation.options.config_files import read_yaml
 from motivation.options.flags import FLAGS
 
@@ -53,6 +56,21 @@ class RunFolder:
         """Return the seed of the run."""
         return int(self.options.get("seed", 42))
 
+    @property
+    def condition(self) -> str:
+        """Return the name of the motivation condition."""
+        return str(self.options.get("motivation_condition", "loss"))
+
+    @property
+    def k(self) -> int | None:
+        """Return the length of the streak; None for a condition without one."""
+        return int(self.options.get("motivation_k", 2)) if takes(self.condition, "k") else None
+
+    @property
+    def condition_text(self) -> str:
+        """Return condition and k in words."""
+        return f"condition {self.condition}" + ("" if self.k is None else f", k = {self.k}")
+
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
         """Return the rows of ``summary.csv`` with numbers converted; empty before the first epoch.
@@ -60,37 +78,43 @@ class RunFolder:
         Columns: ``epoch``, ``train_loss``, ``eval_loss``, ``eval_top1``, ``eval_top5``, ``lr``; of a motivated run also
         ``motivated_eval_*``, ``base_updates``, ``motivated_updates``, ``switches``, ``average_flops``, ``seconds``.
         A value that was not measured is missing or None.
+
+        Raises:
+            RunError: the file is damaged.
         """
-        return _rows(self.path / "summary.csv")
+        return _rows(self.path / "summary.csv", {"epoch": int}, "names no epoch")
 
     @cached_property
     def updates(self) -> list[dict[str, Any]]:
         """Return the rows of ``updates.csv``: ``epoch``, ``update``, ``active``, ``loss``, ``streak``, ``lr``.
 
+        Empty where the file is missing, as in a run of timm's.
+
         Raises:
-            RunError: the file is missing or empty.
+            RunError: the file is damaged.
         """
-        rows = _rows(self.path / "updates.csv")
-        if not rows:
-            raise RunError(f"{self.path} has no updates.csv with a line per update")
-        return rows
+        columns = {"epoch": int, "update": int, "active": str, "loss": (int, float)}
+        return _rows(self.path / "updates.csv", columns, "is no update")
 
     @cached_property
     def motivated_updates(self) -> list[int]:
         """Return the number of motivated updates of each epoch, from epoch 0 on.
 
         Raises:
-            RunError: the file is missing, empty or damaged, or lacks an epoch.
+            RunError: ``updates.csv`` is missing, empty or damaged, or lacks an epoch.
         """
-        rows: dict[int, list[bool]] = {}
+        self.require_updates()
+        counts: Counter[int] = Counter()
         for row in self.updates:
-            epoch, active = row.get("epoch"), row.get("active")
-            if not isinstance(epoch, int) or active not in ("base", "motivated"):
-                raise RunError(f"{self.path}/updates.csv is damaged: a line does not say its epoch and model")
-            rows.setdefault(epoch, []).append(active == "motivated")
-        if sorted(rows) != list(range(len(rows))):
-            raise RunError(f"{self.path}/updates.csv lacks epochs: it has {len(rows)} up to epoch {max(rows)}")
-        return [sum(rows[epoch]) for epoch in range(len(rows))]
+            counts[row["epoch"]] += row["active"] == Role.MOTIVATED.value
+        if sorted(counts) != list(range(len(counts))):
+            raise RunError(f"{self.path}/updates.csv lacks epochs: it has {len(counts)} up to epoch {max(counts)}")
+        return [counts[epoch] for epoch in range(len(counts))]
+
+    def require_updates(self) -> None:
+        """Raise a `RunError` if the run has no ``updates.csv`` with a line per update."""
+        if not self.updates:
+            raise RunError(f"{self.path} has no updates.csv with a line per update")
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
@@ -110,6 +134,49 @@ class RunFolder:
     def completed(self) -> bool:
         """Return True if all epochs were trained, as far as the folder tells."""
         return bool(self.result and self.result["completed"])
+
+    @property
+    def flops(self) -> dict[Role, float]:
+        """Return the forward FLOPs of both models; empty of a plain run, or of one that has not ended."""
+        return {Role(name): float(flops) for name, flops in ((self.result or {}).get("flops") or {}).items()}
+
+    @property
+    def share(self) -> float | None:
+        """Return the share of motivated updates, of a run in progress up to its last evaluation; None if plain."""
+        if self.result and self.result.get("share") is not None:
+            return float(self.result["share"])
+        motivated = sum(row.get("motivated_updates") or 0 for row in self.epochs)
+        updates = motivated + sum(row.get("base_updates") or 0 for row in self.epochs)
+        return motivated / updates if updates else None
+
+    @property
+    def average_flops(self) -> float | None:
+        """Return F_avg over all updates, of a run in progress up to its last evaluation; None if plain."""
+        if self.result and self.result.get("average_flops"):
+            return float(self.result["average_flops"])
+        costs = [
+            ((row.get("base_updates") or 0) + (row.get("motivated_updates") or 0), row["average_flops"])
+            for row in self.epochs
+            if row.get("average_flops") is not None
+        ]
+        updates = sum(count for count, _ in costs)
+        return sum(count * flops for count, flops in costs) / updates if updates else None
+
+    def evaluated(self, role: Role) -> list[dict[str, Any]]:
+        """Return epoch, ``loss``, ``top1`` and ``top5`` on the validation data, of each epoch with a top-1."""
+        prefix = "eval_" if role is Role.BASE else "motivated_eval_"
+        found = [
+            {"epoch": row.get("epoch"), **{name: row.get(prefix + name) for name in ("loss", "top1", "top5")}}
+            for row in self.epochs
+        ]
+        return [metrics for metrics in found if isinstance(metrics["top1"], (int, float))]
+
+    def best_epoch(self, role: Role) -> dict[str, Any] | None:
+        """Return the metrics of the epoch that was best by ``--eval-metric``; None if there is none."""
+        name = self.options.get("eval_metric", "top1")
+        ranked = [metrics for metrics in self.evaluated(role) if metrics[name] is not None]
+        choose = min if name == "loss" else max
+        return choose(ranked, key=lambda metrics: metrics[name], default=None)
 
 
 def read_run(path: str | Path) -> RunFolder:
@@ -151,14 +218,26 @@ def find_runs(paths: list[str | Path]) -> list[RunFolder]:
     return list(found.values())
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path, columns: dict[str, Any], fault: str) -> list[dict[str, Any]]:
+    """Read a CSV file; a last line that is not yet written to its end is left out.
+
+    Args:
+        path: it may be missing.
+        columns: that every row has, with their types.
+        fault: what to say of a row without them.
+    """
     if not path.is_file():
         return []
     try:
         with open(path, newline="") as file:
-            return [{name: _number(text) for name, text in row.items() if name} for row in csv.DictReader(file)]
+            lines = csv.DictReader([line for line in file if line.endswith("\n")])
+            rows = [{name: _number(text) for name, text in line.items() if name} for line in lines]
     except (csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
+    for number, row in enumerate(rows, 2):
+        if not all(isinstance(row.get(name), kind) for name, kind in columns.items()):
+            raise RunError(f"{path} is damaged: line {number} {fault}")
+    return rows
 
 
 def _number(text: str | None) -> Any:

@@ -2,7 +2,9 @@
 
 import json
 import math
+from csv import DictReader
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -12,8 +14,7 @@ from motivation.__main__ import run_command
 from motivation.errors import InputError
 from motivation.tools.cross_validate import command
 from motivation.tools.cross_validate.plan import Cell, Plan, measured_options
-from motivation.tools.cross_validate.plot import draw
-from motivation.tools.cross_validate.report import METRICS, choose, csv_lines, markdown, rows_of
+from motivation.tools.cross_validate.report import METRICS, choose, csv, draw, markdown
 
 OPTIONS = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "lr": 0.1}
 TOP1, LOSS = METRICS["top1"], METRICS["loss"]
@@ -80,17 +81,15 @@ def test_the_device_is_not_compared():
 
 def rows(**top1_of_k):
     """``rows(k1=[90, 91])``: made-up runs, one per fold; a larger k costs less."""
-    cells, figures = [], []
+    made = {}
     for name, values in top1_of_k.items():
         k = None if name == "baseline" else int(name[1:])
-        share = 0.0 if k is None else 1 / (k + 1)
-        for fold, top1 in enumerate(values):
-            cells.append(Cell(k, fold, 42))
-            figures.append({
-                "base_top1": top1, "base_loss": top1 / 100, "share": share, "average_flops": 10 * (1 + share),
-                "flops_ratio": 1 + share, "motivated_top1": math.nan if k is None else top1, "expected_share": share,
-            })  # fmt: skip
-    return rows_of(cells, figures)
+        top1, share = np.array(values), np.full(len(values), 0.0 if k is None else 1 / (k + 1))
+        made[k] = {
+            "base_top1": top1, "base_loss": top1 / 100, "share": share, "average_flops": 10 * (1 + share),
+            "flops_ratio": 1 + share, "motivated_top1": top1 + (math.nan if k is None else 0), "expected_share": share,
+        }  # fmt: skip
+    return made
 
 
 def chosen(metric=TOP1, **top1_of_k):
@@ -137,10 +136,10 @@ def test_the_report_has_a_line_per_k_with_mean_and_deviation(plan):
     )
     assert "| base alone |    2 | 91.00 ± 1.41 |               - |" in text
     assert "|    1 |   42 |      92.00 | 93.00 | 81.00 |" in text
-    baseline, first, _ = csv_lines(made)
-    assert (baseline["k"], baseline["motivated_top1_mean"]) == ("baseline", None)
-    assert (first["k"], first["runs"], first["base_top1_mean"]) == (1, 2, 92.0)
-    assert first["base_top1_std"] == pytest.approx(math.sqrt(2))
+    baseline, first, _ = DictReader(StringIO(csv(made)))
+    assert (baseline["k"], baseline["motivated_top1_mean"]) == ("baseline", "")
+    assert (first["k"], first["runs"], first["base_top1_mean"]) == ("1", "2", "92.0")
+    assert float(first["base_top1_std"]) == pytest.approx(math.sqrt(2))
 
 
 def test_a_motivated_model_that_was_not_evaluated_leaves_a_dash(plan):

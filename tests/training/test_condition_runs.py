@@ -309,7 +309,7 @@ WRONG_RUNS = {
     "lacks epochs: it has 3 up to epoch 3": lambda run: (run / "updates.csv").write_text(
         "".join(line for line in (run / "updates.csv").open() if not line.startswith("1,"))
     ),
-    "is damaged: a line does not say its epoch and model": lambda run: (run / "updates.csv").write_text(
+    "is damaged: line 3 is no update": lambda run: (run / "updates.csv").write_text(
         "epoch,update,active,loss\n0,0,base,1.0\n,,\n"
     ),
     "has no updates.csv": lambda run: (run / "updates.csv").unlink(),

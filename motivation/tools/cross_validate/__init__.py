@@ -1,4 +1,4 @@
 """Choose k by cross-validation on the training set (paper, section 4).
 
-`plan` says which runs there are, `motivation.tools.sweep` makes them, `report` and `plot` read them.
+`plan` lists the runs, `motivation.tools.sweep` makes them, `report` reads them and chooses.
 """

@@ -7,7 +7,6 @@ goes on, so the same command may be given as often as it takes.
 from __future__ import annotations
 
 import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,31 +14,18 @@ from pathlib import Path
 import yaml
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.errors import InputError
+from motivation.errors import InputError, writing
 from motivation.method.condition_registry import takes
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
 from motivation.tools.cross_validate.plan import PER_RUN, Plan, measured_options
-from motivation.tools.cross_validate.plot import draw
-from motivation.tools.cross_validate.report import (
-    FILE,
-    METRICS,
-    Metric,
-    choose,
-    csv_lines,
-    headline,
-    markdown,
-    read_figures,
-    rows_of,
-    table,
-)
-from motivation.tools.sweep import Sweep, add_flags
-from motivation.tools.tables import csv_text
+from motivation.tools.cross_validate.report import FILE, METRICS, Metric, choose, csv, draw, markdown, read_rows, table
+from motivation.tools.sweep import Sweep, add_flags, split_words
 from weight_maps.plugins import load_plugins
 
 
 def make_parser() -> ArgumentParser:
-    """Return the parser of what stands before ``--``."""
+    """Return the parser of the words before ``--``."""
     parser = OptionParser(
         prog="python -m motivation cross-validate",
         usage="%(prog)s --k K ... [options] -- ARGUMENTS OF train_motivated.py",
@@ -60,8 +46,8 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     """Return the plan that a command asks for.
 
     Args:
-        args: what stands before ``--``.
-        arguments: what stands after it; wrong ones end the program with code 2.
+        args: the parsed words before ``--``.
+        arguments: the words after it.
 
     Raises:
         InputError: there cannot be such a plan.
@@ -110,20 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         InputError: the runs cannot be planned, or the report cannot be written.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    cut = words.index("--") if "--" in words else len(words)
-    args = make_parser().parse_args(words[:cut])
-    if cut == len(words):
+    own, arguments = split_words(argv)
+    args = make_parser().parse_args(own)
+    if not arguments:
         raise InputError("give the arguments of train_motivated.py after --, as in: --k 1 2 3 -- -c FILE.yaml")
-    plan = make_plan(args, words[cut + 1 :])
+    plan = make_plan(args, arguments)
     plan.refuse_other_runs()
     sweep = Sweep([plan.run(cell) for cell in plan.cells()], args.jobs, args.devices)
     refuse_impossible_runs(plan, sweep.devices)
     if args.dry_run:
         sweep.show_commands()
         return 0
-    print(f"{headline(plan)}\n{plan.folder}: {sweep.summary()}", flush=True)
-    if code := sweep.run(shlex.join(["python", "-m", "motivation", "cross-validate", *words])):
+    print(f"{plan.headline}\n{plan.folder}: {sweep.summary()}", flush=True)
+    if code := sweep.run(shlex.join(["python", "-m", "motivation", "cross-validate", *own, "--", *arguments])):
         return code
     write_report(plan, METRICS[args.metric])
     return 0
@@ -135,13 +120,11 @@ def write_report(plan: Plan, metric: Metric) -> None:
     Raises:
         InputError: a file cannot be written.
     """
-    rows = rows_of(plan.cells(), [read_figures(plan, cell) for cell in plan.cells()])
+    rows = read_rows(plan)
     k, remarks = choose(rows, metric)
     file = plan.folder / FILE
-    try:
+    with writing(plan.folder):
         file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
-        file.with_suffix(".csv").write_text(csv_text(csv_lines(rows)))
-        draw(rows, k, metric, headline(plan), file.with_suffix(".png"))
-    except OSError as error:
-        raise InputError(f"{file}.*: cannot be written: {error.strerror}") from error
+        file.with_suffix(".csv").write_text(csv(rows))
+        draw(rows, k, metric, plan.headline, file.with_suffix(".png"))
     print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md, .csv and .png")

@@ -1,25 +1,30 @@
-"""Read the runs of a finished cross-validation: the figures of each k, and which k they choose (paper, section 4)."""
+"""The report of a finished cross-validation: the figures of each k, which k they choose, and a picture of them.
+
+Source: paper, section 4.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from motivation.tools.cross_validate.plan import Cell, Plan
-from motivation.tools.tables import markdown_table
+from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
+from motivation.tools.tables import MISSING, csv_text, markdown_table, number, sample_sd
 from motivation.training.flops import readable
 from motivation.training.run_folder import read_run
 
 FILE = "cross_validation"
 
-Figures = dict[str, NDArray[np.float64]]
-"""One figure of all runs with the same k, in the order of seeds and folds; NaN where it was not measured."""
-Rows = dict[int | None, Figures]
-"""The figures of each k; without k those of the base alone."""
+Floats = NDArray[np.float64]
+Rows = dict[int | None, dict[str, Floats]]
+"""The figures of each k, by name, and without k those of the base alone. A figure has a value for each run with that k,
+in the order of seeds and folds; NaN where it was not measured."""
 
 
 class Metric(NamedTuple):
@@ -38,13 +43,21 @@ METRICS = {
 }
 
 
-def read_figures(plan: Plan, cell: Cell) -> dict[str, float]:
-    """Read a run that is done.
+def read_rows(plan: Plan) -> Rows:
+    """Read all runs of a plan, which are done."""
+    runs: dict[int | None, list[dict[str, float]]] = {}
+    for cell in plan.cells():
+        runs.setdefault(cell.k, []).append(_read_figures(plan, cell))
+    return {k: {name: np.array([run[name] for run in of_k]) for name in of_k[0]} for k, of_k in runs.items()}
+
+
+def _read_figures(plan: Plan, cell: Cell) -> dict[str, float]:
+    """Read a run.
 
     The metrics are those of the last epoch, on the fold that was held out. FLOPs are those of a forward pass, averaged
     over the updates, also relative to the base's (paper, supplementary section 6).
     """
-    result = read_run(plan.folder / cell.name).result or {}
+    result: Any = read_run(plan.folder / cell.name).result
     base, motivated = result["last"]["base"], result["last"]["motivated"]
     figures = {
         "base_top1": base["top1"],
@@ -58,30 +71,19 @@ def read_figures(plan: Plan, cell: Cell) -> dict[str, float]:
     return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
-def rows_of(cells: Sequence[Cell], figures: Sequence[dict[str, float]]) -> Rows:
-    """Collect the figures of single runs by k."""
-    rows: dict[int | None, list[dict[str, float]]] = {}
-    for cell, found in zip(cells, figures, strict=True):
-        rows.setdefault(cell.k, []).append(found)
-    return {k: {name: np.array([run[name] for run in runs]) for name in runs[0]} for k, runs in rows.items()}
-
-
-def standard_error(values: NDArray[np.float64]) -> float:
+def standard_error(values: Floats) -> float:
     """Return the standard error of the mean; 0 of a single value, NaN where a value is not finite."""
-    with np.errstate(invalid="ignore"):
-        return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return sample_sd(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def mean_text(values: NDArray[np.float64], digits: int) -> str:
+def mean_text(values: Floats, digits: int) -> str:
     """Return mean and sample standard deviation for a table.
 
     >>> mean_text(np.array([1.0, 3.0]), 2), mean_text(np.array([1.0]), 1), mean_text(np.array([math.nan]), 1)
     ('2.00 ± 1.41', '1.0', '-')
     """
-    if np.isnan(values.mean()):
-        return "-"
-    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
+    mean, deviation = number(values.mean(), digits), number(sample_sd(values), digits)
+    return mean if deviation == MISSING else f"{mean} ± {deviation}"
 
 
 def choose(rows: Rows, metric: Metric) -> tuple[int, list[str]]:
@@ -94,22 +96,20 @@ def choose(rows: Rows, metric: Metric) -> tuple[int, list[str]]:
     costs = {k: row["flops_ratio"].mean() for k, row in rows.items()}
     ks = sorted((k for k in rows if k is not None), key=lambda k: (-round(scores[k].mean(), 9), costs[k], -k))
     chosen = ks[0]
-
     with np.errstate(invalid="ignore"):  # both diverged
         paired = {k: scores[chosen] - scores[k] for k in rows}
-    leads = {k: (float(lead.mean()), standard_error(lead)) for k, lead in paired.items()}
+    close = [k for k in ks[1:] if paired[k].mean() <= standard_error(paired[k])]
 
     def lead_over(k: int | None) -> str:
-        mean, error = leads[k]
-        side = "better" if mean > 0 else "worse"
-        size = f"{abs(mean):.{metric.digits}f} {side}" if mean else "equal"
+        lead, error = paired[k].mean(), standard_error(paired[k])
+        side = "better" if lead > 0 else "worse"
+        size = f"{abs(lead):.{metric.digits}f} {side}" if lead else "equal"
         return f"{size}, error {error:.{metric.digits}f}"
 
     best = rows[chosen][metric.figure].mean()
     remarks = [
         f"Chosen: k = {chosen}, with the {metric.best} mean {metric.label} of the base, {best:.{metric.digits}f}."
     ]
-    close = [k for k in ks[1:] if leads[k][0] <= leads[k][1]]
     if close:
         listing = "; ".join(f"k = {k} (chosen is {lead_over(k)})" for k in close)
         remarks.append(
@@ -140,9 +140,9 @@ def table(rows: Rows, metric: Metric) -> str:
             "base alone" if k is None else str(k),
             str(len(row["share"])),
             *(mean_text(row[figure], digits) for figure, digits in columns.values()),
-            mean_text(row["expected_share"][:1], 4),
+            number(row["expected_share"][0], 4),
             readable(row["average_flops"].mean()),
-            f"{row['flops_ratio'].mean():.3f}",
+            number(row["flops_ratio"].mean(), 3),
         ])  # fmt: skip
     return markdown_table(lines, left=0)
 
@@ -150,26 +150,16 @@ def table(rows: Rows, metric: Metric) -> str:
 def _single_runs(plan: Plan, rows: Rows, metric: Metric) -> str:
     """Return the base's metric of each run: a line per fold and seed, a column per k."""
     lines = [["fold", "seed", *("base alone" if k is None else f"k = {k}" for k in rows)]]
-    for place, (seed, fold) in enumerate((seed, fold) for seed in plan.seeds for fold in range(plan.folds)):
-        values = [row[metric.figure][place] for row in rows.values()]
-        lines.append([str(fold), str(seed), *(f"{value:.{metric.digits}f}" for value in values)])
+    values = zip(*(row[metric.figure] for row in rows.values()), strict=True)
+    for (fold, seed), of_run in zip(plan.folds_and_seeds(), values, strict=True):
+        lines.append([str(fold), str(seed), *(f"{value:.{metric.digits}f}" for value in of_run)])
     return markdown_table(lines, left=0)
-
-
-def headline(plan: Plan) -> str:
-    """Say what is cross-validated."""
-    options = plan.options
-    return (
-        f"{options['model']} in {options['motivated_model']}, condition {options['motivation_condition']}: "
-        f"{plan.folds} folds of the training split, {'seeds' if len(plan.seeds) > 1 else 'seed'} "
-        f"{', '.join(map(str, plan.seeds))}"
-    )
 
 
 def markdown(plan: Plan, rows: Rows, remarks: Sequence[str], metric: Metric) -> str:
     """Return the report."""
     return "\n\n".join([
-        f"# k by cross-validation\n\n{headline(plan)}.",
+        f"# k by cross-validation\n\n{plan.headline}.",
         table(rows, metric),
         "Mean ± standard deviation over the runs, last epoch, on the fold that was held out. Expected: the share "
         "by the condition's law. F_avg: FLOPs of a forward pass, average over all updates.",
@@ -179,17 +169,65 @@ def markdown(plan: Plan, rows: Rows, remarks: Sequence[str], metric: Metric) -> 
     ])  # fmt: skip
 
 
-def csv_lines(rows: Rows) -> list[dict[str, str | int | float | None]]:
-    """Return a line per k: means and standard deviations of all figures, in full precision; None if not measured."""
+def csv(rows: Rows) -> str:
+    """Return a line per k: means and standard deviations of all figures, in full precision; empty if not measured."""
     lines = []
     for k, row in rows.items():
-        line: dict[str, float] = {}
+        line: dict[str, str | float] = {"k": "baseline" if k is None else k, "runs": len(row["share"])}
         for name, values in row.items():
             if name == "expected_share":
-                line[name] = values[0]
+                line[name] = float(values[0])
             else:
-                line[f"{name}_mean"] = values.mean()
-                line[f"{name}_std"] = values.std(ddof=1) if len(values) > 1 else math.nan
-        known = {name: None if math.isnan(value) else float(value) for name, value in line.items()}
-        lines.append({"k": "baseline" if k is None else k, "runs": len(row["share"]), **known})
-    return lines
+                line |= {f"{name}_mean": float(values.mean()), f"{name}_std": sample_sd(values)}
+        lines.append(line)
+    return csv_text(lines)
+
+
+def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> None:
+    """Draw the base's metric and the share by k, to a file whose ending chooses the format."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    with_k = {k: row for k, row in rows.items() if k is not None}
+    places = np.arange(len(with_k))
+
+    if None in rows:
+        alone = rows[None][metric.figure]
+        mean, error = alone.mean(), standard_error(alone)
+        left.axhspan(mean - error, mean + error, color=FAINT, alpha=0.2, linewidth=0)
+        left.axhline(mean, color=FAINT, linestyle="--", linewidth=1.2, label="base alone, mean and its error")
+    values = np.stack([row[metric.figure] for row in with_k.values()])
+    points = places[:, None] + np.linspace(0.12, 0.28, values.shape[1])
+    left.plot(points.ravel(), values.ravel(), ".", color=BASE, alpha=0.35, markersize=6, label="single runs")
+    errors = [standard_error(row) for row in values]
+    label = "mean and standard error"
+    left.errorbar(places, values.mean(1), errors, fmt="o", color=BASE, capsize=4, markersize=6, label=label)
+    best = list(with_k).index(chosen)
+    left.plot(best, values[best].mean(), "o", color="none", markeredgecolor="black", markersize=12, label="chosen")
+    left.set_ylabel(f"base model: validation {metric.label}" + (", %" if metric.label == "top-1" else ""))
+
+    shares = np.stack([row["share"] for row in with_k.values()])
+    deviations = shares.std(1, ddof=1) if shares.shape[1] > 1 else None
+    label = "measured, mean and deviation"
+    right.errorbar(places, shares.mean(1), deviations, fmt="o", color=BASE, capsize=4, label=label)
+    laws = np.array([row["expected_share"][0] for row in with_k.values()])
+    if not np.isnan(laws).any():
+        label = "expected of independent signals"
+        right.plot(places, laws, "_", color=MOTIVATED, markersize=22, markeredgewidth=2, label=label)
+    right.set_ylabel("share of motivated updates")
+    if shares.mean(1).min() > 0:
+        right.set_yscale("log", nonpositive="clip")  # the law falls faster than any power
+    else:
+        right.set_ylim(bottom=0)
+
+    for axes in (left, right):
+        axes.set_xlabel("k, length of the streak")
+        axes.set_xticks(places, [str(k) for k in with_k])
+        axes.set_xlim(-0.6, len(with_k) - 0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=8, frameon=False)
+    figure.savefig(file, dpi=140)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from motivation.errors import writing
 from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser
-from motivation.tools.plot.data import Trajectory, epoch_rows, loss_name, title, trajectory
+from motivation.tools.plot.data import title, updates_of
 from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
-from motivation.training.run_folder import RunError, RunFolder, read_run
+from motivation.training.run_folder import RunError, read_run
 
 DPI = 150
 
@@ -61,50 +61,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures that can be drawn, by the names of their files; say on standard error which cannot."""
     runs = [read_run(path) for path in (args.run, args.beside) if path is not None]
-    run, beside = runs[0], runs[1] if len(runs) > 1 else None
-    has_updates = [one for one in runs if (one.path / "updates.csv").is_file()]
-    if run not in has_updates and (args.epoch is not None or not epoch_rows(run)):
-        trajectory(run)  # raises the error that says what is missing
-    paths = {one.path: trajectory(one) for one in has_updates}
-    if run in has_updates:
-        epoch = None if args.epoch is None else _chosen_epoch(args.epoch, paths)
-        names = dict(zip([one.path for one in runs], _titles(runs), strict=True))
-        panels = [Panel(names[one.path], loss_name(one), paths[one.path], bool(one.motivated)) for one in has_updates]
-        yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(panels, epoch, args.smooth)
+    titles = [title(run) for run in runs]
+    if len(set(titles)) < len(runs):
+        titles = [f"{run.path.name}: {own}" for run, own in zip(runs, titles, strict=True)]
+    run, panels = runs[0], [Panel(own, run, updates_of(run)) for own, run in zip(titles, runs, strict=True)]
+    drawn = [panel for panel in panels if len(panel.updates)]
+    if args.epoch is not None or not run.epochs:
+        run.require_updates()
+    if run.updates:
+        epoch = None if args.epoch is None else _chosen_epoch(args.epoch, drawn)
+        yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(drawn, epoch, args.smooth)
     for one in runs:
-        for lacking, missing, file in (
-            (one not in has_updates, "no updates.csv", "loss.png"),
-            (not epoch_rows(one), "no epoch in summary.csv yet", "epochs.png"),
+        for rows, missing, file in (
+            (one.updates, "no updates.csv", "loss.png"),
+            (one.epochs, "no epoch in summary.csv yet", "epochs.png"),
         ):
-            if lacking:
+            if not rows:
                 so = f"there is no {file}" if one is run else f"{file} is without it"
                 print(f"note: {one.path} has {missing}, so {so}", file=sys.stderr)
-    if epoch_rows(run):
-        yield "epochs.png", epochs_figure(run, beside if beside and epoch_rows(beside) else None, paths.get(run.path))
+    if run.epochs:
+        beside = next((one for one in runs[1:] if one.epochs), None)
+        yield "epochs.png", epochs_figure(run, panels[0].updates, beside)
 
 
-def _titles(runs: Sequence[RunFolder]) -> list[str]:
-    """Return a title for each run; with the folder's name where two would be the same."""
-    titles = [title(run) for run in runs]
-    return [f"{run.path.name}: {own}" if titles.count(own) > 1 else own for run, own in zip(runs, titles, strict=True)]
-
-
-def _chosen_epoch(asked: int, paths: Mapping[Path, Trajectory]) -> int:
+def _chosen_epoch(asked: int, panels: Sequence[Panel]) -> int:
     """Return the number of the epoch that ``--epoch`` asks for; below 0 it is counted from the end of the first run.
-
-    Args:
-        asked: as given.
-        paths: the updates of each run, by its folder.
 
     Raises:
         RunError: a run has no such epoch.
     """
-    epoch = asked
-    if asked < 0:
-        epoch += int(next(iter(paths.values())).epochs[-1]) + 1
-    for folder, path in paths.items():
-        if epoch not in path.epochs:
-            first, last = int(path.epochs[0]), int(path.epochs[-1])
+    epoch = asked if asked >= 0 else asked + int(panels[0].updates.epoch[-1]) + 1
+    for panel in panels:
+        first, last = panel.updates.epoch[[0, -1]]
+        if epoch not in panel.updates.epoch:
             wanted = f"--epoch {asked}" + (f" is epoch {epoch}, but" if asked < 0 <= epoch else ":")
-            raise RunError(f"{wanted} {folder} has epochs {first} to {last}; give one of these, or -1 for the last")
+            there = f"{panel.run.path} has epochs {first} to {last}"
+            raise RunError(f"{wanted} {there}; give one of these, or -1 for the last")
     return epoch

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from motivation.method.condition_registry import has_streak_law, takes
+from motivation.method.condition_registry import has_streak_law
 from motivation.method.conditions import expected_share
 from motivation.method.records import Role
-from motivation.training.run_folder import RunError, RunFolder
+from motivation.training.run_folder import RunFolder
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Updates = np.recarray
+"""Updates in the order of training, ``[N]``, with the columns of `UPDATE`."""
+
+UPDATE = np.dtype([("epoch", np.int64), ("update", np.int64), ("loss", np.float64), ("motivated", np.bool_)])
+"""An update: its epoch, its number in the epoch, its training loss, and True if it trained the motivated model."""
 
 FAR = 3
 """Values further outside the middle 98 % than this many times their width do not stretch an axis."""
@@ -29,9 +32,7 @@ def title(run: RunFolder) -> str:
     """Return models, condition, k and seed."""
     if not run.motivated:
         return f"{run.base} alone, seed {run.seed}"
-    condition = run.options.get("motivation_condition", "loss")
-    k = f", k = {run.options.get('motivation_k', 2)}" if takes(condition, "k") else ""
-    return f"{run.base} in {run.motivated}, condition {condition}{k}, seed {run.seed}"
+    return f"{run.base} in {run.motivated}, {run.condition_text}, seed {run.seed}"
 
 
 def loss_name(run: RunFolder) -> str:
@@ -46,9 +47,7 @@ def loss_name(run: RunFolder) -> str:
 
 def law(run: RunFolder) -> float | None:
     """Return the share to expect if successive signals were independent; None for a condition without such a law."""
-    if not run.motivated or not has_streak_law(run.options.get("motivation_condition", "loss")):
-        return None
-    return expected_share(int(run.options.get("motivation_k", 2)))
+    return expected_share(run.k) if run.motivated and run.k and has_streak_law(run.condition) else None
 
 
 def percent(share: float) -> str:
@@ -71,128 +70,64 @@ def updates_text(count: int) -> str:
 # ---- a run's updates
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """The updates of a run in the order of training. All arrays are ``[N]``, N the number of updates.
+def updates_of(run: RunFolder) -> Updates:
+    """Return the updates of a run; none of a run of timm's."""
+    rows = [(row["epoch"], row["update"], row["loss"], row["active"] == Role.MOTIVATED.value) for row in run.updates]
+    return np.array(rows, UPDATE).view(np.recarray)
 
-    Attributes:
-        epochs: of each update, counted from 0.
-        updates: its number in its epoch, counted from 0.
-        losses: training loss of the model that the update trained; may be not finite.
-        motivated: True where the update trained the motivated model.
+
+def epoch_lengths(updates: Updates) -> tuple[Ints, Ints]:
+    """Return the epochs, and how many updates each has.
+
+    The last may be in progress: it is taken to become as long as the one before it.
     """
-
-    epochs: Ints
-    updates: Ints
-    losses: Floats
-    motivated: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.losses)
-
-    @property
-    def share(self) -> float:
-        """Return motivated updates over all updates."""
-        return float(self.motivated.mean())
-
-    def of_epoch(self, epoch: int) -> Trajectory:
-        """Return that epoch alone; empty if it has no updates."""
-        chosen = self.epochs == epoch
-        return Trajectory(self.epochs[chosen], self.updates[chosen], self.losses[chosen], self.motivated[chosen])
-
-    def epoch_lengths(self) -> tuple[Ints, Ints]:
-        """Return the epochs, and how many updates each has.
-
-        The last may be in progress: it is taken to become as long as the one before it.
-        """
-        numbers, which = np.unique(self.epochs, return_inverse=True)
-        lengths = np.zeros(len(numbers), np.int64)
-        np.maximum.at(lengths, which, self.updates + 1)
-        if len(lengths) > 1:
-            lengths[-1] = max(lengths[-2:])
-        return numbers, lengths
-
-    def edges(self, in_epochs: bool) -> tuple[Floats, Floats]:
-        """Return where each update begins and ends on the x axis.
-
-        Args:
-            in_epochs: in epochs since the run's start, so that update u of U in epoch e is e + u/U to e + (u + 1)/U;
-                otherwise in updates of an epoch, and update u is u - 1/2 to u + 1/2.
-        """
-        position = self.updates.astype(np.float64)
-        if not in_epochs:
-            return position - 0.5, position + 0.5
-        numbers, lengths = self.epoch_lengths()
-        length = lengths[np.searchsorted(numbers, self.epochs)].astype(np.float64)
-        return self.epochs + position / length, self.epochs + (position + 1) / length
+    numbers, which = np.unique(updates.epoch, return_inverse=True)
+    lengths = np.zeros(len(numbers), np.int64)
+    np.maximum.at(lengths, which, updates.update + 1)
+    lengths[-1] = max(lengths[-2:])
+    return numbers, lengths
 
 
-def trajectory(run: RunFolder) -> Trajectory:
-    """Read the updates of a run; a last line that is not yet written to its end is left out.
+def edges(updates: Updates, in_epochs: bool) -> tuple[Floats, Floats]:
+    """Return where each update begins and ends on the x axis.
 
-    Raises:
-        RunError: there is no ``updates.csv``, or a damaged one.
+    Args:
+        updates: at least one.
+        in_epochs: in epochs since the run's start, so that update u of U in epoch e is e + u/U to e + (u + 1)/U;
+            otherwise in updates of an epoch, and update u is u - 1/2 to u + 1/2.
     """
-    rows = run.updates
-    if not _is_whole(rows[-1]):
-        rows = rows[:-1]
-    for number, row in enumerate(rows):
-        if not _is_whole(row):
-            raise RunError(f"{run.path / 'updates.csv'} is damaged: line {number + 2} is no update")
-    if not rows:
-        raise RunError(f"{run.path} has no updates.csv with a line per update")
-    return Trajectory(
-        np.array([row["epoch"] for row in rows], np.int64),
-        np.array([row["update"] for row in rows], np.int64),
-        np.array([row["loss"] for row in rows], np.float64),
-        np.array([row["active"] == Role.MOTIVATED.value for row in rows], np.bool_),
-    )
-
-
-def _is_whole(row: dict[str, Any]) -> bool:
-    kinds: dict[str, Any] = {"epoch": int, "update": int, "loss": (int, float), "lr": (int, float)}
-    roles = [role.value for role in Role]
-    return row.get("active") in roles and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+    position = updates.update.astype(np.float64)
+    if not in_epochs:
+        return position - 0.5, position + 0.5
+    numbers, lengths = epoch_lengths(updates)
+    length = lengths[np.searchsorted(numbers, updates.epoch)]
+    return updates.epoch + position / length, updates.epoch + (position + 1) / length
 
 
 # ---- a run's epochs
 
 
-def epoch_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the lines of ``summary.csv``, each with its epoch; none before the first evaluation.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    for number, row in enumerate(run.epochs):
-        if not isinstance(row.get("epoch"), int):
-            raise RunError(f"{run.path / 'summary.csv'} is damaged: line {number + 2} names no epoch")
-    return run.epochs
-
-
 def evaluated(run: RunFolder, column: str) -> tuple[Floats, Floats]:
     """Return the epochs in ``summary.csv`` and their values in a column, both ``[E]``; NaN where a value is missing."""
-    rows = epoch_rows(run)
-    values = [row.get(column) for row in rows]
+    values = [row.get(column) for row in run.epochs]
     numbers = [value if isinstance(value, (int, float)) else np.nan for value in values]
-    return np.array([row["epoch"] for row in rows], np.float64), np.array(numbers, np.float64)
+    return np.array([row["epoch"] for row in run.epochs], np.float64), np.array(numbers, np.float64)
 
 
-def share_per_epoch(run: RunFolder, path: Trajectory | None) -> tuple[Floats, Floats]:
+def share_per_epoch(run: RunFolder, updates: Updates) -> tuple[Floats, Floats]:
     """Return epochs and the share of motivated updates in each, both ``[E]``.
 
     Args:
-        run: without a trajectory its ``summary.csv`` is read, which has the evaluated epochs.
-        path: the run's updates, from all epochs. An epoch in progress is left out.
+        run: without updates its ``summary.csv`` is read, which has the evaluated epochs.
+        updates: of the run, from all epochs. An epoch in progress is left out.
     """
-    if path is None:
+    if not len(updates):
         epochs, base = evaluated(run, "base_updates")
         motivated = evaluated(run, "motivated_updates")[1]
         return epochs, motivated / np.maximum(base + motivated, 1)
-    numbers, which = np.unique(path.epochs, return_inverse=True)
-    counts = np.bincount(which)
-    shares = np.bincount(which, path.motivated) / counts
-    done = {row["epoch"] for row in epoch_rows(run)}
+    numbers, which, counts = np.unique(updates.epoch, return_inverse=True, return_counts=True)
+    shares = np.bincount(which, updates.motivated) / counts
+    done = {row["epoch"] for row in run.epochs}
     in_progress = len(counts) > 1 and counts[-1] < counts[-2] and int(numbers[-1]) not in done
     kept = slice(None, -1 if in_progress else None)
     return numbers[kept].astype(np.float64), shares[kept]

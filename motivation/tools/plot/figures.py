@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +22,8 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from motivation.method.records import Role
 from motivation.tools.plot import data
-from motivation.tools.plot.data import Floats, Trajectory, percent, updates_text
-from motivation.training.flops import CONVENTION, average_flops, readable
+from motivation.tools.plot.data import Floats, Updates, percent, updates_text
+from motivation.training.flops import CONVENTION, readable
 from motivation.training.run_folder import RunFolder
 
 BASE = "#0072b2"
@@ -53,15 +53,13 @@ class Panel:
 
     Attributes:
         title: its name.
-        loss_name: name of its loss, with the unit.
-        path: its updates.
-        motivated: it has a motivated model.
+        run: its folder.
+        updates: those to draw.
     """
 
     title: str
-    loss_name: str
-    path: Trajectory
-    motivated: bool = True
+    run: RunFolder
+    updates: Updates
 
 
 def loss_figure(panels: Sequence[Panel], epoch: int | None = None, smooth: int | None = None) -> Figure:
@@ -73,87 +71,90 @@ def loss_figure(panels: Sequence[Panel], epoch: int | None = None, smooth: int |
         smooth: updates in the running mean; by default as many as suit the length of a run, none in an epoch.
     """
     if epoch is not None:
-        panels = [replace(one, title=f"{one.title}, epoch {epoch}", path=one.path.of_epoch(epoch)) for one in panels]
-    numbers = {int(number) for panel in panels for number in np.unique(panel.path.epochs)}
+        panels = [
+            Panel(f"{one.title}, epoch {epoch}", one.run, one.updates[one.updates.epoch == epoch]) for one in panels
+        ]
+    numbers = np.unique(np.concatenate([panel.updates.epoch for panel in panels]))
     in_epochs = len(numbers) > 1
-    losses = np.concatenate([panel.path.losses for panel in panels])
+    losses = np.concatenate([panel.updates.loss for panel in panels])
     log = epoch is None and data.suits_log_scale(losses)
     limits = data.axis_limits(losses, log)
-    longest = max(len(panel.path) for panel in panels)
+    longest = max(len(panel.updates) for panel in panels)
     width = smooth or (data.default_smoothing(longest) if epoch is None else 1)
     figure = Figure(figsize=(8, 3.5 * len(panels) + 0.3), layout="constrained")
     all_axes: list[Axes] = list(figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
-    for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_panel(axes, panel, in_epochs, width, limits)
-        axes.set_ylabel(panel.loss_name + (", log scale" if log else ""), fontsize=9)
+    all_edges = [data.edges(panel.updates, in_epochs) for panel in panels]
+    for axes, panel, edges in zip(all_axes, panels, all_edges, strict=True):
+        _draw_panel(axes, panel, *edges, width, limits)
+        axes.set_ylabel(data.loss_name(panel.run) + (", log scale" if log else ""), fontsize=9)
     if log:
         all_axes[0].set_yscale("log")
-    edges = [panel.path.edges(in_epochs) for panel in panels]
-    all_axes[0].set_xlim(min(left[0] for left, _ in edges), max(right[-1] for _, right in edges))
+    all_axes[0].set_xlim(min(left[0] for left, _ in all_edges), max(right[-1] for _, right in all_edges))
     all_axes[0].set_ylim(*limits)
-    _label_x(all_axes, panels, in_epochs, min(numbers))
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    if in_epochs:
+        _label_epochs(all_axes, panels)
+    else:
+        all_axes[-1].set_xlabel(f"update of epoch {numbers[0]}")
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, in_epochs: bool, width: int, limits: tuple[float, float]) -> None:
-    path = panel.path
-    left, right = path.edges(in_epochs)
-    middle = (left + right) / 2
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+def _draw_panel(axes: Axes, panel: Panel, left: Floats, right: Floats, width: int, limits: tuple[float, float]) -> None:
+    updates, middle = panel.updates, (left + right) / 2
+    _draw_grid(axes, "y")
     handles: list[Line2D | Patch] = []
     if width > 1:
-        handles.append(_draw_faint(axes, path, middle))
+        handles.append(_draw_faint(axes, updates, middle))
         label = f"running mean over {updates_text(width)}"
-        handles += axes.plot(middle, data.running_mean(path.losses, width), color=BASE, lw=1.8, label=label)
+        handles += axes.plot(middle, data.running_mean(updates.loss, width), color=BASE, lw=1.8, label=label)
     else:
-        handles += _draw_points(axes, path, middle)
-    if panel.motivated:
-        handles.append(_shade(axes, path, left, right))
-    handles += _mark_outside(axes, middle, path.losses, limits, "update")
+        handles += _draw_points(axes, updates, middle)
+    if panel.run.motivated:
+        handles.append(_shade(axes, updates, left, right))
+    handles += _mark_outside(axes, middle, updates.loss, limits, "update")
     _legend_above(axes, handles, panel.title)
 
 
-def _draw_points(axes: Axes, path: Trajectory, middle: Floats) -> list[Line2D]:
+def _draw_points(axes: Axes, updates: Updates, middle: Floats) -> list[Line2D]:
     """Draw the loss of each update as a line; where there is room with a point, of another form where motivated."""
-    thickness = 1.2 if len(path) <= MOST_EXACT else 0.5
-    line = axes.plot(middle, path.losses, color=BASE, lw=thickness, label="loss of each update")
-    if len(path) > MOST_MARKED_UPDATES:
+    thickness = 1.2 if len(updates) <= MOST_EXACT else 0.5
+    line = axes.plot(middle, updates.loss, color=BASE, lw=thickness, label="loss of each update")
+    if len(updates) > MOST_MARKED_UPDATES:
         return line
-    base = np.where(path.motivated, np.nan, path.losses)
-    motivated = np.where(path.motivated, path.losses, np.nan)
-    size = 5 if len(path) <= MOST_MARKED_UPDATES / 2 else 3.5
+    base = np.where(updates.motivated, np.nan, updates.loss)
+    motivated = np.where(updates.motivated, updates.loss, np.nan)
+    size = 5 if len(updates) <= MOST_MARKED_UPDATES / 2 else 3.5
     line[0].set_label("_line")
     handles = axes.plot(middle, base, "o", color=BASE, ms=size, label="loss, the base trains")
-    if path.motivated.any():
+    if updates.motivated.any():
         label = "loss, the motivated model trains"
         handles += axes.plot(middle, motivated, "D", mfc=MOTIVATED, mec="black", mew=0.8, ms=size + 0.5, label=label)
     return handles
 
 
-def _draw_faint(axes: Axes, path: Trajectory, middle: Floats) -> Line2D | Patch:
+def _draw_faint(axes: Axes, updates: Updates, middle: Floats) -> Line2D | Patch:
     """Draw the loss of each update in the background; of many updates, the range that their line would fill."""
-    if len(path) <= 2 * LINE_COLUMNS:
-        return axes.plot(middle, path.losses, color=FAINT, lw=0.7, alpha=0.7, label="loss of each update")[0]
-    bounds = data.columns(len(path), LINE_COLUMNS)
-    losses = np.where(np.isfinite(path.losses), path.losses, np.nan)
+    if len(updates) <= 2 * LINE_COLUMNS:
+        return axes.plot(middle, updates.loss, color=FAINT, lw=0.7, alpha=0.7, label="loss of each update")[0]
+    bounds = data.columns(len(updates), LINE_COLUMNS)
+    losses = np.where(np.isfinite(updates.loss), updates.loss, np.nan)
     low, high = np.fmin.reduceat(losses, bounds[:-1]), np.fmax.reduceat(losses, bounds[:-1])
     centres = middle[(bounds[:-1] + bounds[1:] - 1) // 2]
     axes.fill_between(centres, low, high, color=FAINT, alpha=0.4, linewidth=0)
     return Patch(color=FAINT, alpha=0.4, label=f"lowest to highest of {updates_text(int(bounds[1]))}")
 
 
-def _shade(axes: Axes, path: Trajectory, left: Floats, right: Floats) -> Patch:
+def _shade(axes: Axes, updates: Updates, left: Floats, right: Floats) -> Patch:
     """Shade the motivated updates over the whole height; of very many, columns by the share in them."""
-    count = int(path.motivated.sum())
-    label = f"motivated: {count:,} of {updates_text(len(path))} ({percent(path.share)})"
+    count = int(updates.motivated.sum())
+    label = f"motivated: {count:,} of {updates_text(len(updates))} ({percent(updates.motivated.mean())})"
     across = axes.get_xaxis_transform()  # x in the data's units, y from 0 to 1
-    if len(path) <= MOST_EXACT:
-        bars = [(left[start], right[stop - 1] - left[start]) for start, stop in data.stretches(path.motivated)]
+    if len(updates) <= MOST_EXACT:
+        bars = [(left[start], right[stop - 1] - left[start]) for start, stop in data.stretches(updates.motivated)]
         axes.broken_barh(bars, (0, 1), transform=across, facecolor=SHADE, linewidth=0, zorder=0, gid="motivated")
         return Patch(facecolor=SHADE, label=label)
-    bounds = data.columns(len(path), SHADE_COLUMNS)
-    shares = np.add.reduceat(path.motivated, bounds[:-1], dtype=np.float64) / np.diff(bounds)
+    bounds = data.columns(len(updates), SHADE_COLUMNS)
+    shares = np.add.reduceat(updates.motivated, bounds[:-1], dtype=np.float64) / np.diff(bounds)
     edges = np.append(left[bounds[:-1]], right[-1])
     darkest = np.quantile(shares, 0.98) or shares.max() or 1.0  # a few full columns would leave the others white
     axes.pcolormesh(
@@ -164,13 +165,9 @@ def _shade(axes: Axes, path: Trajectory, left: Floats, right: Floats) -> Patch:
     return Patch(facecolor=SHADE, label=label)
 
 
-def _label_x(all_axes: Sequence[Axes], panels: Sequence[Panel], in_epochs: bool, first: int) -> None:
+def _label_epochs(all_axes: Sequence[Axes], panels: Sequence[Panel]) -> None:
+    lengths = {int(length) for panel in panels for length in data.epoch_lengths(panel.updates)[1]}
     lowest = all_axes[-1]
-    lowest.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    if not in_epochs:
-        lowest.set_xlabel(f"update of epoch {first}")
-        return
-    lengths = {int(length) for panel in panels for length in panel.path.epoch_lengths()[1]}
     lowest.set_xlabel("epoch" + (f" (of {updates_text(lengths.pop())})" if len(lengths) == 1 else ""))
     begin, end = lowest.get_xlim()
     for axes in all_axes:
@@ -188,24 +185,23 @@ BESIDE_STYLE: dict[str, Any] = {"color": "#333333", "marker": "^", "ls": "--"}
 COST_STYLE: dict[str, Any] = {"color": COST, "marker": "o", "ls": "-"}
 
 
-def epochs_figure(run: RunFolder, beside: RunFolder | None = None, path: Trajectory | None = None) -> Figure:
+def epochs_figure(run: RunFolder, updates: Updates, beside: RunFolder | None = None) -> Figure:
     """Draw accuracy, share and cost of a motivated run's epochs; of a plain run accuracy and loss.
 
     Args:
         run: with at least one line in ``summary.csv``.
+        updates: of the run, if it has them, for the share and cost of the epochs that were not evaluated.
         beside: its base's accuracy (and loss) is drawn too.
-        path: the run's updates, if it has them, for the share and cost of the epochs that were not evaluated.
     """
     drawers: list[Callable[[Axes], list[Line2D]]] = [partial(_draw_accuracy, run=run, beside=beside)]
     if run.motivated:
-        drawers += [partial(_draw_share, run=run, path=path), partial(_draw_cost, run=run, path=path)]
+        drawers += [partial(draw, run=run, updates=updates) for draw in (_draw_share, _draw_cost)]
     else:
         drawers.append(partial(_draw_loss, run=run, beside=beside))
     figure = Figure(figsize=(8, 2.6 * len(drawers) + 0.4), layout="constrained")
     all_axes = figure.subplots(len(drawers), 1, sharex=True)
     for axes, draw in zip(all_axes, drawers, strict=True):
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
+        _draw_grid(axes, "both")
         _legend_above(axes, draw(axes), data.title(run) if axes is all_axes[0] else None)
     all_axes[-1].set_xlabel("epoch")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
@@ -226,6 +222,7 @@ def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list
         series.append((run, "motivated_eval_top1", f"{run.motivated}, motivated", MOTIVATED_STYLE))
     if beside:
         series.append((beside, "eval_top1", f"beside: {data.title(beside)}", BESIDE_STYLE))
+    axes.set_ylabel("validation\ntop-1 accuracy (%)", fontsize=9)
     handles: list[Line2D] = []
     drawn = []
     for owner, column, name, style in series:
@@ -234,17 +231,16 @@ def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list
         if kept.any():
             handles += _line(axes, epochs, values, f"{name} (last {values[kept][-1]:.2f} %)", style)
             drawn.append((epochs[kept], values[kept]))
-    axes.set_ylabel("validation\ntop-1 accuracy (%)", fontsize=9)
     if drawn:
-        epochs, values = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        epochs, values = np.concatenate(drawn, axis=1)
         limits = data.accuracy_limits(values)
         axes.set_ylim(*limits)
         handles += _mark_outside(axes, epochs, values, limits, "value")
     return handles
 
 
-def _draw_share(axes: Axes, run: RunFolder, path: Trajectory | None) -> list[Line2D]:
-    epochs, shares = data.share_per_epoch(run, path)
+def _draw_share(axes: Axes, run: RunFolder, updates: Updates) -> list[Line2D]:
+    epochs, shares = data.share_per_epoch(run, updates)
     handles = _line(axes, epochs, 100 * shares, "share of the epoch", MOTIVATED_STYLE)
     expected = data.law(run)
     if expected is not None:
@@ -255,22 +251,19 @@ def _draw_share(axes: Axes, run: RunFolder, path: Trajectory | None) -> list[Lin
     return handles
 
 
-def _draw_cost(axes: Axes, run: RunFolder, path: Trajectory | None) -> list[Line2D]:
+def _draw_cost(axes: Axes, run: RunFolder, updates: Updates) -> list[Line2D]:
     """Draw the cost of all epochs if the models' costs are known, otherwise of those in ``summary.csv``."""
-    known = (run.result or {}).get("flops") or {}
-    flops = {Role(role): cost for role, cost in known.items()}
-    if flops:
-        epochs, shares = data.share_per_epoch(run, path)
-        costs = np.array([average_flops({Role.BASE: 1 - share, Role.MOTIVATED: share}, flops) for share in shares])
+    if run.flops:
+        epochs, shares = data.share_per_epoch(run, updates)
+        costs = (1 - shares) * run.flops[Role.BASE] + shares * run.flops[Role.MOTIVATED]
     else:
         epochs, costs = data.evaluated(run, "average_flops")
-    largest = max([1.0, *costs[np.isfinite(costs)], *flops.values()])
+    largest = max([1.0, *costs[np.isfinite(costs)], *run.flops.values()])
     unit, scale = next((pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if largest >= pair[1]), ("", 1.0))
     handles = _line(axes, epochs, costs / scale, "F_avg, the epoch's average", COST_STYLE)
-    for role, name, dash in ((Role.BASE, run.base, ":"), (Role.MOTIVATED, run.motivated, "-.")):
-        if flops:
-            label = f"{name}: {readable(flops[role])} {CONVENTION}"
-            handles.append(axes.axhline(flops[role] / scale, color="black", ls=dash, lw=1.1, label=label))
+    for (role, flops), dash in zip(run.flops.items(), (":", "-."), strict=False):
+        label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {CONVENTION}"
+        handles.append(axes.axhline(flops / scale, color="black", ls=dash, lw=1.1, label=label))
     axes.margins(y=0.1)
     axes.set_ylabel(f"forward pass of\none image ({unit}{CONVENTION})", fontsize=9)
     return handles
@@ -280,18 +273,25 @@ def _draw_loss(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list[Lin
     series = [(run, "train_loss", "training", BASE_STYLE), (run, "eval_loss", "validation", MOTIVATED_STYLE)]
     if beside:
         series.append((beside, "eval_loss", f"validation, beside: {data.title(beside)}", BESIDE_STYLE))
-    drawn = [(*data.evaluated(owner, column), label, style) for owner, column, label, style in series]
-    epochs, values = (np.concatenate([one[part] for one in drawn]) for part in (0, 1))
+    drawn = [data.evaluated(owner, column) for owner, column, _, _ in series]
+    epochs, values = np.concatenate(drawn, axis=1)
     log = data.suits_log_scale(values)
     limits = data.axis_limits(values, log)
     axes.set_yscale("log" if log else "linear")
     axes.set_ylim(*limits)
     axes.set_ylabel("loss (nats)" + (", log scale" if log else ""), fontsize=9)
-    handles = [line for one in drawn for line in _line(axes, *one)]
+    handles: list[Line2D] = []
+    for points, (_, _, label, style) in zip(drawn, series, strict=True):
+        handles += _line(axes, *points, label, style)
     return handles + _mark_outside(axes, epochs, values, limits, "value")
 
 
-# ---- legends and marks
+# ---- grids, legends and marks
+
+
+def _draw_grid(axes: Axes, axis: Literal["y", "both"]) -> None:
+    axes.grid(axis=axis, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def _legend_above(axes: Axes, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from motivation.errors import writing
+from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
-from motivation.tools.report.rows import (
-    DEFAULT_CONDITION,
-    UNITS,
-    ForwardFlops,
-    Report,
-    Row,
-    make_report,
-    top1_of_epochs,
-)
-from motivation.tools.tables import csv_text, markdown_table, text_table
+from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Report, Row, make_report
+from motivation.tools.tables import MISSING, csv_text, markdown_table, number, text_table
 from motivation.training.flops import CONVENTION, readable
 from motivation.training.run_folder import RunError, RunFolder, find_runs
-
-MISSING = "-"
 
 
 def make_parser() -> ArgumentParser:
@@ -57,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = counted_runs(find_runs(args.runs), args.unfinished)
     groups, flops = group_runs(runs), ForwardFlops(runs)
     report = make_report(groups, flops)
-    for one, other in (pair for group in groups for pair in repeated(group)):
-        print(f"note: {one.path} and {other.path} have the same options, seed and fold", file=sys.stderr)
-    for fault in flops.faults:
-        print(f"note: {fault}", file=sys.stderr)
+    twice = [pair for group in groups for pair in repeated(group)]
+    notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in twice]
+    for note in notes + flops.faults:
+        print(f"note: {note}", file=sys.stderr)
     printed = Printed(report, args.best, TABLES.get(args.paper))
     for file, form in ((args.markdown, printed.markdown), (args.csv, printed.csv)):
         if file == "-":
@@ -84,7 +77,7 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
         # timm's own runs never say that they have ended
         if "motivated_model" in run.options and not (run.completed or unfinished):
             print(f"left out: {run.path} has not finished (--unfinished counts it)", file=sys.stderr)
-        elif not top1_of_epochs(run):
+        elif not run.evaluated(Role.BASE):
             print(f"left out: {run.path} has no accuracy in summary.csv", file=sys.stderr)
         else:
             counted.append(run)
@@ -101,6 +94,11 @@ class Column:
     cell: Callable[[Row], str]
     unit: str = ""
 
+    @property
+    def header(self) -> str:
+        """Title and unit on one line."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
 
 class Printed:
     """A report as text.
@@ -113,8 +111,8 @@ class Printed:
 
     def __init__(self, report: Report, best: bool = False, paper: PaperTable | None = None):
         self.report, self.best = report, best
-        smallest = min((row.flops for row in report.rows if row.flops is not None), default=None)
-        self.unit = "10^-2 % per MFLOP" if smallest is not None and smallest < 1e9 else "% per GFLOP"
+        small = any(row.flops < 1e9 for row in report.rows)
+        self.unit = "10^-2 % per MFLOP" if small else "% per GFLOP"
         self.paper_columns, self.paper_remarks = paper_beside(report.rows, paper) if paper else ([], [])
 
     def console(self) -> str:
@@ -128,14 +126,14 @@ class Printed:
         """Return a Markdown table."""
         columns = self._columns()
         remarks = [remark.replace("*", "\\*") for remark in self._remarks()]
-        table = markdown_table([[_header(column) for column in columns], *self._cells(columns)])
+        table = markdown_table([[column.header for column in columns], *self._cells(columns)])
         return "\n".join([table, "", "\n\n".join(remarks)]) + "\n"
 
     def csv(self) -> str:
         """Return the rows for programs: numbers in full precision, an empty cell where one is missing."""
-        rows: list[dict[str, Any]] = []
-        for row in self.report.rows:
-            line: dict[str, Any] = {
+        best = "top1_best_epoch_selected_on_validation_data"
+        rows: list[dict[str, Any]] = [
+            {
                 "model": row.label,
                 "kind": row.kind,
                 "base": row.group.base,
@@ -145,101 +143,80 @@ class Printed:
                 "n": row.runs,
                 "top1_mean": row.accuracy,
                 "top1_sd": row.accuracy_sd,
-            }
-            if self.best:
-                line["top1_best_epoch_selected_on_validation_data"] = row.best
-            line |= {
+                **({best: row.best} if self.best else {}),
                 "share": row.share,
                 f"average_forward_{CONVENTION}": row.flops,
-                f"acc_per_flops ({self.unit})": self._acc_per_flops(row),
+                f"acc_per_flops ({self.unit})": row.acc_per_flops * UNITS[self.unit],
                 "acc_f_ratio": row.acc_f_ratio,
                 "against": row.against.label if row.against else None,
+                **{column.header: column.cell(row).replace(MISSING, "") for column in self.paper_columns},
+                "notes": "; ".join(self.report.footnotes[note - 1] for note in row.notes),
             }
-            for column in self.paper_columns:
-                text = column.cell(row)
-                line[_header(column)] = None if text == MISSING else text
-            line["notes"] = "; ".join(self.report.footnotes[number - 1] for number in row.notes)
-            rows.append(line)
+            for row in self.report.rows
+        ]
         return csv_text(rows)
 
     def _cells(self, columns: Sequence[Column]) -> list[list[str]]:
         return [[column.cell(row) for column in columns] for row in self.report.rows]
 
-    def _acc_per_flops(self, row: Row) -> float | None:
-        return None if row.acc_per_flops is None else row.acc_per_flops * UNITS[self.unit]
-
     def _columns(self) -> list[Column]:
-        columns = [
-            Column("model", lambda row: row.label + "".join(f" ({number})" for number in row.notes)),
+        def top1(row: Row) -> str:
+            return MISSING if math.isnan(row.accuracy) else f"{number(row.accuracy)} ± {number(row.accuracy_sd)}"
+
+        best = [Column("best epoch*", lambda row: number(row.best), "%")] if self.best else []
+        return [
+            Column("model", lambda row: row.label + "".join(f" ({note})" for note in row.notes)),
             Column("n", lambda row: str(row.runs)),
-            Column("top-1", lambda row: _mean_and_sd(row.accuracy, row.accuracy_sd), "%"),
-            Column("best epoch*", lambda row: _number(row.best), "%"),
-            Column("share", lambda row: _number(row.share, 4)),
-            Column("F_avg", lambda row: MISSING if row.flops is None else readable(row.flops), CONVENTION),
-            Column("ACC/FLOPs", lambda row: _number(self._acc_per_flops(row)), self.unit),
-            Column("ACC/F_Ratio", lambda row: _number(row.acc_f_ratio)),
+            Column("top-1", top1, "%"),
+            *best,
+            Column("share", lambda row: number(row.share, 4)),
+            Column("F_avg", lambda row: MISSING if math.isnan(row.flops) else readable(row.flops), CONVENTION),
+            Column("ACC/FLOPs", lambda row: number(row.acc_per_flops * UNITS[self.unit]), self.unit),
+            Column("ACC/F_Ratio", lambda row: number(row.acc_f_ratio)),
+            *self.paper_columns,
         ]
-        return [column for column in columns if self.best or column.title != "best epoch*"] + self.paper_columns
 
     def _remarks(self) -> list[str]:
         """Return what stands under the table: units, convention, footnotes."""
-        lines = [
+        best = ["* mean of each run's best epoch, selected on the validation data"] if self.best else []
+        return [
             "top-1 of the last epoch, mean ± sample standard deviation over n runs",
             "F_avg: forward FLOPs of one image at the training size, averaged over the updates (convention "
             f"{CONVENTION}: 2 per multiply-add)",
+            *best,
+            *self.paper_remarks,
+            *(f"({note}) {text}" for note, text in enumerate(self.report.footnotes, 1)),
         ]
-        if self.best:
-            lines.append("* mean of each run's best epoch, selected on the validation data")
-        lines += self.paper_remarks
-        return lines + [f"({number}) {text}" for number, text in enumerate(self.report.footnotes, 1)]
 
 
 def paper_beside(rows: Sequence[Row], paper: PaperTable) -> tuple[list[Column], list[str]]:
     """Return columns with the paper's figures for our rows, and the remarks on them."""
-    printed = {id(row): paper.rows.get(paper_label(row.group.base, row.group.motivated, row.kind)) for row in rows}
-    models: dict[str, dict[str, None]] = {}
-    for row in rows:
-        if printed[id(row)]:
-            models.setdefault(paper_unit(row.group.base), {})[row.group.base] = None
-    if not models:
+    printed = {row.label: paper.rows.get(paper_label(row.group.base, row.group.motivated, row.kind)) for row in rows}
+    bases = list(dict.fromkeys(row.group.base for row in rows if printed[row.label]))
+    if not bases:
         return [], [f"paper: {paper.title} has none of these models"]
-    ours = [name for name in paper.data_sets if name in {paper_data_set(row.group.settings["dataset"]) for row in rows}]
+    found = {paper_data_set(row.group.settings["dataset"]) for row in rows}
+    ours = [name for name in paper.data_sets if name in found]
 
-    def column(data_set: str, figure: str, unit: str) -> Column:
-        def cell(row: Row) -> str:
-            cells = printed[id(row)]
-            of_paper = row.group.condition in (None, DEFAULT_CONDITION)
-            of_data = not ours or paper_data_set(row.group.settings["dataset"]) == data_set
-            return (cells and of_paper and of_data and getattr(cells[data_set], figure)) or MISSING
-
-        return Column(f"paper, {data_set}", cell, unit)
+    def cell(row: Row, data_set: str, figure: str) -> str:
+        cells = printed[row.label]
+        of_paper = row.group.condition in (None, DEFAULT_CONDITION)
+        of_data = not ours or paper_data_set(row.group.settings["dataset"]) == data_set
+        return (cells and of_paper and of_data and getattr(cells[data_set], figure)) or MISSING
 
     figures = [("accuracy", "%"), ("flops", "FLOPs"), ("acc_per_flops", "ACC/FLOPs and ratio")]
     remarks = [f"paper: {paper.title}, as printed; its FLOPs count as it does, some at other resolutions"]
     if paper.prints_ratios:
-        remarks += [f"paper: ACC/FLOPs in {unit}: {', '.join(bases)}" for unit, bases in models.items()]
+        for unit in dict.fromkeys(map(paper_unit, bases)):
+            names = ", ".join(base for base in bases if paper_unit(base) == unit)
+            remarks.append(f"paper: ACC/FLOPs in {unit}: {names}")
     else:
         figures.pop()
     if not ours:
         remarks.append(f"paper, {paper.data_sets[0]}: another data set than that of the runs")
-    return [column(name, *figure) for name in ours or paper.data_sets[:1] for figure in figures], remarks
-
-
-def _header(column: Column) -> str:
-    return f"{column.title} ({column.unit})" if column.unit else column.title
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    """
-    >>> _number(1.005), _number(-0.0), _number(None)
-    ('1.00', '0.00', '-')
-    """
-    return MISSING if value is None else f"{value + 0.0:.{digits}f}"
-
-
-def _mean_and_sd(mean: float | None, sd: float | None) -> str:
-    """
-    >>> _mean_and_sd(92.831, 0.2), _mean_and_sd(92.831, None), _mean_and_sd(None, None)
-    ('92.83 ± 0.20', '92.83 ± -', '-')
-    """
-    return MISSING if mean is None else f"{mean:.2f} ± {_number(sd)}"
+    columns = [
+        Column(f"paper, {name}", partial(cell, data_set=name, figure=figure), unit)
+        for name in ours or paper.data_sets[:1]
+        for figure, unit in figures
+    ]
+    return columns, remarks

@@ -6,6 +6,7 @@ configuration (*ours*) if all options that change what is measured are equal.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +29,7 @@ class Group:
 
     Attributes:
         condition: the motivation condition; None where the base is trained classically.
-        settings: the options that change what is measured.
+        settings: the options that change what is measured, and the name of the data set.
         runs: in the order in which they were found.
     """
 
@@ -49,13 +50,12 @@ class Group:
 
 def group_runs(runs: Iterable[RunFolder]) -> list[Group]:
     """Return one group for each configuration, in the order in which they were found."""
-    groups: dict[Any, Group] = {}
+    groups: dict[str, Group] = {}
     for run in runs:
+        condition = run.condition if run.motivated and run.condition != "never" else None
         options = all_options(run)
-        condition = options["motivation_condition"] if run.motivated else None
-        condition = None if condition == "never" else condition  # that is the base trained classically
         settings = _measured(options, condition) | {"dataset": data_set(options)}
-        groups.setdefault(frozen(settings), Group(condition, settings)).runs.append(run)
+        groups.setdefault(as_key(settings), Group(condition, settings)).runs.append(run)
     return list(groups.values())
 
 
@@ -66,7 +66,7 @@ def _defaults() -> dict[str, Any]:
 
 def all_options(run: RunFolder) -> dict[str, Any]:
     """Return a run's options, with the defaults of those that its ``args.yaml`` lacks, as timm's lacks ours."""
-    return {**_defaults(), **run.options}
+    return _defaults() | run.options
 
 
 def _measured(options: dict[str, Any], condition: str | None) -> Settings:
@@ -95,44 +95,35 @@ def data_set(options: dict[str, Any]) -> str:
     if "/" in dataset and "folder" not in dataset:
         return dataset
     folder = Path(str(options.get("data_dir") or options.get("data") or "")).name
-    return " ".join(part for part in (dataset, folder) if part)
+    return f"{dataset} {folder}".strip()
 
 
-def frozen(value: Any) -> Any:
-    """Return an option's value in a form that can be a key."""
-    if isinstance(value, dict):
-        return tuple(sorted((str(name), frozen(item)) for name, item in value.items()))
-    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
+def as_key(value: Any) -> str:
+    """Return options in a form that can be a key, with lists and tuples alike."""
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def differing(settings: Sequence[Settings]) -> list[str]:
     """Return the names of the options in which these settings are not all equal, in alphabetical order."""
     names = {name for one in settings for name in one}
-    return sorted(name for name in names if len({frozen(one.get(name)) for one in settings}) > 1)
+    return sorted(name for name in names if len({as_key(one.get(name)) for one in settings}) > 1)
 
 
 def repeated(group: Group) -> list[tuple[RunFolder, RunFolder]]:
     """Return pairs of runs with the same seed and fold: one measurement twice, which makes a deviation too small."""
     first: dict[Any, RunFolder] = {}
-    pairs = []
-    for run in group.runs:
-        other = first.setdefault((run.options.get("seed", 42), run.options.get("fold")), run)
-        if other is not run:
-            pairs.append((other, run))
-    return pairs
+    keys = [(first.setdefault((run.seed, run.options.get("fold")), run), run) for run in group.runs]
+    return [(one, other) for one, other in keys if one is not other]
 
 
 def model_options(options: dict[str, Any], role: Role) -> Settings:
     """Return the options of one of a motivated run's models as those of a plain run of that model would be."""
     plain = dict(options)
     if role is Role.MOTIVATED:
-        plain["model"] = options["motivated_model"]
+        own = {name: options[f"motivated_{name}"] for name in ("model", "pretrained", "initial_checkpoint")}
+        regularisation = {name: options[f"motivated_{name}"] for name in ("drop", "drop_path", "drop_block")}
+        plain |= own | {name: value for name, value in regularisation.items() if value is not None}
         plain["model_kwargs"] = {**(options["model_kwargs"] or {}), **(options["motivated_model_kwargs"] or {})}
-        for name in ("drop", "drop_path", "drop_block"):
-            if options[f"motivated_{name}"] is not None:
-                plain[name] = options[f"motivated_{name}"]
-        for name in ("pretrained", "initial_checkpoint"):
-            plain[name] = options[f"motivated_{name}"]
         plain["pretrained_path"] = None
     return _measured(plain, None)
 
