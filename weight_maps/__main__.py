@@ -72,8 +72,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--in-chans", type=int, metavar="N", help="channels of the images")
     parser.add_argument("--img-size", type=int, metavar="PX", help="side of the images, for models that depend on it")
     parser.add_argument("--model-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of both models")
-    parser.add_argument("--base-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="of the base alone")
-    parser.add_argument("--motivated-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="of the motivated alone")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the map: .png, .svg or .pdf")
     parser.add_argument(
@@ -124,17 +122,16 @@ def _show(args: argparse.Namespace) -> None:
         raise ValueError(f"--num-classes: a number of classes, not {args.num_classes}")
     if args.plot and not args.plot.suffix:
         raise ValueError(f"--plot: the ending of {str(args.plot)!r} says how to draw: .png, .svg or .pdf")
-    kwargs = [_model_kwargs(args, extra) for extra in (args.base_kwargs, args.motivated_kwargs)]
+    kwargs = _model_kwargs(args)
     if args.expand or args.extract:
         _convert(args, kwargs)
         return
-    base, motivated = (
-        layout_of(make_model(n, meta=True, **k)) for n, k in zip((args.base, args.motivated), kwargs, strict=True)
-    )
-    entry = map_named(args.map) if args.map else map_for(args.base, args.motivated)
+    names = args.base, args.motivated
+    base, motivated = (layout_of(make_model(name, meta=True, **kwargs)) for name in names)
+    entry = map_named(args.map) if args.map else map_for(*names)
     options = {"map_name": entry.name, "placement": args.placement}
-    weights_map = find_map(args.base, args.motivated, base, motivated, **options)
-    summary = summarise(weights_map, base, motivated, (args.base, args.motivated), **options)
+    weights_map = find_map(*names, base, motivated, **options)
+    summary = summarise(weights_map, base, motivated, names, **options)
     print(json.dumps(summary.as_json(), indent=1) if args.json else table(summary))
     if args.plot:
         draw(summary, args.plot)
@@ -142,11 +139,11 @@ def _show(args: argparse.Namespace) -> None:
         _verify(args, kwargs, weights_map)
 
 
-def _model_kwargs(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, Any]:
+def _model_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     kwargs: dict[str, Any] = {
         name: value for name in ("num_classes", "in_chans", "img_size") if (value := getattr(args, name)) is not None
     }
-    for word in (*args.model_kwargs, *extra):
+    for word in args.model_kwargs:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not of the form name=value")
@@ -157,9 +154,9 @@ def _model_kwargs(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, A
     return kwargs
 
 
-def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_map: WeightMap) -> None:
-    base, motivated = (make_model(n, **k) for n, k in zip((args.base, args.motivated), kwargs, strict=True))
-    images = torch.randn(1, *image_size(base, **kwargs[0]))
+def _verify(args: argparse.Namespace, kwargs: dict[str, Any], weights_map: WeightMap) -> None:
+    base, motivated = (make_model(name, **kwargs) for name in (args.base, args.motivated))
+    images = torch.randn(1, *image_size(base, **kwargs))
     try:
         base.eval()(images)
     except Exception as error:  # a model may raise anything for images that it does not take
@@ -171,7 +168,7 @@ def _verify(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]], weights_
     print(f"Computed: {found.layers} layers of {args.base} are found inside {args.motivated}.", file=sys.stderr)
 
 
-def _convert(args: argparse.Namespace, kwargs: Sequence[dict[str, Any]]) -> None:
+def _convert(args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
     torch.manual_seed(args.seed)
     source, target = args.expand or args.extract
     convert(

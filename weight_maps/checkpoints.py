@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -25,7 +25,7 @@ def convert(
     *,
     extract: bool = False,
     onto: Path | None = None,
-    kwargs: Sequence[dict[str, Any]] = ({}, {}),
+    kwargs: Mapping[str, Any],
     **options: Any,
 ) -> None:
     """Write a checkpoint of the motivated model with the base's weights in their places, or the other way round.
@@ -36,7 +36,7 @@ def convert(
         target: file to write, ``.safetensors`` or ``.pth``/``.pth.tar``.
         extract: ``source`` is of the motivated model; write a checkpoint of the base.
         onto: checkpoint of the motivated model with the other weights; default timm's initialisation.
-        kwargs: arguments of the two models; where they have no ``num_classes``, that of the source.
+        kwargs: arguments of both models; without ``num_classes`` they have as many as the source.
         options: as in `find_map`.
 
     Raises:
@@ -46,8 +46,7 @@ def convert(
     """
     _check_target(source, target)
     weights = read_weights(source)
-    classes = {} if "num_classes" in kwargs[extract] else _classes_of(names[extract], weights)
-    base, motivated = (make_model(name, **classes | given) for name, given in zip(names, kwargs, strict=True))
+    base, motivated = (make_model(name, **{**_classes_of(names[extract], weights), **kwargs}) for name in names)
     _load(motivated if extract else base, weights, source, names[extract])
     if onto:
         _load(motivated, read_weights(onto), onto, names[1])

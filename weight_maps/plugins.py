@@ -22,18 +22,17 @@ def load_plugin(name: str) -> ModuleType:
     Raises:
         PluginError: there is no such file or module, or it fails.
     """
-    is_file = name.endswith(".py")
-    if not name.strip() or (name.startswith(".") and not is_file):
+    path = Path(name) if name.endswith(".py") else None
+    if not name.strip() or (name.startswith(".") and path is None):
         raise PluginError(f"{name!r}: neither a file that ends in .py nor the name of a module")
+    if path and not path.is_file():
+        raise PluginError(f"{path}: there is no such file")
     try:
-        return _load_file(Path(name)) if is_file else importlib.import_module(name)
-    except PluginError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise PluginError(f"{name}: there is no such module; the name of a file ends in .py") from error
-        raise PluginError(f"{_place(name, error)}: {type(error).__name__}: {error}") from error
+        return _load_file(path) if path else importlib.import_module(name)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (name == missing or name.startswith(missing + ".")):
+            raise PluginError(f"{name}: there is no such module; the name of a file ends in .py") from error
         raise PluginError(f"{_place(name, error)}: {type(error).__name__}: {error}") from error
 
 
@@ -49,8 +48,6 @@ def load_plugins(names: Iterable[str]) -> tuple[list[ModuleType], list[str]]:
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PluginError(f"{path}: there is no such file")
     path = path.resolve()
     name = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:

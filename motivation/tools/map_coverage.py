@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
 from motivation.method.side import Side
+from motivation.tools.tables import markdown_table
 from weight_maps import find_map
 from weight_maps.containment import compare
 from weight_maps.coverage import ModuleCoverage, Pair, cover, modules_of_timm
@@ -180,25 +181,18 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore")
 
 
-def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> list[str]:
+def table(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> str:
     """Make the Markdown table, with a line for each module that has pairs."""
     by_pair = {trial.pair: trial for trial in trials}
-    lines = [
-        "| timm module | models | pairs | plain nests | mapped | computed | found inside | trained | refused (pairs) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = "timm module|models|pairs|plain nests|mapped|computed|found inside|trained|refused (pairs)"
+    rows = [head.split("|")]
     for one in found:
-        if not one.pairs:
-            continue
-        tried = [by_pair[pair] for pair in one.mapped if pair in by_pair]
-        counts = [len(tried), sum(t.contained for t in tried), sum(t.trained for t in tried)]
-        reasons = "; ".join(one.main_reasons()) or "-"
-        lines.append(
-            f"| {one.module} | {one.models} | {len(one.pairs)} | {len(one.plain)} | {len(one.mapped)} | "
-            + " | ".join(map(str, counts))
-            + f" | {reasons} |"
-        )
-    return lines
+        if one.pairs:
+            tried = [by_pair[pair] for pair in one.mapped if pair in by_pair]
+            counts = [one.models, len(one.pairs), len(one.plain), len(one.mapped), len(tried)]
+            counts += [sum(trial.contained for trial in tried), sum(trial.trained for trial in tried)]
+            rows.append([one.module, *map(str, counts), "; ".join(one.main_reasons()) or "-"])
+    return markdown_table(rows)
 
 
 def summary(found: Sequence[ModuleCoverage], trials: Sequence[Trial]) -> list[str]:
@@ -269,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not (trial.contained and trial.trained):
                 print(*trial.pair, "contained" if trial.contained else "NOT CONTAINED", trial.detail, flush=True)
     found = [coverage for coverage, _ in results]
-    text = "\n".join([*summary(found, trials), "", *table(found, trials)])
+    text = "\n".join([*summary(found, trials), "", table(found, trials)])
     print(text)
     if args.markdown:
         args.markdown.write_text(text + "\n")

@@ -1,13 +1,13 @@
-"""ViT and EfficientNet nest as sections 3.3.2 and 3.3.3 say, tensor by tensor; placements; what no slice may tear."""
+"""timm's models nest as section 3.3 says, tensor by tensor; placements; what no slice may tear."""
 
 import pytest
 import timm
 import torch
+from timm.layers import convert_splitbn_model
 from torch import nn
 
+import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from weight_maps import WeightMapError, find_map, leading
-
-TINY_VIT = {"img_size": 16, "patch_size": 8, "num_classes": 5}
 
 
 def build(name, **kwargs):
@@ -20,80 +20,70 @@ def links(base, motivated, small=None, large=None, **options):
     return {link.base: link for link in weights_map.links}
 
 
-def thirds(base, motivated):
-    """The leading part of each third of an axis."""
-    return tuple((i * motivated, i * motivated + base) for i in range(3))
+TWO_TO_3463 = {"layer1.1": "layer1.2", "layer2.1": "layer2.3", "layer3.1": "layer3.5", "layer4.1": "layer4.2"}
+"""Stages of 2 blocks in stages of 3, 4, 6 and 3."""
 
 
-VIT_PAIRS = [
-    ("vit_tiny_patch16_224", "vit_small_patch16_224", {}, 192, 384, 12),
-    ("deit_tiny_patch16_224", "deit_base_patch16_224", {}, 192, 768, 12),
-    ("vit_tiny_patch16_224", "vit_small_patch16_224", TINY_VIT, 192, 384, 12),
-]
+@pytest.mark.parametrize(
+    ("base", "motivated", "moved"),
+    [
+        ("resnet18", "resnet34", TWO_TO_3463),
+        ("resnet50.a1_in1k", "resnet101.a1h_in1k", {"layer3.5": "layer3.22"}),
+        ("resnext50_32x4d", "resnext101_32x4d", {"layer3.5": "layer3.22"}),
+        ("resnetv2_50", "resnetv2_101", {"stages.2.blocks.5": "stages.2.blocks.22"}),
+        ("resnet8_cifar", "resnet110_cifar", {}),
+        ("resnet20_cifar", "resnet32_cifar", {f"layer{stage}.2": f"layer{stage}.4" for stage in (1, 2, 3)}),
+    ],
+)
+def test_a_resnets_last_block_goes_to_the_last_and_the_others_to_the_first(base, motivated, moved):
+    found = {name: link.motivated for name, link in links(base, motivated).items()}
+    assert set(found) == set(build(base).state_dict())
+    for name, target in found.items():
+        block = next((block for block in moved if name.startswith(block + ".")), None)
+        assert target == (name if block is None else name.replace(block, moved[block]))
 
 
-@pytest.mark.parametrize(("base", "motivated", "kwargs", "small", "large", "depth"), VIT_PAIRS)
-def test_vit_takes_leading_slices_and_each_of_q_k_v_its_third(base, motivated, kwargs, small, large, depth):
-    found = links(base, motivated, kwargs, kwargs)
-    shapes = {name: tuple(tensor.shape) for name, tensor in build(base, **kwargs).state_dict().items()}
+def test_changed_heads_and_channels_need_no_special_case():
+    changed = {"num_classes": 7, "in_chans": 1}
+    assert links("resnet50", "resnet101", changed, changed)["fc.weight"].motivated == "fc.weight"
+
+
+def test_extra_buffers_of_split_batchnorm_are_mapped_too():
+    base, motivated = (convert_splitbn_model(timm.create_model(n), 2) for n in ("resnet8_cifar", "resnet14_cifar"))
+    found = {link.base for link in find_map("resnet8_cifar", "resnet14_cifar", base, motivated).links}
+    assert found == set(base.state_dict())
+    assert any("aux_bn" in name for name in found)
+
+
+@pytest.mark.parametrize(("motivated", "width"), [("vit_small_patch16_224", 384), ("deit_base_patch16_224", 768)])
+def test_vit_takes_leading_slices_and_each_of_q_k_v_its_third(motivated, width):
+    found = links("vit_tiny_patch16_224", motivated)
+    shapes = {name: tuple(tensor.shape) for name, tensor in build("vit_tiny_patch16_224").state_dict().items()}
     assert set(found) == set(shapes)
-    assert f"blocks.{depth - 1}.attn.qkv.weight" in found
+    thirds = tuple((i * width, i * width + 192) for i in range(3))
     for name, link in found.items():
         assert link.motivated == name
-        if name.endswith("attn.qkv.weight"):
-            assert link.index == (thirds(small, large), ((0, small),))
-        elif name.endswith("attn.qkv.bias"):
-            assert link.index == (thirds(small, large),)
+        if ".attn.qkv." in name:
+            assert link.index == (thirds, *leading(shapes[name][1:]))
         else:
             assert link.index == leading(shapes[name])
 
 
-def test_vit_fused_takes_the_first_rows_to_the_letter():
-    found = links("vit_tiny_patch16_224", "vit_small_patch16_224", TINY_VIT, TINY_VIT, map_name="vit_fused")
-    assert all(link.index == leading(link.shape) for link in found.values())
-    assert found["blocks.0.attn.qkv.weight"].index == (((0, 576),), ((0, 192),))
-
-
-def test_vit_that_is_deeper_too_places_blocks_like_a_resnet():
-    found = links("vit_base_patch16_224", "vit_large_patch16_224", {"depth": 3}, {"depth": 5})
-    assert found["blocks.1.mlp.fc1.weight"].motivated == "blocks.1.mlp.fc1.weight"
-    assert found["blocks.2.mlp.fc1.weight"].motivated == "blocks.4.mlp.fc1.weight"
-
-
-EFFICIENTNETS = [
-    ("efficientnet_b0", "efficientnet_b1"),
-    ("efficientnet_b1", "efficientnet_b2"),
-    ("efficientnet_b2", "efficientnet_b3"),
-    ("efficientnet_b3", "efficientnet_b4"),
-    ("efficientnet_b4", "efficientnet_b5"),
-    ("efficientnet_b5", "efficientnet_b6"),
-    ("efficientnet_b6", "efficientnet_b7"),
-    ("efficientnet_b0", "efficientnet_b7"),
-    ("tf_efficientnet_b0", "tf_efficientnet_b1"),
-    ("tf_efficientnet_lite0", "tf_efficientnet_lite2"),
-    ("tf_efficientnetv2_b0", "tf_efficientnetv2_b1"),
-    ("efficientnetv2_s", "efficientnetv2_m"),
-]
-
-
-@pytest.mark.parametrize(("base", "motivated"), EFFICIENTNETS)
+@pytest.mark.parametrize(
+    ("base", "motivated"),
+    [
+        ("efficientnet_b0", "efficientnet_b1"),
+        ("efficientnet_b0", "efficientnet_b7"),
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite2"),
+        ("efficientnetv2_s", "efficientnetv2_m"),
+    ],
+)
 def test_efficientnet_maps_first_blocks_and_leading_channels(base, motivated):
     found = links(base, motivated)
     assert set(found) == set(build(base).state_dict())
     for name, link in found.items():
         assert link.motivated == name
         assert link.index == leading(link.shape)
-
-
-@pytest.mark.parametrize(
-    ("placement", "expected"),
-    [("paper", [0, 1, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4]), ("even", [0, 2, 4])],
-)
-def test_placement_says_where_blocks_of_one_kind_lie(placement, expected):
-    found = links("vit_tiny_patch16_224", "vit_tiny_patch16_224", {"depth": 3}, {"depth": 5}, placement=placement)
-    assert [found[f"blocks.{i}.norm1.weight"].motivated for i in range(3)] == [
-        f"blocks.{i}.norm1.weight" for i in expected
-    ]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +101,6 @@ def test_a_block_that_changes_the_resolution_stays_the_first(placement, expected
         f"layer3.{i}.conv2.weight" for i in expected
     ]
     assert found["layer3.0.downsample.0.weight"].motivated == "layer3.0.downsample.0.weight"
-
-
-def test_efficientnet_follows_a_placement_too():
-    found = links("efficientnet_b0", "efficientnet_b1", placement="last")
-    assert found["blocks.5.0.conv_pw.weight"].motivated == "blocks.5.0.conv_pw.weight"
-    assert found["blocks.5.3.conv_pw.weight"].motivated == "blocks.5.4.conv_pw.weight"
 
 
 def test_auto_aligns_runs_of_the_same_kind():
@@ -164,18 +148,13 @@ def test_regnet_blocks_named_by_letters_are_blocks():
         ("inception_next_atto", "inception_next_tiny", "InceptionDWConv2d splits or joins its channels at"),
         ("mobilenetv3_small_050", "mobilenetv3_small_075", "has_skip is True"),
         ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "ConvBnAct in the base, .*EdgeResidual in the motivated"),
-        (
-            "vit_small_patch16_rope_mixed_224",
-            "vit_large_patch16_rope_mixed_224",
-            "depth is 12, in the mot",
-        ),
-        (
-            "vit_tiny_patch16_dinov3_qkvb",
-            "vit_small_patch16_lingbot",
-            "global_pool is avg, in the mot",
-        ),
+        ("vit_small_patch16_rope_mixed_224", "vit_large_patch16_rope_mixed_224", "depth is 12, in the mot"),
+        ("vit_tiny_patch16_dinov3_qkvb", "vit_small_patch16_lingbot", "global_pool is avg, in the mot"),
         ("resnet50", "seresnet50", "layer1.0.se: is in the motivated model only"),
         ("resnet50", "vit_base_patch16_224", "not of one construction"),
+        ("resnet101", "resnet50", "layer3: the base has 23 blocks, the motivated model 6"),
+        ("resnet34", "resnet50", "\\[64, 64, 3, 3\\] does not fit into layer1.0.conv1.weight \\[64, 64, 1, 1\\]"),
+        ("resnet50", "resnet101d", "no conv1.weight"),
         ("vit_medium_patch16_rope_reg1_gap_256", "vit_betwixt_patch16_rope_reg4_gap_256", "num_prefix_tokens"),
     ],
 )
