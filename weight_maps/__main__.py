@@ -61,40 +61,22 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="show the registered maps and the model names they are for")
     parser.add_argument("--map", metavar="NAME", help="map by name; default by the names of the models")
     parser.add_argument("--placement", default="paper", choices=PLACEMENTS, help="where blocks lie in a deeper model")
-    parser.add_argument(
-        "--plugins",
-        nargs="+",
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="loaded first; motivation.models has CIFAR ResNets",
-    )
+    own = "files or modules of yours, loaded first; motivation.models has CIFAR ResNets"
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help=own)
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs of both heads")
     parser.add_argument("--in-chans", type=int, metavar="N", help="channels of the images")
     parser.add_argument("--img-size", type=int, metavar="PX", help="side of the images, for models that depend on it")
     parser.add_argument("--model-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of both models")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the map: .png, .svg or .pdf")
-    parser.add_argument(
-        "--verify", action="store_true", help="compute whether the base is found inside; exit code 1 if not"
-    )
-    parser.add_argument(
-        "--expand",
-        nargs=2,
-        type=Path,
-        metavar=("SMALL", "BIG"),
-        help="grow a checkpoint of the base; .safetensors or .pth",
-    )
-    parser.add_argument(
-        "--onto", type=Path, metavar="FILE", help="with --expand: weights of the rest; default new ones"
-    )
-    parser.add_argument(
-        "--extract",
-        nargs=2,
-        type=Path,
-        metavar=("BIG", "SMALL"),
-        help="cut the base out of a motivated model's checkpoint",
-    )
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the new weights of --expand")
+    parser.add_argument("--verify", action="store_true", help="compute whether the base is inside; exit code 1 if not")
+    expand = "write a checkpoint of the motivated model with the weights of one of the base; .safetensors or .pth"
+    parser.add_argument("--expand", nargs=2, type=Path, metavar=("SMALL", "BIG"), help=expand)
+    onto = "with --expand: a checkpoint with the other weights; default timm's initialisation"
+    parser.add_argument("--onto", type=Path, metavar="FILE", help=onto)
+    extract = "cut the base out of a checkpoint of the motivated model"
+    parser.add_argument("--extract", nargs=2, type=Path, metavar=("BIG", "SMALL"), help=extract)
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="for the new weights of --expand")
     return parser
 
 

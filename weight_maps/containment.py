@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from weight_maps.core import Axis, Link, WeightMap
-from weight_maps.depth import Blocks, name_of, words_of
+from weight_maps.depth import Blocks, name_of
+from weight_maps.layout import Layout
 
 _NORMALISES = re.compile(r"(Evo|GlobalResponse|Group|Instance|Layer|RMS|Rms|Simple)Norm")
 
@@ -197,18 +198,15 @@ class _Bypass(nn.Module):
 
 
 def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
-    mapped = {link.motivated for link in weights_map.links}
-    blocks = Blocks(dict.fromkeys(model.state_dict(), ()))
-    used: dict[str, set[int]] = defaultdict(set)
-    for name in mapped:
-        words = words_of(name)
-        for position, word in enumerate(words):
-            if word.isdigit() and position:
-                used[".".join(words[:position])].add(int(word))
-    for container, kept in used.items():
-        for index in set(blocks.indices(container)) - kept if blocks.is_stack(container) else ():
+    blocks = Blocks(Layout(dict.fromkeys(model.state_dict(), ())))
+    mapped = Blocks(Layout({link.motivated: () for link in weights_map.links}))
+    for container in mapped.containers:
+        if not container or not blocks.is_stack(container):
+            continue
+        kept = mapped.indices(container)
+        for index in set(blocks.indices(container)) - set(kept):
             path, _, word = name_of([container, str(index)]).rpartition(".")
-            neighbour = model.get_submodule(name_of([container, str(min(kept))]))
+            neighbour = model.get_submodule(name_of([container, str(kept[0])]))
             setattr(model.get_submodule(path), word, _Bypass(neighbour))
 
 

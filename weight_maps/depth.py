@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from weight_maps.core import Shapes
 from weight_maps.layout import Layout, traits_of
 
 Placement = Callable[[int, int], list[int]]
@@ -71,53 +70,38 @@ def name_of(words: Iterable[str]) -> str:
 
 
 class Blocks:
-    """The containers of one model and their blocks, found by the numbers in tensor names.
+    """The containers of one model and their blocks, found by the numbers in tensor names."""
 
-    Args:
-        shapes: tensor name to shape; the facts of a `Layout` are used too.
-    """
-
-    def __init__(self, shapes: Shapes):
-        self._shapes = shapes
-        self._tensors: dict[str, dict[int, list[str]]] = {}
-        for name in shapes:
+    def __init__(self, layout: Layout):
+        self._shapes: dict[str, dict[int, dict[str, tuple[int, ...]]]] = {}
+        for name, shape in layout.items():
             for container, index, rest in _numbers_in(name):
-                self._tensors.setdefault(container, {}).setdefault(index, []).append(rest)
+                self._shapes.setdefault(container, {}).setdefault(index, {})[rest] = shape
         self._traits: dict[tuple[str, int], list[Any]] = {}
-        for path, facts in getattr(shapes, "modules", {}).items():
+        for path, facts in layout.modules.items():
             for container, index, rest in _numbers_in(path):
                 self._traits.setdefault((container, index), []).append((rest, traits_of(facts)))
 
     @property
     def containers(self) -> list[str]:
         """All containers; an outer one comes before those inside its blocks."""
-        return list(self._tensors)
-
-    @property
-    def has_facts(self) -> bool:
-        """Return True if the settings of the modules are known."""
-        return bool(self._traits)
+        return list(self._shapes)
 
     def indices(self, container: str) -> list[int]:
         """Return the numbers of the container's blocks, ascending; none if there is no such container."""
-        return sorted(self._tensors.get(container, ()))
+        return sorted(self._shapes.get(container, ()))
 
     def is_stack(self, container: str) -> bool:
         """Return True if the entries are modules of several layers, so that more of them make a deeper model."""
-        return all(any("." in rest for rest in names) for names in self._tensors[container].values())
-
-    def names(self, container: str, index: int) -> frozenset[str]:
-        """Return the names of a block's tensors, inside the block."""
-        return frozenset(self._tensors[container][index])
+        return all(any("." in rest for rest in shapes) for shapes in self._shapes[container].values())
 
     def traits(self, container: str, index: int) -> list[Any]:
         """Return the kinds and settings of a block's modules, as far as they do not change with the width."""
         return sorted(self._traits.get((container, index), ()), key=str)
 
     def shapes(self, container: str, index: int) -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of a block's tensors."""
-        place = [container, str(index)] if container else [str(index)]
-        return {rest: tuple(self._shapes[name_of([*place, rest])]) for rest in self._tensors[container][index]}
+        """Return the names, inside the block, and shapes of a block's tensors."""
+        return self._shapes[container][index]
 
     def runs(self, container: str) -> list[int]:
         """Number the runs of consecutive blocks with the same names and shapes; return each block's run."""
@@ -200,17 +184,17 @@ class BlockAlignment:
         base_runs, motivated_runs = small.runs(container), large.runs(target)
         same_runs = base_runs[-1] == motivated_runs[-1]  # stages in one list: a block stays in its stage
         # Without facts the shapes tell a first block that changes resolution or width.
-        first_differs = not small.has_facts and all(1 in runs[1:2] for runs in (base_runs, motivated_runs))
+        first_differs = not self.base.modules and all(1 in runs[1:2] for runs in (base_runs, motivated_runs))
         costs = []
         for i, block in enumerate(small.indices(container)):
-            names, traits = small.names(container, block), small.traits(container, block)
+            names, traits = small.shapes(container, block).keys(), small.traits(container, block)
             row = []
             for j, other in enumerate(large.indices(target)):
                 cost = abs(j - wanted[i])
                 cost += _UNLIKE * (traits != large.traits(target, other))
                 cost += _UNLIKE * (same_runs and base_runs[i] != motivated_runs[j])
                 cost += _UNLIKE * (first_differs and (i == 0) != (j == 0))
-                cost += _OTHER_NAMES * (names != large.names(target, other))
+                cost += _OTHER_NAMES * (names != large.shapes(target, other).keys())
                 row.append(cost)
             costs.append(row)
         return costs
