@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import timm
 
 from weight_maps.core import WeightMapError, fits
-from weight_maps.find import find_map, meta_model
+from weight_maps.find import find_map, make_model
 from weight_maps.layout import Layout, layout_of
 
 _SIZE_WORDS = re.compile(
@@ -79,9 +79,9 @@ def cover(module: str, names: Iterable[str]) -> ModuleCoverage:
     for name in names:
         coverage.models += 1
         try:
-            model = meta_model(name)
-        except Exception as error:  # noqa: BLE001  (a constructor may read values, which meta tensors do not have)
-            coverage.failed[name] = f"{type(error).__name__}: {error}"
+            model = make_model(name, meta=True)
+        except ValueError as error:  # its constructor may read values, which meta tensors do not have
+            coverage.failed[name] = str(error)
             continue
         coverage.parameters[name] = sum(p.numel() for p in model.parameters())
         layouts[name] = layout_of(model)

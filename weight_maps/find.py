@@ -62,32 +62,29 @@ def model_layout(name: str, model: Model | None = None) -> Layout:
     if model is None:
         if not timm.is_model(name):
             raise WeightMapError("no such model", [f"timm has no model {name!r}"])
-        return layout_of(meta_model(name))
+        return layout_of(make_model(name, meta=True))
     layout = layout_of(model)
     if not layout.modules and timm.is_model(name):
-        made = layout_of(meta_model(name))
+        made = layout_of(make_model(name, meta=True))
         if _same_model(name, layout, made):
             return Layout(layout.shapes, made.modules, made.buffers)
     return layout
-
-
-def meta_model(name: str, **kwargs: Any) -> nn.Module:
-    """Make a timm model on the meta device: no memory for its weights, and the random streams stay untouched."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return timm.create_model(name, **kwargs)
 
 
 def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
     """Make a timm model.
 
     Args:
-        meta: on the meta device, without memory for its weights.
+        meta: on the meta device: no memory for its weights, and the random streams stay untouched.
 
     Raises:
         ValueError: timm cannot make it; the message is one line.
     """
     try:
-        return meta_model(name, **kwargs) if meta else timm.create_model(name, **kwargs)
+        if not meta:
+            return timm.create_model(name, **kwargs)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return timm.create_model(name, **kwargs)
     except Exception as error:  # a constructor may raise anything for arguments that it does not take
         raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
 

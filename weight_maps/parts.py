@@ -41,14 +41,6 @@ class Rule:
     inputs: Sizes = 1
 
 
-_GATES_OF_AN_LSTM = 4
-
-
-def _head_width(settings: Settings) -> int:
-    """Compute the width of a head from the scale of its scores, 1 / sqrt(width), where nothing else is kept."""
-    return round(settings["scale"] ** -2)
-
-
 RULES = (
     # One head after the other, each with its q, k and v: leading rows are whole heads.
     Rule("levit.Attention*", r"(qkv|kv)\..*"),
@@ -61,7 +53,7 @@ RULES = (
     Rule("gcvit.WindowAttentionGlobal", "qkv", outputs=lambda s: 2 if s["use_global"] else 3),
     Rule("mobilevit.LinearSelfAttention", "qkv_proj", outputs=lambda s: (1, s["embed_dim"], s["embed_dim"])),
     Rule("vision_transformer.*Parallel*Block", "in_proj", outputs=lambda s: s["in_split"]),
-    Rule("nest.Attention", "proj", inputs=_head_width),
+    Rule("nest.Attention", "proj", inputs=lambda s: round(s["scale"] ** -2)),  # a head's width: scale is width ** -0.5
     Rule("efficientvit_mit.LiteMLA", r"proj\.conv", inputs=2),
     Rule("focalnet.FocalModulation", "f", outputs=lambda s: s["input_split"]),
     Rule("efficientvim.HSMSSD", r"hz_proj\..*", outputs=2),
@@ -86,7 +78,7 @@ RULES = (
     Rule("cspnext.SPPBottleneck", r"conv2\.conv", inputs=4),
     Rule("cspnext.CspNextLayer", r"final_conv\.conv", inputs=2),
     # In any model, by the name of the layer.
-    Rule("LSTM", r"", outputs=_GATES_OF_AN_LSTM),
+    Rule("LSTM", r"", outputs=4),  # its gates
     Rule("*", r"(.*\.)?qkv(\..*)?", outputs=3),
     Rule("*", r"(.*\.)?(kv|qk)(\..*)?", outputs=2),
     Rule("MultiheadAttention", r"", outputs=3),

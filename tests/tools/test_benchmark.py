@@ -155,13 +155,9 @@ def test_the_parts_around_an_update_are_accounted_for(capsys):
 
 def test_scale_prints_a_row_for_each_run(capsys):
     assert main(["scale", "--base", "593", "--larger", "350"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == [
-        "base",
-        *(f"motivated, k = {k}" for k in (2, 3, 4, 5)),
-        "larger",
-    ]
-    assert lines[2].split("|")[2].strip() == "60.0"
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["base", *(f"motivated, k = {k}" for k in (2, 3, 4, 5)), "larger"]
+    assert rows[0][2] == "60.0"
 
 
 def test_timms_script_is_asked_for_by_its_flag(capsys):

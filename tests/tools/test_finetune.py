@@ -176,16 +176,8 @@ def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, c
 
 
 def test_a_checkpoint_of_the_motivated_model_is_read_with_its_own_arguments(tmp_path):
-    flags = [
-        "--model",
-        "vit_tiny_patch16_224",
-        "--motivated-model",
-        "vit_tiny_patch16_224",
-        "--input-size",
-        "1",
-        "16",
-        "16",
-    ]
+    name = "vit_tiny_patch16_224"
+    flags = ["--model", name, "--motivated-model", name, "--input-size", "1", "16", "16"]
     kwargs = ["--model-kwargs", "depth=1", "img_size=16", "--motivated-model-kwargs", "depth=2", "--motivation-k", "1"]
     assert main([*DIGITS, *flags, *kwargs, "--epochs", "1", "--output", str(tmp_path), "--experiment", "run"]) == 0
     file = tmp_path / "run" / "motivated" / "last.pth.tar"

@@ -41,6 +41,9 @@ from motivation.tools.benchmark.switching import switch_table
 from motivation.tools.benchmark.timeline import WARMUP_UPDATES, timeline_table
 from motivation.tools.benchmark.timing import machine
 
+MEASURED_FLAGS = ("-b", "-j", "--batch-size", "--workers", "--device")
+"""Flags that every measured program is given by the benchmark itself."""
+
 
 def make_parser() -> ArgumentParser:
     """Return the command's parser; ``run`` of what it parses is the function to call."""
@@ -53,26 +56,24 @@ def make_parser() -> ArgumentParser:
     commands = parser.add_subparsers(required=True, parser_class=OptionParser)
 
     switch = commands.add_parser("switch", help="a switch beside a flat copy of as many bytes")
-    switch.add_argument("--rounds", type=_positive, default=50, help="times each is done")
+    switch.add_argument("--rounds", type=_positive, default=50, help="how often each copy is made")
     switch.set_defaults(run=lambda args: switch_table(torch.device(args.device), args.rounds))
 
     racing = commands.add_parser("race", help="training scripts in turns: images/s, start-up, cost of motivation")
     racing.add_argument("--programs", nargs="+", choices=PROGRAMS, default=["plain", "larger", "motivated"])
     racing.add_argument("--timm-script", type=Path, help="timm's train.py, for the program 'timm'")
-    racing.add_argument("--turns", type=_positive, default=12, help="of each program")
-    racing.add_argument("--updates", type=_positive, default=24, help="of a turn")
+    racing.add_argument("--turns", type=_positive, default=12, help="number of turns of each program")
+    racing.add_argument("--updates", type=_positive, default=24, help="updates in a turn")
     racing.add_argument("--warmup", type=_positive, default=5, help="updates of each model before the first turn")
-    racing.add_argument(
-        "--starts", type=_positive, default=1, help="how often each is started; the shortest start-up counts"
-    )
+    racing.add_argument("--starts", type=_positive, default=1, help="starts of each; the shortest start-up counts")
     racing.set_defaults(run=_race)
 
     around = commands.add_parser("around", help="switches, logs, progress bar and condition as parts of a run's time")
-    around.add_argument("--updates", type=_positive, default=200, help="of the epoch that counts")
+    around.add_argument("--updates", type=_positive, default=200, help="updates in the epoch that is timed")
     around.set_defaults(run=_around)
 
     timeline = commands.add_parser("timeline", help="how long a GPU is idle, by torch's profiler")
-    timeline.add_argument("--updates", type=_positive, default=50, help="that are profiled")
+    timeline.add_argument("--updates", type=_positive, default=50, help="updates that are profiled")
     timeline.set_defaults(run=_timeline)
 
     for command in (racing, around, timeline):
@@ -90,7 +91,7 @@ def make_parser() -> ArgumentParser:
     scale.add_argument("--larger", type=_rate, required=True, help="the same of the larger model")
     scale.add_argument("--gpus", type=_positive, nargs="+", default=[1, 8, 16])
     scale.add_argument("--ks", type=_positive, nargs="+", default=[2, 3, 4, 5])
-    scale.add_argument("--price", type=float, default=2.0, help="of a GPU for an hour")
+    scale.add_argument("--price", type=float, default=2.0, help="price of a GPU for an hour")
     scale.add_argument("--efficiency", type=_rate, default=1.0, help="speed of n GPUs over n times that of one")
     scale.set_defaults(
         run=lambda args: scale_table(args.base, args.larger, args.gpus, args.ks, args.price, args.efficiency),
@@ -144,8 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _plain_run(args: Namespace, updates: int) -> Iterator[tuple[Path, list[str]]]:
     """Make images for so many updates in a temporary folder; yield it and the flags of a plain run on them."""
-    if faults := list(_misplaced(args.extra)):
-        raise InputError(*faults)
+    _refuse_misplaced(args.extra)
     recipe = RECIPES[args.recipe]
     args.batch_size = args.batch_size or recipe.batch_size[torch.device(args.device).type != "cuda"]
     with tempfile.TemporaryDirectory() as name:
@@ -155,14 +155,14 @@ def _plain_run(args: Namespace, updates: int) -> Iterator[tuple[Path, list[str]]
         yield folder, [*flags, *args.extra]
 
 
-def _misplaced(extra: Sequence[str]) -> Iterator[str]:
-    """Yield an error for each flag after ``--`` that decides how many images are trained on, which are made here."""
-    for word in extra:
-        name = word.split("=")[0]
-        if name in ("-b", "-j", "--batch-size", "--workers", "--device"):
-            yield f"{name}: give it before the --"
-        if name == "--grad-accum-steps":
-            yield f"{name}: an update has one batch here; give a larger --batch-size"
+def _refuse_misplaced(extra: Sequence[str]) -> None:
+    """Refuse flags after ``--`` that decide how many images are trained on, since the images are made here."""
+    names = [word.split("=")[0] for word in extra]
+    faults = [f"{name}: give it before the --" for name in names if name in MEASURED_FLAGS]
+    if "--grad-accum-steps" in names:
+        faults.append("--grad-accum-steps: an update has one batch here; give a larger --batch-size")
+    if faults:
+        raise InputError(*faults)
 
 
 def _race(args: Namespace) -> str:
