@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from motivation.build.runtime import Runtime
+from motivation.errors import InputError
 from motivation.method.optimizer_probe import load_optimizer
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
@@ -19,7 +20,7 @@ from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flags import FLAGS
 from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, weights_in
 from motivation.training.run import Run
-from motivation.training.state import FORMAT, OUR_KEY, load_state, upgrade_format_2
+from motivation.training.state import OUR_KEY, blaming_part, load_state, read_state
 
 _logger = logging.getLogger("train")
 
@@ -70,16 +71,12 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | N
         path, contents = _find_newest(folder, runtime)
         if not path:
             return None
-    with blaming("--resume", path):
+    with blaming("--resume", path, errors=ValueError):
         contents = contents or read_checkpoint(path)
         _refuse_damaged(contents)
-        state = contents.get(OUR_KEY, {})
-        _refuse_motivated_file(state, Path(path))
+        _refuse_motivated_file(contents.get(OUR_KEY, {}), Path(path))
         _refuse_other_options(contents, args)
-        if state.get("format") == 2:
-            state = upgrade_format_2(state)
-        if state and state.get("format") != FORMAT:
-            raise ValueError(f"it is of another version of this program (format {state.get('format')}, not {FORMAT})")
+        state = read_state(contents.get(OUR_KEY, {}))
     _tell_changes(contents, path, args, runtime)
     return Resumed(Path(path), contents, state)
 
@@ -169,24 +166,28 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
         ValueError: the file is of another model.
     """
     contents = resumed.contents
-    with blaming("--resume", resumed.path):
+    with blaming("--resume", resumed.path, errors=ValueError):
+        weights, task_state = weights_in(contents)
         try:
-            task.load_checkpoint_state(*weights_in(contents))
-            if "optimizer" in contents and not args.no_resume_opt:
-                load_optimizer(optimizer, contents["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            arch, why = contents.get("arch", args.model), " ".join(str(error).split())[:300]
-            why = why if arch == args.model else f"it is of {arch}, --model is {args.model}"
+            with blaming_part("state_dict"):
+                task.load_checkpoint_state(weights, task_state)
+        except InputError as error:
+            arch = contents.get("arch", args.model)
+            why = error if arch == args.model else f"it is of {arch}, --model is {args.model}"
             raise ValueError(f"the checkpoint does not fit: {why}") from error
+        if "optimizer" in contents and not args.no_resume_opt:
+            with blaming_part("optimizer"):
+                load_optimizer(optimizer, contents["optimizer"])
         if runtime.scaler is not None and "amp_scaler" in contents and not args.no_resume_opt:
-            runtime.scaler.load_state_dict(contents["amp_scaler"])
+            with blaming_part("amp_scaler"):
+                runtime.scaler.load_state_dict(contents["amp_scaler"])
     if runtime.primary:
         _logger.info(f"Resumed from {resumed.path}.")
 
 
 def load_ema(resumed: Resumed, task: Any) -> None:
     """Load the EMA of the base; it begins with the weights if the file has no EMA."""
-    with blaming("--resume", resumed.path):
+    with blaming("--resume", resumed.path, errors=ValueError), blaming_part("state_dict_ema"):
         task.load_checkpoint_state(*weights_in(resumed.contents, ema=True), ema=True)
 
 
@@ -199,7 +200,7 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     run.resumed_mid_epoch = not is_between_epochs
     run.clock.move_to(run.start_epoch, 0 if is_between_epochs else updates)
     if resumed is not None and state:
-        with blaming("--resume", resumed.path):
+        with blaming("--resume", resumed.path, errors=ValueError):
             load_state(run, state, runtime.rank)
         if state.get("clock") and not resumed.is_mid_epoch:
             run.clock.end_epoch(run.start_epoch - 1, resumed.contents.get("metric"))  # comes after the checkpoint
@@ -213,7 +214,7 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
     """Return the state of a file without the parts that this run has no place for; warn of what is lost."""
     state = {**resumed.state, "pair": _fitting_pair(run, resumed, args, runtime)}
     if not run.can_be_stopped or args.start_epoch is not None:
-        del state["stopped_by"]
+        state.pop("stopped_by", None)
     if resumed.is_mid_epoch and not _goes_on_in_epoch(run, resumed, args, runtime):
         position = [*state["pair"]["position"][:3], True]
         state["pair"] |= {"position": position, "counts": state["epoch_counts"], "active": Role.BASE.value}
@@ -225,7 +226,7 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
         state["ranks"] = [{"statistics": state["ranks"][0]["statistics"]}] * runtime.world_size
         _warn(runtime, "The random states of the run are not put back: it had another number of processes.")
     if args.no_resume_opt:
-        del state["clock"]
+        state.pop("clock", None)
         state["ranks"] = [_without(rank, "rng", "generators") for rank in state["ranks"]]
     return state
 

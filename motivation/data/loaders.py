@@ -20,6 +20,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -123,6 +124,25 @@ class CheckedLoader:
             return ""
 
 
+@dataclass(frozen=True)
+class _Position:
+    """A place in an epoch at which reading starts.
+
+    Attributes:
+        skip: number of batches before it.
+        epoch_start: random states of this process when the epoch started.
+        before_first: random states before the first batch was fetched, if it was fetched already.
+        workers_ran_before: persistent workers were running when the epoch started.
+        pass_starts: see `ReplayableSampler`.
+    """
+
+    skip: int
+    epoch_start: RngState
+    before_first: RngState | None
+    workers_ran_before: bool
+    pass_starts: list[RngState]
+
+
 class ResumableLoader(CheckedLoader):
     """A `CheckedLoader` whose position inside an epoch can be saved (`state_dict`) and resumed from.
 
@@ -135,7 +155,7 @@ class ResumableLoader(CheckedLoader):
         self._draws_here = draws_here
         self._collate.sends_rng_state = True
         self._sampler = ReplayableSampler(self._batch_sampler.batch_sampler)
-        self._resumed: dict[str, Any] | None = None
+        self._resumed: _Position | None = None
         # This process: its state when the epoch started, and before each of the two latest batches was fetched.
         self._epoch_start: RngState | None = None
         self._before_batch: dict[int, RngState] = {}
@@ -180,20 +200,23 @@ class ResumableLoader(CheckedLoader):
             self._worker_starts = [_from_dict(one) for one in state["workers"]]
             self.workers_run, self._workers_mix = state["workers_run"], state["workers_mix"]
         if state.get("consumed", len(self)) < len(self):  # else the epoch's batches are all trained on
-            self._resumed = state
+            self._resumed = _Position(
+                state["consumed"],
+                rng_from_dict(state["epoch_start"]),
+                _from_dict(state["before"]),
+                state["workers_ran_before"],
+                [rng_from_dict(one) for one in state.get("begun_anew", ())],  # not in older checkpoints
+            )
 
     def __iter__(self) -> Iterator[Any]:
-        resumed, self._resumed = self._resumed, None
         now = get_rng_state()
-        skip, replay, before_first = 0, [], None
-        self._epoch_start, self._workers_ran_before = now, self.workers_run
+        resumed, self._resumed = self._resumed, None
+        place = resumed or _Position(0, now, None, self.workers_run, [])
+        skip, before_first = place.skip, place.before_first
+        self._epoch_start, self._workers_ran_before = place.epoch_start, place.workers_ran_before
         if resumed is not None:
-            skip, before_first = resumed["consumed"], _from_dict(resumed["before"])
-            replay = [rng_from_dict(one) for one in resumed.get("begun_anew", ())]  # not in older checkpoints
-            self._epoch_start = rng_from_dict(resumed["epoch_start"])
-            self._workers_ran_before = resumed["workers_ran_before"]
-            set_rng_state(self._epoch_start)
-        with self._sampler.start_epoch(replay):
+            set_rng_state(place.epoch_start)
+        with self._sampler.start_epoch(place.pass_starts):
             batches = self._open(skip)
         if resumed is not None:
             set_rng_state(before_first or now)

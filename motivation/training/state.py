@@ -8,7 +8,8 @@ run. The file of the motivated model is for use: its weights and EMA under timm'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ import torch.distributed as dist
 from timm.utils import unwrap_model
 
 from motivation.data.loaders import CheckedLoader
+from motivation.errors import InputError
 from motivation.method.batchnorm import running_statistics
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import Role
 from motivation.training.checkpoint import Saver
 from motivation.training.learner import Learner
+from motivation.training.plugin_errors import PluginError
 from motivation.training.records import EpochRecord
 from motivation.training.run import Run
 
@@ -107,6 +110,7 @@ def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> Non
     for key in modules.keys() & state.keys():
         buffers = dict(modules[key].named_buffers())
         for name, value in state[key].items():
+            _refuse_other_kinds(value, buffers[name], name)
             buffers[name].copy_(value)
 
 
@@ -174,11 +178,84 @@ def load_state(run: Run, state: dict[str, Any], rank: int) -> None:
         run: just built, with the base's weights and optimizer loaded.
         state: in the layout of `get_state`.
         rank: of this process.
+
+    Raises:
+        InputError: a part is damaged.
     """
     for parts, states in ((RUN_PARTS, state), (RANK_PARTS, state["ranks"][rank])):
         for part in parts:
             if part.name in states:
-                part.load_into(run, states[part.name])
+                present = part.state_in(run)
+                with blaming_part(part.name):
+                    _refuse_other_kinds(states[part.name], present, part.name)
+                    part.load_into(run, states[part.name])
+
+
+FILE_VALUES = (dict, list, tuple, str, int, float, torch.Tensor, type(None))
+"""What a checkpoint can hold, beside the options."""
+
+
+@contextmanager
+def blaming_part(name: str) -> Iterator[None]:
+    """Turn what the values of a damaged file raise when they are loaded into an `InputError` that names the part.
+
+    An attribute that one of our own objects lacks is a bug, not a damage, and keeps its traceback.
+    """
+    try:
+        yield
+    except (InputError, PluginError):
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, AttributeError) and not (error.name and isinstance(error.obj, FILE_VALUES)):
+            raise
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        why = " ".join(str(error).split())[:300]
+        raise InputError(f"its part {name!r} is damaged or of another run: {kind}{why}") from error
+
+
+def _refuse_other_kinds(saved: Any, present: Any, place: str) -> None:
+    """Refuse a saved value of another kind than the present one, or a tensor of another shape.
+
+    Entries that only one of the two has are left to the part itself.
+    """
+    if saved is None or present is None:
+        return
+    kinds: tuple[Any, ...] = ((int, float), dict, (list, tuple), str, torch.Tensor)
+    kind = next(kind for kind in kinds if isinstance(present, kind))
+    if not isinstance(saved, kind):
+        raise ValueError(f"{place} is a {type(saved).__name__}, not a {type(present).__name__}")
+    if kind is torch.Tensor and saved.shape != present.shape:
+        raise ValueError(f"{place} is of the shape {list(saved.shape)}, not {list(present.shape)}")
+    if kind is dict:
+        for name in saved.keys() & present.keys():
+            _refuse_other_kinds(saved[name], present[name], f"{place}.{name}")
+    if kind == (list, tuple):
+        for number, (one, other) in enumerate(zip(saved, present, strict=False)):
+            _refuse_other_kinds(one, other, f"{place}.{number}")
+
+
+def read_state(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry `OUR_KEY` of a file in the present format; the given one may be changed.
+
+    Checks what decides how the rest is restored. The parts are checked when they are loaded.
+
+    Raises:
+        InputError: it is damaged, or of another version of this program.
+    """
+    if not entry:
+        return {}
+    with blaming_part(OUR_KEY):
+        state = upgrade_format_2(entry) if entry.get("format") == 2 else entry
+        if state.get("format") != FORMAT:
+            raise InputError(f"it is of another version of this program (format {state.get('format')}, not {FORMAT})")
+        needed = {name: state[name] for name in ("updates_per_epoch", "epoch_counts", "ranks")}
+        _refuse_other_kinds(needed, {"updates_per_epoch": 0, "epoch_counts": {}, "ranks": []}, OUR_KEY)
+        epoch, update, step, is_between_epochs = state["pair"]["position"]
+        _refuse_other_kinds([epoch, update, step, is_between_epochs], [0, 0, 0, False], "position")
+        _refuse_other_kinds(state["pair"]["condition"]["name"], "", "the name of the condition")
+        for rank in state["ranks"]:
+            _refuse_other_kinds(rank["statistics"], {}, "statistics")
+        return state
 
 
 def get_state(run: Run, ranks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,13 +10,15 @@ import torch
 from support.program import DIGITS, MOTIVATED
 
 from motivation.__main__ import run_command
-from motivation.build import conditions, datasets, learners, loaders, models, run
+from motivation.build import conditions, datasets, learners, loaders, models, resume, run
+from motivation.method import random_states
 from motivation.method.conditions import Streak
+from motivation.method.pair import MotivatedPair
 from motivation.options.derived import accum_steps
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.flags import FLAGS
 from motivation.tools import train
-from motivation.training import loggers
+from motivation.training import loggers, state
 from weight_maps import resnet
 
 
@@ -57,6 +59,12 @@ CASES = {
     "a hook in the loop": (loggers.UpdatesCsv.update_end, "record.epoch", "record.epok"),
     "a hook after an epoch": (loggers.SummaryCsv.epoch_end, "summary_row", "sumary_row"),
 }
+AT_A_RESUME = {
+    "the loading of the base": (resume.load_base, "task.load_checkpoint_state", "task.load_checkpointstate"),
+    "the loading of the pair": (MotivatedPair.load_state_dict, "self.counts.load", "self.count.load"),
+    "the loading of the files": (state._load_savers, "saver.load_state_dict", "saver.loadstate_dict"),
+    "the loading of random states": (random_states.rng_from_dict, "keys.numpy()", "key.numpy()"),
+}
 
 
 @pytest.mark.parametrize(("function", "right", "wrong"), CASES.values(), ids=CASES)
@@ -67,6 +75,17 @@ def test_a_misspelt_name_flies_with_its_traceback(function, right, wrong, monkey
         run_command(train.main, argv)
     frames = traceback.extract_tb(caught.tb)
     assert any(frame.filename == file and frame.name == function.__name__ for frame in frames)
+    assert "error: " not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("function", "right", "wrong"), AT_A_RESUME.values(), ids=AT_A_RESUME)
+def test_a_misspelt_name_flies_at_a_resume_too(function, right, wrong, monkeypatch, train, capsys):
+    flags = [*MOTIVATED, "--epochs", "1"]
+    last = train(*flags) / "last.pth.tar"
+    file = misspell(monkeypatch, function, right, wrong)
+    with pytest.raises((AttributeError, NameError)) as caught:
+        train(*flags, "--resume", last)
+    assert any(frame.filename == file and frame.name == function.__name__ for frame in traceback.extract_tb(caught.tb))
     assert "error: " not in capsys.readouterr().err
 
 

@@ -1,0 +1,83 @@
+"""A checkpoint that is damaged inside a part is refused in one line that names the file and the part."""
+
+import pytest
+import torch
+from support.program import DIGITS, MOTIVATED, load
+
+from motivation.tools.train import main
+
+FLAGS = [*DIGITS, *MOTIVATED, "--model-ema", "--recovery-interval", "4"]
+OURS = "motivation"
+GONE = object()
+
+DAMAGES = {
+    "no pair": ((OURS, "pair"), GONE, "'motivation'"),
+    "a pair that is a number": ((OURS, "pair"), 3, "'motivation'"),
+    "no condition": ((OURS, "pair", "condition"), GONE, "'motivation'"),
+    "no name of the condition": ((OURS, "pair", "condition", "name"), GONE, "'motivation'"),
+    "a short position": ((OURS, "pair", "position"), [1, 2], "'motivation'"),
+    "a position of words": ((OURS, "pair", "position"), ["a", "b", "c", "d"], "'motivation'"),
+    "no ranks": ((OURS, "ranks"), GONE, "'motivation'"),
+    "a rank that is a word": ((OURS, "ranks", 0), "x", "'motivation'"),
+    "a format of another version": ((OURS, "format"), "x", "another version"),
+    "no state of the condition": ((OURS, "pair", "condition", "state"), {}, "'pair'"),
+    "a streak that is a word": ((OURS, "pair", "condition", "state", "streak"), "x", "'pair'"),
+    "no counts of the base": ((OURS, "pair", "counts", "base"), GONE, "'pair'"),
+    "weights of the motivated model that are a list": ((OURS, "pair", "motivated", "state_dict"), [1], "'pair'"),
+    "no groups of the motivated optimizer": ((OURS, "pair", "motivated", "optimizer", "param_groups"), GONE, "'pair'"),
+    "a clock that is a word": ((OURS, "clock"), "x", "'clock'"),
+    "a guard without count": ((OURS, "guard"), {}, "'guard'"),
+    "an epoch without loss": ((OURS, "records", 0, "train_loss"), GONE, "'records'"),
+    "savers that are a number": ((OURS, "savers"), 3, "'savers'"),
+    "a saver without files": ((OURS, "savers", "base", "kept"), GONE, "'savers'"),
+    "statistics of another shape": (
+        (OURS, "ranks", 0, "statistics", "base"), {"bn1.running_mean": torch.ones(1)}, "'statistics'"),
+    "a place of the data that is a word": ((OURS, "ranks", 0, "feed"), "x", "'feed'"),
+    "a short sum of losses": ((OURS, "ranks", 0, "losses"), [1.0], "'losses'"),
+    "random states of another length": ((OURS, "ranks", 0, "rng", "torch"), torch.zeros(3, dtype=torch.uint8), "'rng'"),
+    "no random states of NumPy": ((OURS, "ranks", 0, "rng", "numpy"), GONE, "'rng'"),
+    "an empty optimizer": (("optimizer",), {}, "'optimizer'"),
+    "no momentum in a group": (("optimizer", "param_groups", 0, "momentum"), GONE, "'optimizer'"),
+    "a momentum that is a word": (("optimizer", "param_groups", 0, "momentum"), "x", "'optimizer'"),
+    "a momentum buffer of another shape": (("optimizer", "state", 0, "momentum_buffer"), torch.ones(2), "'optimizer'"),
+    "a momentum buffer that is a number": (("optimizer", "state", 0, "momentum_buffer"), 0.5, "'optimizer'"),
+    "no momentum buffer": (("optimizer", "state", 0), {"other": 1}, "'optimizer'"),
+    "a state that is a number": (("optimizer", "state", 0), 3, "'optimizer'"),
+    "weights of another shape": (("state_dict", "conv1.weight"), torch.ones(2), "'state_dict'"),
+    "an EMA that is a number": (("state_dict_ema",), 3, "'state_dict_ema'"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert main([*FLAGS, "--epochs", "1", "--output", str(folder), "--experiment", "run"]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("place", "value", "named"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_part_is_named(place, value, named, run, tmp_path, capsys):
+    refused(run / "last.pth.tar", place, value, named, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["consumed", "epoch_start", "before"])
+def test_a_damaged_place_inside_an_epoch_is_named(name, run, tmp_path, capsys):
+    place = (OURS, "ranks", 0, "feed", name)
+    refused(run / "recovery-0-3.pth.tar", place, ["x"], "'feed'", tmp_path, capsys)
+
+
+def refused(file, place, value, named, tmp_path, capsys):
+    contents = load(file)
+    *path, last = place
+    inside = contents
+    for key in path:
+        inside = inside[key]
+    if value is GONE:
+        del inside[last]
+    else:
+        inside[last] = value
+    torch.save(contents, tmp_path / "damaged.pth")
+    assert main([*FLAGS, "--resume", str(tmp_path / "damaged.pth"), "--output", str(tmp_path)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: --resume {tmp_path / 'damaged.pth'}: ")
+    assert named in line
