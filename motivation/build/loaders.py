@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, create_naflex_loader
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import MultiEpochsDataLoader
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from motivation.build.datasets import DataSets
 from motivation.build.device_loaders import DeviceLoaders
@@ -51,13 +50,13 @@ class Data:
     recalibration: Recalibration | None
     mixes: bool
     reference_batch: float
-    held_out: HeldOut | None = None
+    held_out: HeldOut | None
 
 
 def make_loaders(
     args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int, datasets: DataSets
 ) -> Data:
-    """Make everything that reads images.
+    """Make the loaders of training and validation, and what measures with them.
 
     Args:
         args: options.
@@ -109,16 +108,6 @@ def make_loaders(
         images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
         held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
     return Data(feed, validator, recalibration, mixes(args), reference, held_out)
-
-
-def timm_loader(dataset: Any, **options: Any) -> Any:
-    """Make a loader of timm's.
-
-    Raises:
-        StartupError: it cannot be made with these options.
-    """
-    with blaming("data options"):
-        return create_loader(dataset, **options)
 
 
 class _LoaderMaker:
@@ -178,8 +167,8 @@ class _LoaderMaker:
         options = dict(self.training_options)
         repeats_alone = args.aug_repeats and not self.runtime.distributed
         if repeats_alone:
-            options["num_aug_repeats"] = 0  # timm's factory has its sampler for distributed runs only
-        loader = timm_loader(
+            options["num_aug_repeats"] = 0
+        loader = self._timm_loader(
             dataset,
             input_size=self.config["input_size"],
             input_size_choices=args.train_img_sizes,
@@ -193,17 +182,13 @@ class _LoaderMaker:
             num_batches=args.train_batches_per_epoch,
             collate_fn=collate,
             use_multi_epochs_loader=args.use_multi_epochs_loader,
-            **self.common,
             **options,
         )
         if repeats_alone:
-            loader = with_sampler(loader, lambda whole: RepeatAugSampler(whole, 1, 0, num_repeats=args.aug_repeats))
+            loader = _with_repeats(loader, args.aug_repeats)
         self._customise(loader)
         draws_here = not args.workers or (self.prefetcher and args.reprob > 0)
-        loader = _checked(
-            _undisturbed(loader),
-            lambda inner: ResumableLoader(inner, args.train_split, self.num_classes, draws_here),
-        )
+        loader = _checked(loader, ResumableLoader, args.train_split, self.num_classes, draws_here)
         inner = getattr(loader, "loader", None)
         self.resumable = next((one for one in (loader, inner) if isinstance(one, ResumableLoader)), None)
         return loader, mixup
@@ -217,9 +202,9 @@ class _LoaderMaker:
             return self.on_device.recalibration(self.resumable)
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         options["persistent_workers"] = False
-        loader = timm_loader(dataset, input_size=self.config["input_size"], **self.common, **options)
+        loader = self._timm_loader(dataset, input_size=self.config["input_size"], **options)
         self._customise(loader)
-        return self._checked(_undisturbed(loader), self.args.train_split)
+        return _checked(loader, CheckedLoader, self.args.train_split, self.num_classes)
 
     def _customise(self, loader: Any) -> None:
         """Add pad-and-crop and the CIFAR policy, where they are asked for."""
@@ -255,26 +240,31 @@ class _LoaderMaker:
         if self.runtime.distributed and any(kind in args.dataset for kind in ("tfds", "wds")):
             options["num_workers"] = min(2, args.workers)  # timm: less padding of the last batch
         if args.naflex_loader:
-            return _naflex_loader(
-                dataset=dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len,
-                patchify_channels_last=not args.naflex_patchify_channels_first, **self.common, **options,
-            )  # fmt: skip
-        loader = timm_loader(dataset, input_size=self._validation_size(), **self.common, **options)
-        return self._checked(_undisturbed(loader), args.val_split)
-
-    def _checked(self, loader: Any, split: str) -> Any:
-        return _checked(loader, lambda inner: CheckedLoader(inner, split, self.num_classes))
+            return self._naflex_loader(
+                dataset, patch_size=self.patch_size, max_seq_len=args.naflex_max_seq_len, **options
+            )
+        loader = self._timm_loader(dataset, input_size=self._validation_size(), **options)
+        return _checked(loader, CheckedLoader, args.val_split, self.num_classes)
 
     def _validation_size(self) -> Any:
         return tuple(self.args.val_input_size) if self.args.val_input_size else self.config["input_size"]
 
     def one_batch(self, dataset: Any) -> Any:
         """Make a loader of one batch with all of a small data set, the same on every rank, as validation sees it."""
-        return timm_loader(
+        return self._timm_loader(
             dataset, input_size=self._validation_size(), batch_size=len(dataset), is_training=False, num_workers=0,
             interpolation=self.config["interpolation"], crop_pct=self.config["crop_pct"], persistent_workers=False,
-            **{**self.common, "distributed": False},
+            distributed=False,
         )  # fmt: skip
+
+    def _timm_loader(self, dataset: Any, **options: Any) -> Any:
+        with blaming("data options"):
+            return create_loader(dataset, **{**self.common, **options})
+
+    def _naflex_loader(self, dataset: Any, **options: Any) -> Any:
+        channels_last = not self.args.naflex_patchify_channels_first
+        with blaming("--naflex-loader"):
+            return create_naflex_loader(dataset, patchify_channels_last=channels_last, **self.common, **options)
 
     def validator(self, loader: Any) -> Validator:
         args, runtime = self.args, self.runtime
@@ -303,30 +293,21 @@ class _LoaderMaker:
             patches = {"patch_size_choices": args.naflex_patch_sizes}
             if args.naflex_patch_size_probs:
                 patches["patch_size_choice_probs"] = args.naflex_patch_size_probs
-        return _naflex_loader(
-            dataset=dataset,
+        return self._naflex_loader(
+            dataset,
             train_seq_lens=args.naflex_train_seq_lens,
             mixup_fn=mixup,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
-            patchify_channels_last=not args.naflex_patchify_channels_first,
             **patches,
-            **self.common,
             **self.training_options,
         )
 
 
-def _naflex_loader(**options: Any) -> Any:
-    with blaming("--naflex-loader"):
-        return create_naflex_loader(**options)
+def _with_repeats(loader: Any, repeats: float) -> Any:
+    """Return a loader of timm's with repeated augmentation in a run of one process.
 
-
-def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
-    """Return a loader of timm's with another sampler; torch's loaders do not let theirs be changed.
-
-    Args:
-        loader: timm's, or a torch loader.
-        make_sampler: makes it for the loader's data set.
+    timm's factory has its sampler for distributed runs only, and torch's loaders do not let theirs be changed.
 
     Raises:
         StartupError: the data can only be streamed.
@@ -335,8 +316,8 @@ def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
     with blaming("--aug-repeats", errors=ValueError):
         refuse_iterable(old.dataset)
     new = type(old)(
-        old.dataset, old.batch_size, sampler=make_sampler(old.dataset), num_workers=old.num_workers,
-        collate_fn=old.collate_fn, pin_memory=old.pin_memory, drop_last=old.drop_last,
+        old.dataset, old.batch_size, sampler=RepeatAugSampler(old.dataset, 1, 0, num_repeats=repeats),
+        num_workers=old.num_workers, collate_fn=old.collate_fn, pin_memory=old.pin_memory, drop_last=old.drop_last,
         worker_init_fn=old.worker_init_fn, persistent_workers=old.persistent_workers,
     )  # fmt: skip
     end_workers(loader)
@@ -346,19 +327,17 @@ def with_sampler(loader: Any, make_sampler: Callable[[Any], Any]) -> Any:
     return loader
 
 
-def _checked(loader: Any, wrap: Callable[[DataLoader], CheckedLoader]) -> Any:
-    """Wrap the torch loader in a loader of timm's, unless its images are streamed and have no numbers."""
-    inner = getattr(loader, "loader", loader)
-    if isinstance(inner, MultiEpochsDataLoader) or isinstance(inner.dataset, IterableDataset):
-        return loader
-    if inner is loader:
-        return wrap(inner)
-    loader.loader = wrap(inner)
-    return loader
+def _checked(loader: Any, kind: type[CheckedLoader], *arguments: Any) -> Any:
+    """Wrap the torch loader in a loader of timm's; Ctrl-C then ends the main process only, which ends the workers.
 
-
-def _undisturbed(loader: Any) -> Any:
-    """Let Ctrl-C end the main process only, which then ends the workers."""
+    Streamed images have no numbers by which they could be checked.
+    """
     inner = getattr(loader, "loader", loader)
     inner.worker_init_fn = WithoutInterrupts(inner.worker_init_fn)
+    if isinstance(inner, MultiEpochsDataLoader) or isinstance(inner.dataset, IterableDataset):
+        return loader
+    checked = kind(inner, *arguments)
+    if inner is loader:
+        return checked
+    loader.loader = checked
     return loader
