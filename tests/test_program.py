@@ -1,6 +1,5 @@
 """The program on real images: the invariants of the algorithm, its files, its flags together."""
 
-import csv
 import json
 import multiprocessing
 import re
@@ -10,18 +9,13 @@ import pytest
 import timm
 import torch
 import yaml
-from support.program import DIGITS, MOTIVATED, assert_equal, load
+from support.program import DIGITS, MOTIVATED, assert_equal, load, rows
 
 from motivation.build.run import build_run
 from motivation.method.conditions import next_streak
 from motivation.method.random_states import get_rng_state, set_rng_state
 from motivation.options.parse import parse
 from motivation.training.loop import train as train_loop
-
-
-def rows(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
 
 
 def losses(folder):

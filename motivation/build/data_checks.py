@@ -1,4 +1,4 @@
-"""Check data sets before a run: classes, channels, empty folders, and whether there is a whole batch."""
+"""Check data sets before a run: classes, channels, empty folders, unreadable images, too few images for a batch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import IterableDataset
 
 from motivation.data.datasets import class_count
-from motivation.data.subsets import Part, listed_labels
+from motivation.data.subsets import listed_labels
 from motivation.method.random_states import fork_rng
 from motivation.options.faults import Fault, one_line
 
 REPEATS_ROUND = 256
-"""timm's sampler of repeated augmentation draws a multiple of so many images."""
+"""timm's sampler of repeated augmentation draws a multiple of this number of images."""
 TRIED = 8
-"""Images of a split that are read to see whether any can be; timm passes over single ones that cannot."""
+"""Number of images of a split that are tried. Single unreadable ones are no fault: timm skips them."""
 NAMED = 4
-"""Folders that one message names."""
+"""Number of folders that one message lists."""
 
 
 def data_faults(
@@ -66,7 +66,7 @@ def _channel_faults(dataset: Any, name: str, wanted: int) -> list[Fault]:
     with fork_rng():
         try:
             image = dataset[0][0]
-        except Exception:  # noqa: BLE001  (what cannot be read is said when it is trained on)
+        except Exception:  # noqa: BLE001  (training reports an image that cannot be read)
             return []
     found = len(image.getbands()) if isinstance(image, Image.Image) else wanted
     if found == wanted:
@@ -76,7 +76,7 @@ def _channel_faults(dataset: Any, name: str, wanted: int) -> list[Fault]:
 
 
 def _class_faults(splits: dict[str, Any], classes: int | None) -> list[Fault]:
-    """Return the fault of classes that the model lacks, or of splits whose numbers do not mean the same classes.
+    """Return the fault of classes that the model lacks, or of two splits that number their classes differently.
 
     Args:
         splits: one or two data sets by the names of their splits, the training split first.
@@ -130,9 +130,8 @@ def _folder_faults(dataset: Any, split: str, mapped: bool = False) -> list[Fault
     Args:
         dataset: an image folder of timm's; others have no such faults.
         split: its name, for the messages.
-        mapped: whether a class map chooses the folders, so that others do not matter.
+        mapped: True if a class map chooses the folders, so that others do not matter.
     """
-    dataset = dataset.whole if isinstance(dataset, Part) else dataset
     reader = getattr(dataset, "reader", None)
     if not isinstance(reader, ReaderImageFolder):
         return []
@@ -156,24 +155,16 @@ def _empty_folders(reader: Any) -> Iterator[Path]:
 
     Folders with images are not looked into, so that this is quick for many images too.
     """
-    with_images = {os.path.dirname(file) for file, _ in reader.samples}
-    on_the_way = set()
-    for folder in with_images:
-        while len(folder := os.path.dirname(folder)) > len(reader.root):
-            on_the_way.add(folder)
-    waiting = [reader.root]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        for folder in folders:
-            if folder in on_the_way:
-                waiting.append(folder)
-            elif folder not in with_images:
-                yield Path(folder)
+    with_images = {Path(folder) for folder in {os.path.dirname(file) for file, _ in reader.samples}}
+    above = {parent for folder in with_images for parent in folder.parents}
+    for place, below, _ in os.walk(reader.root):
+        folders = [Path(place, name) for name in sorted(below) if not name.startswith(".")]
+        yield from (folder for folder in folders if folder not in with_images | above)
+        below[:] = [folder.name for folder in folders if folder in above]
 
 
 def _why_unreadable(reader: Any) -> str | None:
-    """Return why images cannot be read, if of some spread over the split none can; None if one can."""
+    """Return why none of some images, spread over the split, can be read; None if one can."""
     reason = None
     for index in np.unique(np.linspace(0, len(reader) - 1, TRIED).astype(int)):
         try:

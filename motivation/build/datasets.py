@@ -17,11 +17,11 @@ from motivation.options.faults import Fault, StartupError, blaming
 
 @dataclass
 class DataSets:
-    """What a run reads.
+    """The opened data sets of a run.
 
     Attributes:
         train: the images to train on.
-        validation: the images to judge by; None without a validation split.
+        validation: the images to validate on; None without a validation split.
         held_out: images of the training split that are never trained on, for the condition ``valloss``; else None.
     """
 
@@ -31,10 +31,10 @@ class DataSets:
 
 
 def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets:
-    """Open the splits, and part them as the options want it.
+    """Open the splits; take the images of a fold and of the held-out batch out of the training split.
 
     Raises:
-        StartupError: a split cannot be opened, or there cannot be such a part.
+        StartupError: a split cannot be opened, or is too small for that.
     """
     folder = data_folder(args)
     shared = dict(
@@ -68,7 +68,7 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
         refuse_iterable(train)
         kept, held_out = held_out_indices(len(train), images, args.seed)
     whole = training_split(is_training=False)
-    if isinstance(train, Part):  # the numbers are those of the fold
+    if isinstance(train, Part):  # the indices count inside the fold
         whole = Part(whole, train.indices)
     return DataSets(Part(train, kept), validation, Part(whole, held_out))
 
@@ -82,7 +82,7 @@ def open_datasets(args: Namespace, world_size: int) -> tuple[DataSets, list[Faul
     try:
         base = meta_model(args, Role.BASE)
         size, classes = data_config(args, base)["input_size"], base.num_classes
-    except StartupError:  # `model_faults` says it
+    except StartupError:  # `model_faults` reports it
         size, classes = (channels(args), 224, 224), args.num_classes
     try:
         datasets = make_datasets(args, size)

@@ -52,10 +52,6 @@ class DeviceLoaders:
         )
         return DeviceLoader(images, targets, augmentation, args.batch_size, seed=args.seed, **self._ranks())
 
-    def recalibration(self, training: DeviceLoader) -> DeviceLoader:
-        """Make a loader of the training images without erasing."""
-        return training.with_augmentation(dataclasses.replace(training.augmentation, erasing=None))
-
     def validation(self, dataset: Any, size: tuple[int, int, int], batch_size: int) -> DeviceLoader:
         """Make a loader of every image once, as timm's validation transform makes it."""
         transform = create_transform(

@@ -25,7 +25,7 @@ _logger = logging.getLogger("train")
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the options leave open, as a run has found it out while it is built.
+    """Values that the options leave open and that are found out while a run is built.
 
     Attributes:
         num_classes: outputs of the models' heads.
@@ -148,7 +148,7 @@ def make_schedule(optimizer: Any, args: Namespace, updates_per_epoch: int, decre
         optimizer: whose learning rate it moves.
         args: options.
         updates_per_epoch: optimizer updates in an epoch.
-        decreasing: whether a lower metric is better, for schedules that follow it.
+        decreasing: True if a lower metric is better, for schedules that follow it.
 
     Raises:
         StartupError: it does not take these options.
@@ -203,7 +203,7 @@ class _BatchScale:
 
     Args:
         mode: ``'none'``, ``'sqrt'`` or ``'linear'`` in the number of images over ``reference``.
-        ranks_differ: whether ranks have batches of different sizes, which DDP's plain mean must be corrected for.
+        ranks_differ: True if ranks have batches of different sizes, for which DDP's plain mean must be corrected.
     """
 
     def __init__(self, mode: str, reference: float, runtime: Runtime, ranks_differ: bool):

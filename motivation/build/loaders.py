@@ -41,7 +41,7 @@ class Data:
         validator: over the validation data, None without.
         recalibration: None unless asked for.
         held_out: the loss on images that are not trained on; None unless the condition watches it.
-        mixes: whether targets are mixed (dense).
+        mixes: True if mixup or cutmix is on; targets are then ``[B, num_classes]``.
         reference_batch: mean number of images of a micro-batch on one rank.
     """
 
@@ -198,8 +198,8 @@ class _LoaderMaker:
 
         Its workers end with each pass: ones that stayed would draw more often in a motivated run than in a plain one.
         """
-        if self.on_device is not None and isinstance(self.resumable, DeviceLoader):
-            return self.on_device.recalibration(self.resumable)
+        if isinstance(self.resumable, DeviceLoader):
+            return self.resumable.without_erasing()
         options = {**self.training_options, "re_prob": 0.0, "num_aug_splits": 0, "num_aug_repeats": 0}
         options["persistent_workers"] = False
         loader = self._timm_loader(dataset, input_size=self.config["input_size"], **options)

@@ -51,7 +51,7 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
         args: options.
         role: base or motivated.
         num_classes: outputs of its head; None for ``--num-classes``, or the model's own number.
-        verbose: whether to log where its weights come from.
+        verbose: True to log where its weights come from.
 
     Raises:
         StartupError: it cannot be made with these arguments, or files of weights do not fit it.

@@ -247,7 +247,7 @@ def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime)
 
 
 def _goes_on_in_epoch(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> bool:
-    """Return whether training goes on where the file was written; else the epoch is trained from its start."""
+    """Return True if training can continue where the file was written; else warn that the epoch starts again."""
     if run.start_epoch != resumed.start_epoch:
         return False
     state, trained = resumed.state, resumed.contents.get("args", args)

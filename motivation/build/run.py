@@ -151,7 +151,7 @@ def recorded_args(args: Namespace, runtime: Runtime, resolved: make.Resolved, re
     Args:
         args: options, which stay as they are.
         runtime: of this rank.
-        resolved: what they leave open.
+        resolved: values that they leave open.
         resume: the checkpoint that ``--resume`` stands for.
     """
     found = {

@@ -26,7 +26,7 @@ _logger = logging.getLogger("train")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and in what precision a run computes.
+    """Device, ranks and precision of a run.
 
     Attributes:
         local_rank: the rank among those of this machine.
@@ -45,12 +45,12 @@ class Runtime:
 
     @property
     def primary(self) -> bool:
-        """Return whether this rank logs and writes files."""
+        """True on the rank that logs and writes files."""
         return self.rank == 0
 
     @property
     def distributed(self) -> bool:
-        """Return whether there are other ranks."""
+        """True if there are other ranks."""
         return self.world_size > 1
 
 

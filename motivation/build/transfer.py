@@ -23,7 +23,7 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
         file: in timm's format, or safetensors.
 
     Returns:
-        A line for the log, which says whether the head is a new one.
+        A line for the log, which says if the head is a new one.
 
     Raises:
         ValueError: the file is damaged or no checkpoint, or of another architecture.
@@ -33,12 +33,10 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
     new_head = sorted(n for n in head if n in weights and n in own and weights[n].shape != own[n].shape)
     if head and not any(name in weights for name in head):
         new_head = sorted(head & own.keys())
-    fitted = weights | {name: own[name] for name in new_head}
-    if not _fit(fitted, own) and (adapt := _filter_of(model)) is not None:
-        try:  # other image sizes, older names
-            fitted = {**adapt(weights, model), **{name: own[name] for name in new_head}}
-        except Exception as error:  # it may stumble over the weights of another architecture in any way
-            raise ValueError(f"{file} is of another architecture: {_differences(fitted, own)}") from error
+    own_head = {name: own[name] for name in new_head}
+    fitted = weights | own_head
+    if not _fit(fitted, own):
+        fitted = _converted(weights, model, file) | own_head
     _refuse_other_architecture(file, fitted, own)
     model.load_state_dict(fitted)
     if not new_head:
@@ -65,11 +63,8 @@ def left_random(model: nn.Module, file: str | Path) -> list[str]:
     weights = _weights_in(Path(file))
     own = {name for name in model.state_dict() if not name.endswith("num_batches_tracked")} - _head_of(model)
     missing = own - weights.keys()
-    if missing and (adapt := _filter_of(model)) is not None:
-        try:
-            missing = own - adapt(weights, model).keys()
-        except Exception as error:  # it may stumble over the weights of another architecture in any way
-            raise ValueError(f"{file} is of another architecture") from error
+    if missing:
+        missing = own - _converted(weights, model, file).keys()
     if missing == own:
         raise ValueError(f"{file} has no weights of this architecture")
     return sorted(missing)
@@ -104,9 +99,16 @@ def _head_of(model: nn.Module) -> set[str]:
     return {f"{name}.{end}" for name in names for end in ("weight", "bias")}
 
 
-def _filter_of(model: nn.Module) -> Any:
-    """Return timm's function that converts older weights of this kind of model, None if there is none."""
-    return getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+def _converted(weights: dict[str, Tensor], model: nn.Module, file: str | Path) -> dict[str, Tensor]:
+    """Convert weights of other image sizes and older names as timm does for this kind of model."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return weights
+    try:
+        return dict(convert(weights, model))
+    except Exception as error:  # it may stumble over the weights of another architecture in any way
+        differences = _differences(weights, model.state_dict())
+        raise ValueError(f"{file} is of another architecture: {differences}") from error
 
 
 def _fit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> bool:

@@ -158,8 +158,7 @@ def _policy(policy: str | None) -> list[Any]:
 def _pad_and_crop(steps: list[Any], size: tuple[int, ...], pad: int, interpolation: str) -> list[Any]:
     if not pad:
         return steps
-    if not isinstance(steps[0], RandomResizedCropAndInterpolation):
-        raise ValueError("--train-pad replaces timm's random resized crop; drop --no-aug and --train-crop-mode")
+    assert isinstance(steps[0], RandomResizedCropAndInterpolation), "the options are checked before"
     return [resize_to(size, interpolation), transforms.RandomCrop(size, padding=pad), *steps[1:]]
 
 

@@ -10,10 +10,11 @@ is asked for; a checkpoint has their states.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,11 @@ class DeviceLoader:
         own = -(-len(self.images) // self._world_size)
         return own // self.batch_size if self._shuffle else -(-own // self.batch_size)
 
-    def with_augmentation(self, augmentation: Augmentation) -> DeviceLoader:
-        """Return a loader of the same images with another augmentation, of the same padding."""
-        assert augmentation.pad == self.augmentation.pad, "the padding is part of the images"
-        return DeviceLoader(
-            self.images, self.targets, augmentation, self.batch_size, self._shuffle, self._seed, self._rank,
-            self._world_size,
-        )  # fmt: skip
+    def without_erasing(self) -> DeviceLoader:
+        """Return a loader of the same images that erases nothing."""
+        loader = copy.copy(self)
+        loader.augmentation = replace(self.augmentation, erasing=None)
+        return loader
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""

@@ -20,7 +20,7 @@ from motivation.errors import InputError
 
 BASE = "base"
 CONFIG_FOLDERS = tuple(Path(__file__).resolve().parents[level] / "configs" for level in (1, 2))
-"""Where our own configs are: inside an installed package, or at the top of the repository."""
+"""The folders of our own configs: inside an installed package, or at the top of the repository."""
 
 SHOWN_LENGTH = 80
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def mixes(args: Namespace) -> bool:
-    """Return whether mixup or cutmix is on, so that targets are dense."""
+    """Return True if mixup or cutmix is on, so that targets are dense."""
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
 
 
@@ -18,14 +18,14 @@ def accum_steps(args: Namespace) -> int:
 
 
 def holds_images_out(args: Namespace) -> bool:
-    """Return whether the condition watches images of the training split, which are then not trained on."""
+    """Return True if the condition watches images of the training split, which are then not trained on."""
     from motivation.method.condition_registry import needs_of
 
     return bool(args.motivated_model) and "validation_loss" in needs_of(args.motivation_condition)
 
 
 def data_folder(args: Namespace) -> str | None:
-    """Return the folder of the data set, which timm lets be given in two ways."""
+    """Return the folder of the data set; timm has two flags for it."""
     return args.data_dir or args.data
 
 
@@ -35,5 +35,5 @@ def output_folder(args: Namespace) -> Path:
 
 
 def world_size() -> int:
-    """Return the number of processes, which timm reads from the environment too."""
+    """Return the number of processes, from the variables of the environment that timm reads."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)

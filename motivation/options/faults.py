@@ -20,8 +20,8 @@ class Fault:
 
     Attributes:
         flag: the option to change, such as ``--lr``.
-        text: what is wrong with it.
-        value: what was given, where the line repeats it.
+        text: the fault.
+        value: the value that was given, where the line repeats it.
 
     >>> str(Fault("--epochs", "at least 1, not 0")), str(Fault("--opt", "unknown argument", value="sgd"))
     ('--epochs: at least 1, not 0', '--opt sgd: unknown argument')
@@ -61,7 +61,7 @@ def blaming(flag: str, value: object = "", errors: type[Exception] = Exception) 
 
     Args:
         flag: the option to change.
-        value: what was given.
+        value: the value that was given.
         errors: ValueError where the call is one of our own functions that checks a user's value.
     """
     try:

@@ -79,17 +79,17 @@ class Flag:
         allowed: the values that it takes; of several values it holds for each.
         choices: the names that it takes; also ``""`` where that or None is the default.
         nargs, const, metavar, dest: as for argparse.
-        null: whether a YAML file may switch it off with null although it has a default.
-        may_change: whether a resumed run says that its value is not the checkpoint's.
+        null: True if a YAML file may switch it off with null although it has a default.
+        may_change: True if a resumed run says that its value is not the checkpoint's.
         must_agree: in which runs a resume refuses a value that is not the checkpoint's: it decides where the base lies
             in the motivated model, or which images are trained on. None for in no run.
-        motivated: whether it is of no use without ``--motivated-model``.
-        not_motivated: why it does not go together with ``--motivated-model``, if it does not.
+        motivated: True if it has no effect without ``--motivated-model``.
+        not_motivated: why it cannot be used with ``--motivated-model``, if it cannot.
         conditions: the only motivation conditions that read it; empty where that does not depend on the condition.
         argument: the argument of a condition's constructor that it gives.
-        of_weights: whether weights need it as it was in the run that made them; fine-tuning takes it from there.
-        measured: whether it changes what is measured of a run; if not, runs that differ in it are of one configuration.
-        per_image: whether it works on single images or on how they are drawn, which ``--data-on-device`` cannot.
+        of_weights: True if weights need the value of the run that made them; fine-tuning takes it from there.
+        measured: True if it changes the results of a run; runs that differ only in others are of one configuration.
+        per_image: True if it works on single images or on how they are drawn, which ``--data-on-device`` cannot.
     """
 
     names: str
@@ -129,7 +129,7 @@ class Flag:
         return next((name for name in self.names.split() if name.startswith("--")), self.names)
 
     def gives_argument_of(self, condition: str) -> bool:
-        """Return whether it gives an argument of a motivation condition's constructor."""
+        """Return True if it gives an argument of a motivation condition's constructor."""
         return bool(self.argument) and (not self.conditions or condition in self.conditions)
 
     def add_to(self, parser: Any) -> None:
@@ -195,19 +195,17 @@ class Flag:
         if self.choices and value not in self.choices:
             raise ValueError(f"is one of {', '.join(filter(None, self.choices))}, not {shown(value)}")
         kind = {str: "text", int: "whole number", float: "number"}[self.type]
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise ValueError(f"is a {kind}, not {shown(value)}")
-        if self.type is str and not isinstance(value, str):
-            raise ValueError(f"is a text, not {shown(value)}: put it in quotes")
-        if self.type is int and isinstance(value, float):
-            raise ValueError(f"is a whole number, not {shown(value)}")
+        taken: Any = {str: str, int: (int, str), float: (int, float, str)}[self.type]  # YAML takes 1e-4 for a text
+        if isinstance(value, bool) or not isinstance(value, taken):
+            hint = ": put it in quotes" if self.type is str and isinstance(value, (int, float)) else ""
+            raise ValueError(f"is a {kind}, not {shown(value)}{hint}")
         try:
-            number = self.type(value)
+            converted = self.type(value)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"is a {kind}, not {shown(value)}") from error
-        if reason := self._refusal(number):
+        if reason := self._refusal(converted):
             raise ValueError(f"is {reason}")
-        return number if isinstance(value, str) else value  # YAML takes 1e-4 for a text
+        return converted if isinstance(value, str) else value
 
 
 def _is_number(value: Any) -> bool:
@@ -219,7 +217,7 @@ class Group:
     """Flags under one title of ``--help``.
 
     Attributes:
-        exclusive: whether at most one of them may be given.
+        exclusive: True if at most one of them may be given.
     """
 
     title: str

@@ -12,7 +12,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 def is_augmentation_policy(name: str) -> bool:
-    """Return whether timm can make augmentations of a name, or we can."""
+    """Return True if timm can make augmentations of a name, or we can."""
     from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 
     from motivation.data.datasets import CIFAR_POLICY
@@ -34,7 +34,7 @@ def always(args: Namespace) -> bool:
 
 
 def is_motivated(args: Namespace) -> bool:
-    """Return whether there is a motivated model."""
+    """Return True if there is a motivated model."""
     return bool(args.motivated_model)
 
 

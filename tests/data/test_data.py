@@ -75,11 +75,6 @@ def test_augmentation_splits_keep_their_three_stages():
     assert isinstance(parts[1].transforms[0], transforms.AutoAugment)
 
 
-def test_another_crop_cannot_be_replaced():
-    with pytest.raises(ValueError, match="--train-pad"):
-        customised(train_crop_mode="rkrc")
-
-
 class Loader(list):
     """Batches of one image each that note the order in which they are fetched."""
 

@@ -110,6 +110,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("model: 5\n", "model: is a text"),
         ("motivation_bn: mix\n", "motivation_bn: is one of copy, separate"),
         ("model_kwargs: [a]\n", "model_kwargs: is a mapping"),
+        ("model_kwargs: {1: 2}\n", "model_kwargs: is a mapping"),
     ],
 )
 def test_a_wrong_file_ends_in_one_line(tmp_path, capsys, text, message):
