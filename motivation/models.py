@@ -7,11 +7,13 @@ strided identity padded with zero channels, which has no parameters.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import DropPath, create_classifier
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet, downsample_conv
 from torch import Tensor, nn
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -31,44 +33,11 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.pad - before))
 
 
-class CifarBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(
-        self,
-        in_chans: int,
-        out_chans: int,
-        stride: int,
-        shortcut: str,
-        drop_path: float,
-        norm: dict[str, Any],
-        place: dict[str, Any],
-    ):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False, **place)
-        self.bn1 = nn.BatchNorm2d(out_chans, **norm)
-        self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False, **place)
-        self.bn2 = nn.BatchNorm2d(out_chans, **norm)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.act2 = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()
-        if (stride != 1 or in_chans != out_chans) and shortcut == "A":
-            self.downsample = PaddedShortcut(out_chans - in_chans, stride)
-        elif stride != 1 or in_chans != out_chans:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_chans, out_chans, 1, stride, bias=False, **place), nn.BatchNorm2d(out_chans, **norm)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C_in, H, W] -> [B, C_out, H / stride, W / stride]``"""
-        residual = self.act1(self.bn1(self.conv1(x)))
-        residual = self.drop_path(self.bn2(self.conv2(residual)))
-        return self.act2(residual + self.downsample(x))
-
-
-class CifarResNet(nn.Module):
+class CifarResNet(ResNet):
     """ResNet for images of about 32 px (He et al. 2016, section 4.2).
+
+    timm's ResNet with a stem of one 3x3 convolution and three stages; the fourth is empty. The last BatchNorm of a
+    block begins with ones, as in the paper.
 
     Args:
         depth: 6 n + 2 layers for n blocks in each of the three stages.
@@ -85,6 +54,9 @@ class CifarResNet(nn.Module):
         ValueError: depth is not 6 n + 2, or the shortcut is neither A nor B.
     """
 
+    conv1: Any
+    maxpool: Any
+
     def __init__(
         self,
         depth: int = 20,
@@ -99,74 +71,46 @@ class CifarResNet(nn.Module):
         device: Any = None,
         dtype: Any = None,
     ):
-        super().__init__()
+        nn.Module.__init__(self)
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a CIFAR ResNet has 6 n + 2 layers, not {depth}")
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut is 'A' or 'B', not {shortcut!r}")
         blocks = (depth - 2) // 6
         place = {"device": device, "dtype": dtype}
-        norm = {"momentum": bn_momentum, "eps": bn_eps, **place}
+        norm: Any = partial(nn.BatchNorm2d, momentum=bn_momentum, eps=bn_eps)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.num_features = self.head_hidden_size = 64
         self.grad_checkpointing = False
         self.feature_info = []
 
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **place)
-        self.bn1 = nn.BatchNorm2d(16, **norm)
+        self.bn1 = norm(16, **place)
         self.act1 = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity()
         channels = 16
         for stage, width in enumerate((16, 32, 64)):
             layers = []
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                drop_path = drop_path_rate * (stage * blocks + block) / max(1, 3 * blocks - 1)
-                layers.append(CifarBlock(channels, width, stride, shortcut, drop_path, norm, place))
+                downsample: nn.Module | None = None
+                if stride == 2 and shortcut == "A":
+                    downsample = PaddedShortcut(width - channels, stride)
+                elif stride == 2:
+                    downsample = downsample_conv(
+                        channels, width, kernel_size=1, stride=stride, norm_layer=norm, **place
+                    )
+                drop = drop_path_rate * (stage * blocks + block) / max(1, 3 * blocks - 1)
+                drop_path = DropPath(drop) if drop else None
+                layers.append(
+                    BasicBlock(channels, width, stride, downsample, norm_layer=norm, drop_path=drop_path, **place)
+                )
                 channels = width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
             self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"})
+        self.layer4 = nn.Sequential()
         self.global_pool, self.fc = create_classifier(64, num_classes, pool_type=global_pool, **place)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups of timm's layer-wise decay."""
-        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute block activations in the backward pass."""
-        self.grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        """The linear head."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head."""
-        self.num_classes = num_classes
-        pool_type = global_pool or self.global_pool.pool_type
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=pool_type)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, 64, H / 4, W / 4]``"""
-        x = self.act1(self.bn1(self.conv1(x)))
-        stages: list[Any] = [self.layer1, self.layer2, self.layer3]
-        for stage in stages:
-            x = checkpoint_seq(stage, x) if self.grad_checkpointing and self.training else stage(x)
-        return x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """``[B, 64, h, w] -> [B, num_classes]``, or ``[B, 64]`` with ``pre_logits``."""
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W] -> [B, num_classes]``"""
-        return self.forward_head(self.forward_features(x))
+        self.init_weights(zero_init_last=False)
 
 
 DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56, 110)

@@ -10,7 +10,6 @@ from pathlib import Path
 from motivation.options.derived import data_folder, output_folder
 from motivation.options.faults import Fault
 
-FILES_OF_A_RUN = ("args.yaml", "result.json", "summary.csv", "updates.csv", "last.pth.tar", "model_best.pth.tar")
 RESUME_NEWEST = "auto"
 """Value of ``--resume`` for the newest whole checkpoint of the experiment."""
 
@@ -37,9 +36,6 @@ def file_faults(args: Namespace) -> Iterator[Fault]:
 
 
 def _output_faults(args: Namespace) -> Iterator[Fault]:
-    if "\0" in f"{args.output}{args.experiment}":
-        yield Fault("--output", "a folder's name has no null characters")
-        return
     folder = output_folder(args).absolute()
     run = folder / args.experiment
     try:
@@ -52,13 +48,6 @@ def _output_faults(args: Namespace) -> Iterator[Fault]:
         inside = existing != folder and folder in existing.parents
         flag, place = ("--experiment", run) if inside else ("--output", folder)
         yield Fault(flag, f"{place} cannot be written{why}")
-    if not args.experiment:
-        return  # the run's folder will be a new one
-    in_the_way = [f"{run / name} is a folder" for name in FILES_OF_A_RUN if (run / name).is_dir()]
-    if args.motivated_model and (run / "motivated").is_file():
-        in_the_way.append(f"{run / 'motivated'} is a file")
-    if in_the_way:
-        yield Fault("--experiment", f"the run cannot be written, {', '.join(in_the_way)}; move it away")
 
 
 def _data_faults(args: Namespace) -> Iterator[Fault]:
