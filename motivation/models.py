@@ -54,9 +54,6 @@ class CifarResNet(ResNet):
         ValueError: depth is not 6 n + 2, or the shortcut is neither A nor B.
     """
 
-    conv1: Any
-    maxpool: Any
-
     def __init__(
         self,
         depth: int = 20,
@@ -84,10 +81,10 @@ class CifarResNet(ResNet):
         self.grad_checkpointing = False
         self.feature_info = []
 
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **place)
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **place)  # type: ignore[assignment]
         self.bn1 = norm(16, **place)
         self.act1 = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity()
+        self.maxpool = nn.Identity()  # type: ignore[assignment]
         channels = 16
         for stage, width in enumerate((16, 32, 64)):
             layers = []

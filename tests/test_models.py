@@ -64,6 +64,13 @@ def test_initialisation_is_he_without_zero_init_of_the_last_batchnorm():
     assert torch.equal(model.layer3[2].bn2.weight, torch.ones(64))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_takes_them():
+    model = timm.create_model("resnet8_cifar", scriptable=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(torch.jit.script(model)(images), model(images), atol=1e-6)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [({"depth": 21}, "6 n"), ({"shortcut": "C"}, "'A' or 'B'")])
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

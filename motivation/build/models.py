@@ -121,13 +121,13 @@ def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int
 
 
 def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:
-    """Warn of tensors that are not in the file: timm leaves them as they were initialised, and says nothing."""
+    """Warn of tensors that are not in the file: timm leaves them at random and does not say so."""
     with blaming("--pretrained-path", errors=ValueError):
         missing = left_random(model, args.pretrained_path)
     if missing and verbose:
         _logger.warning(
-            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...); they "
-            "begin at random."
+            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...); they stay "
+            "random."
         )
 
 

@@ -1,4 +1,4 @@
-"""Go on from a checkpoint: read it once, refuse what does not fit, load the base, then all other parts."""
+"""Resume from a checkpoint: read it once, refuse it if it does not fit, load the base, then all other parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _logger = logging.getLogger("train")
 
 @dataclass
 class Resumed:
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
         path: of the file.
@@ -46,7 +46,7 @@ class Resumed:
 
     @property
     def start_epoch(self) -> int:
-        """The epoch to go on with."""
+        """The epoch to continue with."""
         epoch: int = self.contents.get("epoch", 0)
         names_next = self.contents.get("version", 1) < 2  # older files of timm
         return epoch if self.is_mid_epoch or names_next else epoch + 1
@@ -192,7 +192,7 @@ def load_ema(resumed: Resumed, task: Any) -> None:
 
 
 def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime) -> None:
-    """Bring a run that was just built to the place at which training goes on, with all that a checkpoint remembers."""
+    """Bring a run that was just built to the position at which training continues, and load its checkpoint's state."""
     if resumed is not None and args.start_epoch is None:
         run.start_epoch = resumed.start_epoch
     state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
@@ -211,7 +211,7 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
 
 
 def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
-    """Return the state of a file without the parts that this run has no place for; warn of what is lost."""
+    """Return the state of a file without the parts that this run cannot take; warn of what is lost."""
     state = {**resumed.state, "pair": _fitting_pair(run, resumed, args, runtime)}
     if not run.can_be_stopped or args.start_epoch is not None:
         state.pop("stopped_by", None)
@@ -220,11 +220,15 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
         state["pair"] |= {"position": position, "counts": state["epoch_counts"], "active": Role.BASE.value}
         state.pop("stopped_by", None)
     if run.feed.resumable is None:
-        again = "" if state["pair"]["position"][3] else ", and are read from the epoch's start to find the place"
-        _warn(runtime, f"These data are a stream, or of a loader without a place: they begin anew{again}.")
+        again = (
+            "" if state["pair"]["position"][3] else "; those of the epoch that were used are read again and discarded"
+        )
+        _warn(
+            runtime, f"The training data have no position that can be restored: they start from the beginning{again}."
+        )
     if len(state["ranks"]) != runtime.world_size:
         state["ranks"] = [{"statistics": state["ranks"][0]["statistics"]}] * runtime.world_size
-        _warn(runtime, "The random states of the run are not put back: it had another number of processes.")
+        _warn(runtime, "The random states are not restored: the checkpoint is of another number of processes.")
     if args.no_resume_opt:
         state.pop("clock", None)
         state["ranks"] = [_without(rank, "rng", "generators") for rank in state["ranks"]]

@@ -9,7 +9,6 @@ from PIL import Image
 from support.program import DIGITS, FINETUNE_DIGITS, MOTIVATED
 
 from motivation.data.subsets import listed_labels
-from motivation.options.parse import parse
 from motivation.tools import finetune
 from motivation.tools.train import main
 
@@ -296,24 +295,6 @@ def test_an_empty_folder_outside_the_class_map_is_no_fault(world, tmp_path):
     (tmp_path / "map.txt").write_text("a\nb\n")
     argv = [*DIGITS, "--dataset", "", "--data-dir", str(world / "empty_train"), "-b", "2", "--epochs", "1"]
     assert main([*argv, "--class-map", str(tmp_path / "map.txt"), "--output", str(tmp_path)]) == 0
-
-
-def test_an_empty_config_and_one_of_comments_are_no_fault(tmp_path):
-    for text in ("", "# nothing\n", "---\n"):
-        (tmp_path / "config.yaml").write_text(text)
-        assert parse(["-c", str(tmp_path / "config.yaml")])[0] == parse([])[0]
-
-
-def test_a_key_may_stand_again_in_another_mapping_and_over_a_merged_one(tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text("model_kwargs: &a {depth: 1, drop: 2}\nmotivated_model_kwargs: {<<: *a, depth: 3}\n")
-    args = parse(["-c", str(file)])[0]
-    assert args.motivated_model_kwargs == {"depth": 3, "drop": 2}
-
-
-def test_numbers_written_as_texts_in_a_list_are_numbers(tmp_path):
-    (tmp_path / "config.yaml").write_text("mean: ['0.5', 1e-1]\n")
-    assert parse(["-c", str(tmp_path / "config.yaml")])[0].mean == [0.5, 0.1]
 
 
 def test_labels_are_not_looked_for_in_data_without_a_list_of_them():

@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import timm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 import motivation.models  # noqa: F401
@@ -161,7 +160,3 @@ def test_an_update_of_a3_has_2048_images():
         assert args.batch_size * args.grad_accum_steps * 8 == 2048
     recipe = (ROOT / "_recipes" / "imagenet_a3.yaml").read_text().replace("\n# ", " ")
     assert "4 GPUs --batch-size 512, 1 GPU --batch-size 256 --grad-accum-steps 8" in recipe
-
-
-def test_every_model_is_one_of_timm():
-    assert all(timm.is_model(options_of(name).model) for name in FILES if not name.startswith("finetune/"))
