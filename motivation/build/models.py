@@ -126,7 +126,7 @@ def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:
         missing = left_random(model, args.pretrained_path)
     if missing and verbose:
         _logger.warning(
-            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...); they stay "
+            f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...) and stay "
             "random."
         )
 

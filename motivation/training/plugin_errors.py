@@ -31,7 +31,7 @@ def blaming_plugin(plugin: object, method: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a user's code may raise anything
-        if isinstance(error, PluginError) or not _is_users(plugin):
+        if isinstance(error, PluginError) or not is_users(plugin):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = " ".join(str(error).split()) or "without a word"
@@ -56,7 +56,7 @@ def guarded(condition: _Condition) -> _Condition:
 
     Its methods are replaced on the object, so that `MotivatedPair` need not know of plugins.
     """
-    if _is_users(condition):
+    if is_users(condition):
         methods: Any = condition
         for name in ("start_epoch", "observe"):
             setattr(methods, name, blaming_plugin(condition, name)(getattr(condition, name)))
@@ -67,7 +67,7 @@ def guarded(condition: _Condition) -> _Condition:
 def _loadable_state(plugin: object, state_dict: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with blaming_plugin(plugin, "state_dict"):
         state = state_dict()
-    if not _is_users(plugin):
+    if not is_users(plugin):
         return state
     try:
         with io.BytesIO() as file:
@@ -82,5 +82,6 @@ def _loadable_state(plugin: object, state_dict: Callable[[], dict[str, Any]]) ->
     return state
 
 
-def _is_users(plugin: object) -> bool:
+def is_users(plugin: object) -> bool:
+    """Return True if an object is of a class of the user's own."""
     return type(plugin).__module__.partition(".")[0] != "motivation"

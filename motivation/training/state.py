@@ -24,7 +24,7 @@ from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to
 from motivation.method.records import Role
 from motivation.training.checkpoint import Saver
 from motivation.training.learner import Learner
-from motivation.training.plugin_errors import PluginError
+from motivation.training.plugin_errors import PluginError, is_users
 from motivation.training.records import EpochRecord
 from motivation.training.run import Run
 
@@ -110,7 +110,8 @@ def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> Non
     for key in modules.keys() & state.keys():
         buffers = dict(modules[key].named_buffers())
         for name, value in state[key].items():
-            _refuse_other_kinds(value, buffers[name], name)
+            if value.shape != buffers[name].shape:
+                raise ValueError(f"{name} is of the shape {list(value.shape)}, not {list(buffers[name].shape)}")
             buffers[name].copy_(value)
 
 
@@ -185,7 +186,7 @@ def load_state(run: Run, state: dict[str, Any], rank: int) -> None:
     for parts, states in ((RUN_PARTS, state), (RANK_PARTS, state["ranks"][rank])):
         for part in parts:
             if part.name in states:
-                present = part.state_in(run)
+                present = _own_state(run, part)
                 with blaming_part(part.name):
                     _refuse_other_kinds(states[part.name], present, part.name)
                     part.load_into(run, states[part.name])
@@ -213,19 +214,22 @@ def blaming_part(name: str) -> Iterator[None]:
         raise InputError(f"its part {name!r} is damaged or of another run: {kind}{why}") from error
 
 
-def _refuse_other_kinds(saved: Any, present: Any, place: str) -> None:
-    """Refuse a saved value of another kind than the present one, or a tensor of another shape.
+def _own_state(run: Run, part: Part) -> Any:
+    """Return a part of the run's state without that of hooks and of a user's condition, who may save what they like."""
+    if part.name == "hooks":
+        return {}
+    state = part.state_in(run)
+    return {**state, "condition": {}} if part.name == "pair" and is_users(run.condition) else state
 
-    Entries that only one of the two has are left to the part itself.
-    """
+
+def _refuse_other_kinds(saved: Any, present: Any, place: str) -> None:
+    """Refuse a saved value of another kind than the present one; entries that only one has are left to their part."""
     if saved is None or present is None:
         return
     kinds: tuple[Any, ...] = ((int, float), dict, (list, tuple), str, torch.Tensor)
     kind = next(kind for kind in kinds if isinstance(present, kind))
     if not isinstance(saved, kind):
         raise ValueError(f"{place} is a {type(saved).__name__}, not a {type(present).__name__}")
-    if kind is torch.Tensor and saved.shape != present.shape:
-        raise ValueError(f"{place} is of the shape {list(saved.shape)}, not {list(present.shape)}")
     if kind is dict:
         for name in saved.keys() & present.keys():
             _refuse_other_kinds(saved[name], present[name], f"{place}.{name}")
