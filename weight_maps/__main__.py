@@ -24,7 +24,6 @@ from weight_maps.core import WeightMap
 from weight_maps.depth import PLACEMENTS
 from weight_maps.find import find_map, image_size, make_model
 from weight_maps.layout import layout_of
-from weight_maps.picture import draw
 from weight_maps.plugins import load_plugin
 from weight_maps.registry import map_for, map_named, registered_maps
 from weight_maps.summary import columns, summarise, table
@@ -116,6 +115,8 @@ def _show(args: argparse.Namespace) -> None:
     summary = summarise(weights_map, base, motivated, names, **options)
     print(json.dumps(summary.as_json(), indent=1) if args.json else table(summary))
     if args.plot:
+        from weight_maps.picture import draw  # matplotlib takes long to import
+
         draw(summary, args.plot)
     if args.verify:
         _verify(args, kwargs, weights_map)

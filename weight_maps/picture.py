@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
 from weight_maps.summary import Block, Stage, Summary, human
 
@@ -20,13 +25,9 @@ def draw(summary: Summary, file: Path) -> None:
     """Draw a summary into a file; its ending chooses the format.
 
     Raises:
-        ValueError: matplotlib is not installed, or does not know the format.
+        ValueError: matplotlib does not know the format.
         OSError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("drawing needs matplotlib: pip install matplotlib") from error
     stages = _merged(summary.stages)
     columns = sum(len(stage.blocks) for stage in stages)
     width = min(max(8.0, 0.42 * columns + 2.2), 26)
@@ -57,29 +58,30 @@ def _merged(stages: tuple[Stage, ...]) -> list[Stage]:
     """Merge neighbours without blocks (a stem convolution and its norm), to draw them as one box."""
     merged: list[Stage] = []
     for stage in stages:
-        alone = len(stage.blocks) == 1 and stage.blocks[0].index is None
-        before = merged[-1] if merged else None
-        if alone and before and len(before.blocks) == 1 and before.blocks[0].index is None:
-            one, other = before.blocks[0], stage.blocks[0]
-            both = Block(None, None, one.parameters + other.parameters, one.shared + other.shared)
-            merged[-1] = Stage(f"{before.name}\n{stage.name}", 0, (both,), ())
-        else:
-            merged.append(stage)
+        if merged and _has_no_blocks(stage) and _has_no_blocks(merged[-1]):
+            before = merged.pop()
+            both = Block(None, None, before.parameters + stage.parameters, before.shared + stage.shared)
+            stage = Stage(f"{before.name}\n{stage.name}", 0, (both,), ())
+        merged.append(stage)
     return merged
 
 
-def _draw_stages(axes: Any, stages: list[Stage]) -> None:
-    left = 0.0
-    for number, stage in enumerate(stages):
-        colour = _COLOURS[number % len(_COLOURS)]
-        width = len(stage.blocks) * (1 + _BLOCK_GAP) - _BLOCK_GAP
+def _has_no_blocks(stage: Stage) -> bool:
+    return len(stage.blocks) == 1 and stage.blocks[0].index is None
+
+
+def _draw_stages(axes: Axes, stages: list[Stage]) -> None:
+    left, step = 0.0, 1 + _BLOCK_GAP
+    for stage, colour in zip(stages, itertools.cycle(_COLOURS)):
+        width = len(stage.blocks) * step - _BLOCK_GAP
+        mapped = []
         for position, block in enumerate(stage.blocks):
-            x = left + position * (1 + _BLOCK_GAP)
+            x = left + position * step
             _motivated_box(axes, x, block, colour)
             if block.index is None and block.shared:
                 _base_box(axes, x, colour, x)
-        step = 1 + _BLOCK_GAP
-        mapped = [(b.base_index, left + i * step) for i, b in enumerate(stage.blocks) if b.base_index is not None]
+            if block.base_index is not None:
+                mapped.append((block.base_index, x))
         start = left + (width - (len(mapped) * step - _BLOCK_GAP)) / 2
         for rank, (_, x) in enumerate(sorted(mapped)):
             _base_box(axes, start + rank * step, colour, x)
@@ -88,9 +90,7 @@ def _draw_stages(axes: Any, stages: list[Stage]) -> None:
     axes.set_xlim(-1.1, left - _STAGE_GAP + 0.3)
 
 
-def _motivated_box(axes: Any, x: float, block: Block, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
+def _motivated_box(axes: Axes, x: float, block: Block, colour: str) -> None:
     share = block.shared / block.parameters if block.parameters else 0.0
     side = math.sqrt(min(share, 1.0))
     axes.add_patch(Rectangle((x, 0), 1, 1, facecolor="#f1f1f1", edgecolor="#999999", linewidth=0.8))
@@ -100,43 +100,25 @@ def _motivated_box(axes: Any, x: float, block: Block, colour: str) -> None:
         axes.text(x + 0.5, -0.1, f"{100 * share:.0f}%", ha="center", va="top", fontsize=6.5, color="#555555")
 
 
-def _base_box(axes: Any, x: float, colour: str, below: float) -> None:
-    from matplotlib.patches import Rectangle
-
+def _base_box(axes: Axes, x: float, colour: str, below: float) -> None:
     axes.add_patch(Rectangle((x, 2.55), 1, 1, facecolor=colour, edgecolor=colour, linewidth=0.8))
     axes.plot([x + 0.5, below + 0.5], [2.5, 1.05], color=colour, linewidth=1, alpha=0.6)
 
 
-def _legend(figure: Any) -> None:
-    from matplotlib.patches import Patch
-
-    figure.legend(
-        handles=[
-            Patch(facecolor="#6f6f6f", label="the base's weights"),
-            Patch(facecolor="#f1f1f1", edgecolor="#999999", label="differential part: in the motivated model only"),
-        ],
-        loc="lower left",
-        bbox_to_anchor=(0.012, 0.16),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+def _legend(figure: Figure) -> None:
+    handles = [
+        Patch(facecolor="#6f6f6f", label="the base's weights"),
+        Patch(facecolor="#f1f1f1", edgecolor="#999999", label="differential part: in the motivated model only"),
+    ]
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.012, 0.16), ncols=2, frameon=False, fontsize=9)
 
 
-def _label(axes: Any, centre: float, stage: Stage) -> None:
+def _label(axes: Axes, centre: float, stage: Stage) -> None:
     blocks = [block for block in stage.blocks if block.index is not None]
     lines = [stage.name.rstrip(".")]
     if blocks:
         extra = len(blocks) - stage.base_blocks
         lines.append(f"{stage.base_blocks} + {extra} new" if extra else f"{stage.base_blocks}")
-    narrow = len(stage.blocks) < 3
-    axes.text(
-        centre,
-        -0.42,
-        "\n".join(lines),
-        ha="right" if narrow else "center",
-        va="top",
-        fontsize=8,
-        rotation=30 if narrow else 0,
-        rotation_mode="anchor" if narrow else "default",
-    )
+    tilted = {"ha": "right", "rotation": 30, "rotation_mode": "anchor"}
+    style: dict[str, Any] = tilted if len(stage.blocks) < 3 else {"ha": "center"}
+    axes.text(centre, -0.42, "\n".join(lines), va="top", fontsize=8, **style)
