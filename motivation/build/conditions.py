@@ -15,7 +15,7 @@ from motivation.method.conditions import Condition, Never
 from motivation.options.config_files import nearest
 from motivation.options.faults import Fault, blaming, collecting
 from motivation.options.flags import FLAGS
-from motivation.training.hooks import Hook, hooks_of
+from motivation.training.hooks import EVENTS, Hook, hooks_of
 from motivation.training.hooks import is_registered as is_registered_hook
 from motivation.training.plugin_errors import guarded
 from motivation.training.run_folder import RunError, RunFolder, read_run
@@ -36,7 +36,7 @@ def build_condition(args: Namespace) -> Condition:
             options["counts"] = mean_counts(options["counts"])
     options |= _kwargs_for(condition_class(name), args)
     with blaming("--motivation-condition", name):
-        return guarded(make_condition(name, **options))
+        return guarded(make_condition(name, **options), ("start_epoch", "observe", "load_state_dict"))
 
 
 def mean_counts(runs: Iterable[str]) -> list[float]:
@@ -69,7 +69,7 @@ def build_hooks(args: Namespace, plugins: Iterable[ModuleType]) -> list[Hook]:
     for cls in hooks_of(plugins):
         options = _kwargs_for(cls, args)
         with blaming("--motivation-plugins", f"(hook {cls.__name__})"):
-            hooks.append(cls(**options))
+            hooks.append(guarded(cls(**options), (*EVENTS, "load_state_dict")))
     return hooks
 
 

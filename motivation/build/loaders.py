@@ -272,6 +272,7 @@ class _LoaderMaker:
             loader=loader,
             device=runtime.device,
             autocast=runtime.autocast,
+            dtype=runtime.dtype,
             channels_last=args.channels_last,
             needs_device_transfer=self.needs_device_transfer,
             tta=args.tta,

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from motivation.build.runtime import Runtime
 from motivation.errors import InputError
-from motivation.method.optimizer_probe import load_optimizer
+from motivation.method.optimizer_state import load_optimizer
+from motivation.method.pair import Position
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
@@ -42,7 +43,7 @@ class Resumed:
     @property
     def is_mid_epoch(self) -> bool:
         """True if the file was written inside an epoch."""
-        return bool(self.state) and not self.state["pair"]["position"][3]
+        return bool(self.state) and not Position(*self.state["pair"]["position"]).is_between_epochs
 
     @property
     def start_epoch(self) -> int:
@@ -196,9 +197,9 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     if resumed is not None and args.start_epoch is None:
         run.start_epoch = resumed.start_epoch
     state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
-    _, updates, _, is_between_epochs = state["pair"]["position"] if state else (0, 0, 0, True)
-    run.resumed_mid_epoch = not is_between_epochs
-    run.clock.move_to(run.start_epoch, 0 if is_between_epochs else updates)
+    position = Position(*state["pair"]["position"]) if state else Position(0, 0, 0, is_between_epochs=True)
+    run.resumed_mid_epoch = not position.is_between_epochs
+    run.clock.move_to(run.start_epoch, 0 if position.is_between_epochs else position.update)
     if resumed is not None and state:
         with blaming("--resume", resumed.path, errors=ValueError):
             load_state(run, state, runtime.rank)
@@ -216,13 +217,12 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
     if not run.can_be_stopped or args.start_epoch is not None:
         state.pop("stopped_by", None)
     if resumed.is_mid_epoch and not _goes_on_in_epoch(run, resumed, args, runtime):
-        position = [*state["pair"]["position"][:3], True]
+        position = Position(*state["pair"]["position"])._replace(is_between_epochs=True)
         state["pair"] |= {"position": position, "counts": state["epoch_counts"], "active": Role.BASE.value}
         state.pop("stopped_by", None)
     if run.feed.resumable is None:
-        again = (
-            "" if state["pair"]["position"][3] else "; those of the epoch that were used are read again and discarded"
-        )
+        is_mid_epoch = not Position(*state["pair"]["position"]).is_between_epochs
+        again = "; those of the epoch that were used are read again and discarded" if is_mid_epoch else ""
         _warn(
             runtime, f"The training data have no position that can be restored: they start from the beginning{again}."
         )
@@ -241,10 +241,12 @@ def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime)
     if is_motivated and "motivated" not in pair:
         _warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
         return _without(pair, "counts", "condition")
-    if name != run.condition.name:
+    if name != run.pair.condition.name:
         del pair["condition"]
         if is_motivated:
-            _warn(runtime, f"The checkpoint's motivation condition was {name}; from here it is {run.condition.name}.")
+            _warn(
+                runtime, f"The checkpoint's motivation condition was {name}; from here it is {run.pair.condition.name}."
+            )
     if is_motivated and args.no_resume_opt:
         pair["motivated"] = _without(pair["motivated"], "optimizer")
     return pair

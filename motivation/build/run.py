@@ -97,7 +97,7 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
                 pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
             _announce_map(pair, weights_map, args, runtime)
             size = tuple(config["input_size"])
-            flops = {learner.role: forward_flops(unwrap_model(learner.eval_model()), size) for learner in pair.sides}
+            flops = {learner.role: forward_flops(unwrap_model(learner.eval_model), size) for learner in pair.sides}
 
     evaluator = Evaluator(
         pair=pair,
@@ -107,7 +107,6 @@ def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets
         dist_bn=_dist_bn(args, runtime),
         world_size=runtime.world_size,
         recalibration=data.recalibration,
-        model_dtype=runtime.dtype,
     )
     run = Run(
         pair=pair,
@@ -253,8 +252,8 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     )
     if run.start_epoch >= run.epochs:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
-    share, total = run.condition.expected_share, run.epochs * run.clock.updates_per_epoch
-    count = run.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
+    share, total = run.pair.condition.expected_share, run.epochs * run.clock.updates_per_epoch
+    count = run.pair.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
     if run.pair.motivated is None or share is None or count is None or not total:
         return
     less = " without the first updates of each epoch" if count < share * total else ""

@@ -9,6 +9,6 @@
               copies of weights and buffers   switch.py: Switch; copies.py
               copies of the optimizer's state optimizer_state.py, optimizer_probe.py
 
-Ours: ema.py (the EMA of the weights through a switch), batchnorm.py (running statistics kept apart), records.py (what a
-condition is told), random_states.py (a motivated run leaves the random streams of a plain run as they are).
+Ours: ema.py (the EMA of the weights through a switch), records.py (what a condition is told), random_states.py (a
+motivated run leaves the random streams of a plain run as they are).
 """

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from motivation.method import conditions
 from motivation.method.conditions import Condition, Streak
-from motivation.method.records import SIGNALS
+from motivation.method.records import SIGNAL_NAMES
 
 _conditions: dict[str, type[Condition]] = {
     cls.name: cls
@@ -23,7 +23,7 @@ _conditions: dict[str, type[Condition]] = {
         conditions.Always,
     )
 }
-_Class = TypeVar("_Class", bound=type)
+_Class = TypeVar("_Class", bound=type[Condition])
 
 
 def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Condition:
@@ -54,13 +54,13 @@ def make_condition(name: str, k: int = 2, seed: int = 0, **options: Any) -> Cond
 
 
 def register_condition(name: str) -> Callable[[_Class], _Class]:
-    """Decorate a condition class, so that ``--motivation-condition name`` chooses it.
+    """Decorate a class derived from `Condition`, so that ``--motivation-condition name`` chooses it.
 
-    Its constructor is given ``k`` and ``seed`` if it names them, and what ``--motivation-plugin-kwargs`` says. The
-    class need not derive from `Condition`: it needs a property ``motivated`` and a method ``observe(record)``.
+    Its constructor is given ``k`` and ``seed`` if it names them, and what ``--motivation-plugin-kwargs`` says.
 
     Raises:
-        ValueError: the name is taken, ``motivated`` or ``observe`` is missing, or ``needs`` names an unknown signal.
+        ValueError: the name is taken, the class is registered already or no `Condition`, it has no property
+            ``motivated``, or ``needs`` names an unknown signal.
     """
 
     def register(cls: _Class) -> _Class:
@@ -68,37 +68,26 @@ def register_condition(name: str) -> Callable[[_Class], _Class]:
             raise ValueError(
                 f"a motivation condition {name!r} is registered already, by {_conditions[name].__module__}"
             )
-        condition = _as_condition(cls)
-        if condition.motivated is Condition.motivated:
+        if not (isinstance(cls, type) and issubclass(cls, Condition)):
+            raise ValueError(f"the condition {name!r} is not a class derived from motivation.Condition")
+        if cls in _conditions.values():
+            raise ValueError(f"the condition {cls.__name__} is registered already, as {cls.name!r}")
+        if cls.motivated is Condition.motivated:
             raise ValueError(
                 f"the condition {cls.__name__} has no `motivated`, a property that says whether the next update trains "
                 "the motivated model"
             )
-        if callable(condition.motivated):
+        if callable(cls.motivated):
             raise ValueError(f"`motivated` of the condition {cls.__name__} is a method: put @property above it")
-        if not hasattr(cls, "observe"):
-            raise ValueError(f"the condition {cls.__name__} has no method `observe(record)`")
-        if isinstance(condition.needs, str):
-            condition.needs = (condition.needs,)
-        if unknown := [need for need in condition.needs if need not in SIGNALS]:
-            raise ValueError(f"the condition {cls.__name__} needs {unknown[0]!r}; there are {', '.join(SIGNALS)}")
-        condition.name = name
-        _conditions[name] = condition
-        return condition
+        if isinstance(cls.needs, str):
+            cls.needs = (cls.needs,)
+        if unknown := [need for need in cls.needs if need not in SIGNAL_NAMES]:
+            raise ValueError(f"the condition {cls.__name__} needs {unknown[0]!r}; there are {', '.join(SIGNAL_NAMES)}")
+        cls.name = name
+        _conditions[name] = cls
+        return cls
 
     return register
-
-
-def _as_condition(cls: type) -> Any:
-    """Return the class itself, or one that also derives from `Condition`, whose defaults fill in what it leaves out.
-
-    A class that is registered already keeps its name; a class derived from it takes the new one.
-    """
-    if not issubclass(cls, Condition):
-        return type(cls.__name__, (cls, Condition), {"__module__": cls.__module__})
-    if cls in _conditions.values():
-        return type(cls.__name__, (cls,), {"__module__": cls.__module__})
-    return cls
 
 
 def condition_class(name: str) -> type[Condition]:
@@ -151,9 +140,9 @@ def takes(name: str, argument: str) -> bool:
 
 
 def has_streak_law(name: str) -> bool:
-    """Return True if the condition of that name has the share 1 / (k + 1)! where signals are independent.
+    """Return True if the share of the condition of that name is `streak_share` where signals are independent.
 
     >>> [name for name in condition_names() if has_streak_law(name)]
     ['loss', 'slope', 'valloss']
     """
-    return name in _conditions and getattr(_conditions[name], "expected_share", None) is Streak.expected_share
+    return name in _conditions and _conditions[name].expected_share is Streak.expected_share

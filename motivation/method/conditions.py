@@ -15,7 +15,7 @@ from motivation.method.records import UpdateRecord
 
 
 class Condition:
-    """Decides after each update which model the next one trains.
+    """Decide after each update which model the next one trains.
 
     It is shown a read-only record of each update by `observe`, and answers by `motivated`. It never sees models or
     trainer. Subclasses define `motivated`, and those of the other methods that they need.
@@ -81,10 +81,10 @@ def next_streak(streak: int, previous: float | None, signal: float) -> int:
     return streak + 1 if signal < previous else 0
 
 
-def expected_share(k: int) -> float:
+def streak_share(k: int) -> float:
     """Return the share of motivated updates if successive signals were independent: 1 / (k + 1)!.
 
-    >>> round(expected_share(2), 4)
+    >>> round(streak_share(2), 4)
     0.1667
     """
     return 1.0 / math.factorial(k + 1) if k < 170 else 0.0  # 170! is the largest factorial that fits a float
@@ -116,7 +116,7 @@ class Streak(Condition):
 
     @property
     def expected_share(self) -> float | None:
-        return expected_share(self.k)
+        return streak_share(self.k)
 
     def expected_updates(self, epochs: int, updates: int) -> float | None:
         # the first k + 1 updates of an epoch have no streak of k decreases behind them

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -25,7 +25,7 @@ SLOW_WEIGHTS = "lookahead_slow_buff"
 """Lookahead's slow copy of the parameter: the one state that timm's wrapper makes only at its k-th step."""
 
 
-class _FirstValues(dict):
+class _FirstValues(UserDict):
     """State of a parameter that remembers the first value assigned to each key, before a step changed it."""
 
     def __init__(self) -> None:
@@ -36,75 +36,6 @@ class _FirstValues(dict):
         if key not in self.first:
             self.first[key] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         super().__setitem__(key, value)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-
-def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a state dict bit for bit.
-
-    ``Optimizer.load_state_dict`` converts all floating state to the dtype of its parameter. That would round scalars
-    which an optimizer keeps in float32 for parameters in half precision (NAdam's product of momenta).
-
-    Raises:
-        ValueError: an option is missing or no number, or state is not of the shape that this optimizer gives it.
-    """
-    options = [
-        {name: value for name, value in group.items() if name in optimizer.defaults} for group in optimizer.param_groups
-    ]
-    optimizer.load_state_dict(state)
-    _keep_scalars(optimizer, state)
-    for index, group in enumerate(optimizer.param_groups):
-        for name, value in options[index].items():
-            if name not in group:
-                raise ValueError(f"parameter group {index} has no {name!r}")
-            if isinstance(value, (int, float)) and not isinstance(group[name], (int, float, Tensor)):
-                raise ValueError(f"{name!r} of parameter group {index} is no number")
-        _refuse_other_shapes(optimizer, index)
-
-
-def _refuse_other_shapes(optimizer: Optimizer, group_index: int) -> None:
-    """Refuse state of a shape that a first step does not give it; probes one parameter of each shape."""
-    made: dict[tuple[int, ...], dict[str, Any]] = {}
-    for parameter in optimizer.param_groups[group_index]["params"]:
-        shape, state = tuple(parameter.shape), inner_optimizer(optimizer).state.get(parameter)
-        if not state:
-            continue
-        if shape not in made:
-            try:
-                made[shape] = first_step(optimizer, group_index, parameter)[0]
-            except Exception:  # noqa: BLE001  (an optimizer may raise anything for a parameter it does not take)
-                made[shape] = {}
-        for name, expected in made[shape].items():
-            if name not in state and name != SLOW_WEIGHTS:
-                raise ValueError(f"a parameter of {list(shape)} has no {name!r}")
-            found = state.get(name)
-            if found is not None and expected is not None and _form(found) != _form(expected):
-                raise ValueError(f"{name!r} is {_form(found)}, not {_form(expected)}, for a parameter of {list(shape)}")
-
-
-def _form(value: Any) -> str:
-    if is_scalar(value):
-        return "a number"
-    return f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def _keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Put back scalars that ``Optimizer.load_state_dict`` has rounded."""
-    present = inner_optimizer(optimizer).state
-    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        for parameter, number in zip(group["params"], saved["params"], strict=True):
-            for name, value in state["state"].get(number, {}).items():
-                now = present[parameter].get(name)
-                if isinstance(value, Tensor) and value.dim() == 0 and isinstance(now, Tensor):
-                    present[parameter][name] = value.to(device=now.device, copy=True)
 
 
 def inner_optimizer(optimizer: Optimizer) -> Optimizer:

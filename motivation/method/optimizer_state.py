@@ -19,11 +19,71 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from motivation.method.copies import Copies, TensorPair, grouped
-from motivation.method.optimizer_probe import axes_of_state, first_step, inner_optimizer, is_scalar
+from motivation.method.optimizer_probe import SLOW_WEIGHTS, axes_of_state, first_step, inner_optimizer, is_scalar
 from weight_maps import Link
 
 MAX_REPLANS = 3
 """After more than this many successive switches that had to plan anew, plan at every switch."""
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict bit for bit.
+
+    ``Optimizer.load_state_dict`` converts all floating state to the dtype of its parameter. That would round scalars
+    which an optimizer keeps in float32 for parameters in half precision (NAdam's product of momenta).
+
+    Raises:
+        ValueError: an option is missing or no number, or state is not of the shape that this optimizer gives it.
+    """
+    options = [
+        {name: value for name, value in group.items() if name in optimizer.defaults} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    _keep_scalars(optimizer, state)
+    for index, group in enumerate(optimizer.param_groups):
+        for name, value in options[index].items():
+            if name not in group:
+                raise ValueError(f"parameter group {index} has no {name!r}")
+            if isinstance(value, (int, float)) and not isinstance(group[name], (int, float, Tensor)):
+                raise ValueError(f"{name!r} of parameter group {index} is no number")
+        _refuse_other_shapes(optimizer, index)
+
+
+def _refuse_other_shapes(optimizer: Optimizer, group_index: int) -> None:
+    """Refuse state of a shape that a first step does not give it; probes one parameter of each shape."""
+    made: dict[tuple[int, ...], dict[str, Any]] = {}
+    for parameter in optimizer.param_groups[group_index]["params"]:
+        shape, state = tuple(parameter.shape), inner_optimizer(optimizer).state.get(parameter)
+        if not state:
+            continue
+        if shape not in made:
+            try:
+                made[shape] = first_step(optimizer, group_index, parameter)[0]
+            except Exception:  # noqa: BLE001  (an optimizer may raise anything for a parameter it does not take)
+                made[shape] = {}
+        for name, expected in made[shape].items():
+            if name not in state and name != SLOW_WEIGHTS:
+                raise ValueError(f"a parameter of {list(shape)} has no {name!r}")
+            found = state.get(name)
+            if found is not None and expected is not None and _form(found) != _form(expected):
+                raise ValueError(f"{name!r} is {_form(found)}, not {_form(expected)}, for a parameter of {list(shape)}")
+
+
+def _form(value: Any) -> str:
+    if is_scalar(value):
+        return "a number"
+    return f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _keep_scalars(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Put back scalars that ``Optimizer.load_state_dict`` has rounded."""
+    loaded = inner_optimizer(optimizer).state
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], saved["params"], strict=True):
+            for name, value in state["state"].get(number, {}).items():
+                now = loaded[parameter].get(name)
+                if isinstance(value, Tensor) and value.dim() == 0 and isinstance(now, Tensor):
+                    loaded[parameter][name] = value.to(device=now.device, copy=True)
 
 
 @dataclass(frozen=True)
@@ -113,7 +173,7 @@ def _unsupported_value(key: str, small: Any, large: Any, pair: ParameterPair) ->
 
 
 class StateCarrier:
-    """Carries optimizer state along a weights map in one direction.
+    """Carry optimizer state along a weights map in one direction.
 
     The copies are planned once, and again whenever an optimizer has other tensors than were planned: its first steps
     make them, loading replaces them, and some optimizers rebind them at every step. State that the receiving side does
@@ -143,7 +203,7 @@ class StateCarrier:
         self._plan: _Plan | None = None
         self._outdated = 0
 
-    def copies(self) -> Copies:
+    def prepare_copies(self) -> Copies:
         """Carry scalars and counters now, create missing state, and return the tensor copies that remain, in groups."""
         plan = self._plan
         if plan is not None and plan.is_current(*self._states()):

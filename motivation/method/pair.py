@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from motivation.method.conditions import Condition, Never
 from motivation.method.records import Counts, DeferredScalar, Role, UpdateRecord
@@ -16,6 +14,22 @@ from weight_maps import WeightMap, find_map
 
 S = TypeVar("S", bound=Side)
 Scalar = DeferredScalar | Tensor | float
+
+
+class Position(NamedTuple):
+    """The place of a training between two updates.
+
+    Attributes:
+        epoch: the current epoch, counted from 0.
+        update: updates done in the current epoch.
+        step: number of the update in the schedule; jumps forward after an epoch that ended early.
+        is_between_epochs: True from the end of an epoch to the start of the next.
+    """
+
+    epoch: int
+    update: int
+    step: int
+    is_between_epochs: bool
 
 
 class MotivatedPair(Generic[S]):
@@ -69,9 +83,7 @@ class MotivatedPair(Generic[S]):
         active: the side whose model is active. A plain attribute: reading it changes nothing.
         condition: as given.
         counts: updates of each model, switches, and the share of motivated updates.
-        epoch: the current epoch, counted from 0.
-        update: updates done in the current epoch.
-        step: number of the update in the schedule; jumps forward after an epoch that ended early.
+        epoch, update, step: see `Position`.
 
     Raises:
         ValueError: the motivated model does not contain the base, the optimizers' state cannot be carried, or an
@@ -219,18 +231,8 @@ class MotivatedPair(Generic[S]):
     # --- saving and resuming
 
     @property
-    def position(self) -> list[int]:
-        """Epoch, update, step, and True between two epochs."""
-        return [self.epoch, self.update, self.step, self._between_epochs]
-
-    @position.setter
-    def position(self, position: Sequence[int]) -> None:
-        self.epoch, self.update, self.step = map(int, position[:3])
-        self._between_epochs = bool(position[3])
-
-    @property
     def updates_done(self) -> int | None:
-        """Updates done in the present epoch; None between two epochs."""
+        """Updates done in the current epoch; None between two epochs."""
         return None if self._between_epochs else self.update
 
     def state_dict(self, with_base: bool = True) -> dict[str, Any]:
@@ -240,7 +242,7 @@ class MotivatedPair(Generic[S]):
             with_base: False to leave out the base's weights and optimizer, if they are saved elsewhere.
         """
         state: dict[str, Any] = {
-            "position": self.position,
+            "position": [self.epoch, self.update, self.step, self._between_epochs],
             "condition": {"name": self.condition.name, "state": self.condition.state_dict()},
             "counts": self.counts.state_dict(),
             "active": self.role.value,
@@ -260,7 +262,7 @@ class MotivatedPair(Generic[S]):
         condition = state.get("condition", {"name": self.condition.name})
         if condition["name"] != self.condition.name:
             raise ValueError(f"the state is of the condition {condition['name']!r}, not {self.condition.name!r}")
-        self.position = state["position"]
+        self.epoch, self.update, self.step, self._between_epochs = state["position"]
         if "base" in state:
             self.base.load_state_dict(state["base"])
         if "counts" in state:
@@ -299,10 +301,7 @@ def _side_errors(base: Side, motivated: Side) -> list[str]:
         errors.append("one side has an EMA and the other has none; give both sides one, or neither")
     for name, side in (("base", base), ("motivated", motivated)):
         own = set(map(id, side.model.parameters()))
-        if any(id(parameter) not in own for parameter in _parameters(side.optimizer)):
+        trained = (parameter for group in side.optimizer.param_groups for parameter in group["params"])
+        if any(id(parameter) not in own for parameter in trained):
             errors.append(f"the optimizer of the {name} model has parameters that are not those of the {name} model")
     return errors
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

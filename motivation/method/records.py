@@ -53,7 +53,7 @@ class DeferredScalar:
         return self._value
 
 
-SIGNALS = ("loss", "gradient_norm", "validation_loss")
+SIGNAL_NAMES = ("loss", "gradient_norm", "validation_loss")
 """Signals of an update that a condition can read: always the loss, the others if it names them in ``needs``."""
 
 
@@ -66,7 +66,7 @@ class UpdateRecord:
         update: index in the epoch, from 0.
         step: updates done since the start of training, this one included.
         role: the model that was trained.
-        signals: the measured signals, by the names of `SIGNALS`.
+        signals: the measured signals, by the names of `SIGNAL_NAMES`.
     """
 
     epoch: int

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from motivation.method.ema import apply_decay
-from motivation.method.optimizer_probe import load_optimizer
+from motivation.method.optimizer_state import load_optimizer
 
 
 class Side:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from motivation.method.batchnorm import running_statistics
 from motivation.method.copies import Copies, copy_all, grouped
 from motivation.method.optimizer_state import StateCarrier, parameter_pairs, unsupported_reasons
 from motivation.method.side import Side
@@ -21,7 +20,7 @@ BATCHNORM_CHOICES = ("copy", "separate")
 
 
 class Switch:
-    """Copies what two models share from one to the other.
+    """Copy what two models share from one to the other.
 
     Args:
         base, motivated: the two models.
@@ -64,17 +63,28 @@ class Switch:
         Args:
             optimizer_state: False to copy weights, buffers and EMA only, which is enough to evaluate or save.
         """
-        copy_all(self.copies(to_motivated=True) if optimizer_state else self._weights_to_motivated)
+        copy_all(self.prepare_copies(to_motivated=True) if optimizer_state else self._weights_to_motivated)
 
     def extract(self) -> None:
         """Copy the base's part of the motivated model back into the base; the motivated model stays as it is."""
-        copy_all(self.copies(to_motivated=False))
+        copy_all(self.prepare_copies(to_motivated=False))
 
-    def copies(self, to_motivated: bool) -> Copies:
-        """Return all copies of a switch at this moment, in groups of ``(sources, targets)``."""
+    def prepare_copies(self, to_motivated: bool) -> Copies:
+        """Return all copies of a switch at this moment; see `StateCarrier.prepare_copies`."""
         if to_motivated:
-            return self._weights_to_motivated + self.state_to_motivated.copies()
-        return self._weights_to_base + self.state_to_base.copies()
+            return self._weights_to_motivated + self.state_to_motivated.prepare_copies()
+        return self._weights_to_base + self.state_to_base.prepare_copies()
+
+
+def running_statistics(model: nn.Module) -> list[str]:
+    """Return the names of all running_mean, running_var and num_batches_tracked of a model's normalisation layers."""
+    return [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if getattr(module, "running_mean", None) is not None
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+        if getattr(module, name, None) is not None
+    ]
 
 
 def _storage_mismatches(weights_map: WeightMap, base: dict[str, Tensor], motivated: dict[str, Tensor]) -> list[str]:

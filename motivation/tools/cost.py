@@ -26,7 +26,7 @@ from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.learners import make_schedule
 from motivation.build.models import model_name, untrained_models
 from motivation.method.condition_registry import condition_names, has_streak_law, make_condition
-from motivation.method.conditions import expected_share
+from motivation.method.conditions import streak_share
 from motivation.method.records import Role
 from motivation.options.derived import accum_steps
 from motivation.options.faults import Fault, StartupError, blaming
@@ -253,7 +253,7 @@ def prediction(
     base, motivated = flops[Role.BASE], flops[Role.MOTIVATED]
     waits = has_streak_law(condition)
     rows = [
-        row(f"k = {k}", expected_share(k), k, waits and k == own_k)
+        row(f"k = {k}", streak_share(k), k, waits and k == own_k)
         for k in (sorted({*ks, own_k}) if waits else dict.fromkeys(ks))
     ]
     if condition == "random":

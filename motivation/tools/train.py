@@ -20,9 +20,9 @@ from motivation.options.faults import StartupError
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
-from motivation.training.loggers import tidy_terminal
 from motivation.training.loop import train
 from motivation.training.plugin_errors import PluginError
+from motivation.training.records import best_epoch
 from motivation.training.result import RunResult
 from motivation.training.run import Run
 from motivation.training.signals import exit_code
@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     try:
         args, args_text = parse(argv)
         run = build_run(args, args_text)
-        with tidy_terminal():
-            train(run)
+        train(run)
         if run.folder is not None:
             report(run, args)
         if dist.is_initialized():
@@ -101,13 +100,13 @@ def report(run: Run, args: Namespace) -> None:
         models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
         ranking=run.ranking,
         flops=run.flops,
-        expected_share=run.condition.expected_share,
+        expected_share=run.pair.condition.expected_share,
         completed=run.completed,
         stopped_by=run.stopped_by,
         nonfinite_losses=run.guard.count,
     )
-    if best := result.best(Role.BASE):
-        _logger.info(f"*** Best metric: {best.metric(run.ranking)} (epoch {best.epoch})")
+    if best := best_epoch(run.records, Role.BASE, run.ranking):
+        _logger.info(f"*** Best metric: {best.metric(Role.BASE, run.ranking)} (epoch {best.epoch})")
         print(f"--result\n{result.timm_json()}")
         if run.flops is not None:
             print(f"\n{result.table()}")

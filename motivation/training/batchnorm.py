@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from timm.layers import SplitBatchNorm2d
+from timm.utils import distribute_bn
 from torch import Tensor, nn
 
-from motivation.method.batchnorm import running_statistics
 from motivation.method.random_states import fork_rng
+from motivation.method.switch import running_statistics
 
 
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -84,7 +84,7 @@ def _unsplit(layer: nn.Module, images: Tensor) -> Tensor:
 
 @dataclass
 class Recalibration:
-    """Re-estimates BatchNorm statistics on training images (ours; the weights are not touched).
+    """Re-estimate BatchNorm statistics on training images (ours; the weights are not touched).
 
     Attributes:
         loader: training images without mixup, cutmix or erasing, ``([B, C, H, W], targets)``.
@@ -107,15 +107,14 @@ class Recalibration:
         All batches count the same. Everything but the BatchNorm layers is in evaluation mode, so the statistics are
         those of the function that is evaluated.
         """
-        layers = batchnorms(model)
         buffers = dict(model.named_buffers())
         statistics = {name: buffers[name] for name in running_statistics(model)}
         kept = {name: value.clone() for name, value in statistics.items()}
         try:
             with on_batch_statistics(model, update=True):
-                for layer in layers:
+                for layer in batchnorms(model):
                     layer.reset_running_stats()
-                self._observe(model, layers)
+                self._observe(model)
             with in_evaluation_mode(model):
                 yield kept
         finally:
@@ -124,17 +123,13 @@ class Recalibration:
                     statistics[name].copy_(value)
 
     @torch.no_grad()
-    def _observe(self, model: nn.Module, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
+    def _observe(self, model: nn.Module) -> None:
         with fork_rng():
             for images in itertools.islice(self._images(), self.batches):
                 with self.autocast():
                     model(self.prepare(images))
         if self.world_size > 1:
-            for layer in layers:
-                statistics: list[Any] = [layer.running_mean, layer.running_var]
-                for statistic in statistics:
-                    dist.all_reduce(statistic)
-                    statistic /= self.world_size
+            distribute_bn(model, self.world_size, reduce=True)
 
     def _images(self) -> Iterator[Any]:
         found = True

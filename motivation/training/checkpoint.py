@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import pickle
 import shutil
@@ -21,6 +20,7 @@ import torch
 from timm.models import clean_state_dict
 
 from motivation.method.records import Role
+from motivation.training.records import rank_key
 
 _logger = logging.getLogger("train")
 
@@ -167,7 +167,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class Saver:
-    """Writes the checkpoint files of one model in a folder, named as timm names them.
+    """Write the checkpoint files of one model in a folder, named as timm names them.
 
     There are ``last``; ``checkpoint-<epoch>`` for each of the best epochs; ``model_best`` for the best of all; and up
     to two recovery files ``recovery-<epoch>-<update>``, written inside an epoch.
@@ -185,7 +185,7 @@ class Saver:
 
     def __init__(self, folder: Path, header: dict[str, Any], decreasing: bool = False, history: int = 10):
         self.folder, self.header = Path(folder), header
-        self.decreasing, self.history = decreasing, max(1, history)
+        self.decreasing, self.history = decreasing, history
         self.best_metric: float | None = None
         self.best_epoch: int | None = None
         self.kept: list[Entry] = []
@@ -197,7 +197,10 @@ class Saver:
         name = f"checkpoint-{epoch}{_EXTENSION}"
         ranked = self._ranked((name, metric), [entry for entry in self.kept if entry[0] != name])
         self.kept, self._dropped = ranked[: self.history], [old for old, _ in ranked[self.history :]]
-        if metric is not None and self._is_better(metric, self.best_metric):
+        is_better = metric is not None and (
+            self.best_metric is None or rank_key(metric, self.decreasing) < rank_key(self.best_metric, self.decreasing)
+        )
+        if is_better:
             self.best_metric, self.best_epoch = metric, epoch
 
     def write_last(self, contents: dict[str, Any], epoch: int, metric: float | None) -> None:
@@ -234,19 +237,12 @@ class Saver:
         while len(self._recoveries) > 2:
             self._recoveries.pop(0).unlink(missing_ok=True)
 
-    def _is_better(self, metric: float, than: float | None) -> bool:
-        """Compare two metrics; any is better than none, and any number better than NaN."""
-        if than is None or math.isnan(than):
-            return than is None or not math.isnan(metric)
-        return metric < than if self.decreasing else metric > than
-
     def _ranked(self, new: Entry, kept: list[Entry]) -> list[Entry]:
         """Sort files: the best first, equal ones by age; behind them those without a metric, the newest first."""
-        with_metric = [entry for entry in [*kept, new] if entry[1] is not None]
+        with_metric = [(metric, name) for name, metric in [*kept, new] if metric is not None]
+        with_metric.sort(key=lambda entry: rank_key(entry[0], self.decreasing))
         without = [entry for entry in [new, *kept] if entry[1] is None]
-        sign = 1.0 if self.decreasing else -1.0
-        values = {name: sign * (metric or 0.0) for name, metric in with_metric}
-        return sorted(with_metric, key=lambda entry: (math.isnan(values[entry[0]]), values[entry[0]])) + without
+        return [*((name, metric) for metric, name in with_metric), *without]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best metric and the history."""

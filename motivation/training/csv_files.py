@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def keep_rows_before(path: Path, run: RunView) -> None:
     """Drop the rows of updates and epochs that a resumed run is about to repeat.
 
     A header or line that a crash has cut short is dropped too. If no row is left and the run begins with an epoch, the
-    file belongs to another run in the same folder: it is renamed to ``<name>.previous``.
+    file belongs to another run in the same folder: it is renamed to ``<name>.previous``, or ``<name>.previous-2`` ...
     """
     if not path.exists():
         return
@@ -58,8 +57,10 @@ def keep_rows_before(path: Path, run: RunView) -> None:
     start = (run.start_epoch, run.start_update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, start)]
     if not kept and not run.start_update:
-        previous = path.with_name(f"{path.name}.previous")
-        path.replace(next(name for name in _numbered(previous) if not name.exists()))
+        previous, numbers = path.with_name(f"{path.name}.previous"), itertools.count(2)
+        while previous.exists():
+            previous = path.with_name(f"{path.name}.previous-{next(numbers)}")
+        path.replace(previous)
         return
     scratch = path.with_name(f".{path.name}.tmp")
     with open(scratch, "w", newline="") as file:
@@ -71,9 +72,3 @@ def _is_before(line: str, columns: list[str], start: tuple[int, int]) -> bool:
     row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
     epoch, update = row.get("epoch", ""), row.get("update", "")
     return epoch.isdigit() and (int(epoch), int(update) if update.isdigit() else 0) < start
-
-
-def _numbered(path: Path) -> Iterable[Path]:
-    """``name``, ``name-2``, ``name-3``, ..."""
-    yield path
-    yield from (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))

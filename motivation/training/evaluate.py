@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from timm.utils import AverageMeter, accuracy, distribute_bn, unwrap_model
+from timm.utils import AverageMeter, accuracy, distribute_bn, reduce_tensor, unwrap_model
 from torch import Tensor, nn
 
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
-from motivation.method.records import DeferredScalar, Role
+from motivation.method.records import DeferredScalar
 from motivation.training.batchnorm import Recalibration, on_batch_statistics
 from motivation.training.learner import Learner
 from motivation.training.records import Metrics
@@ -24,13 +23,18 @@ from motivation.training.records import Metrics
 _logger = logging.getLogger("train")
 
 
+def over_ranks(value: Tensor, world_size: int) -> Tensor:
+    """Return the mean of a value over all ranks."""
+    return value if world_size == 1 else reduce_tensor(value, world_size)
+
+
 @dataclass
 class Validator:
-    """Measures a model on the validation data.
+    """Measure a model on the validation data.
 
     Attributes:
         loader: yields ``(images [B, C, H, W], targets [B])`` on any device.
-        device, dtype: where and as what the images are wanted; a dtype of None leaves them.
+        device, dtype: of the images that the model is given; None leaves their dtype.
         autocast: makes the context of a forward pass.
         channels_last: memory layout of the images.
         needs_device_transfer: True if the loader leaves the images on the host.
@@ -51,7 +55,7 @@ class Validator:
     log_interval: int = 50
     primary: bool = True
 
-    def validate(self, model: nn.Module, label: str = "", dtype: torch.dtype | None = None) -> Metrics:
+    def validate(self, model: nn.Module, label: str = "") -> Metrics:
         """Return the mean cross-entropy, and the top-1 and top-5 accuracy in percent."""
         loss_fn = nn.CrossEntropyLoss().to(self.device)
         meters = {"loss": AverageMeter(), "top1": AverageMeter(), "top5": AverageMeter()}
@@ -61,21 +65,21 @@ class Validator:
         since = time.time()
         with torch.inference_mode():
             for index, (images, targets) in enumerate(self.loader):
-                output, targets = self._forward(model, images, targets, dtype)
+                output, targets = self._forward(model, images, targets)
                 with self.autocast():
                     loss = loss_fn(output, targets)
                 top1, top5 = accuracy(output, targets, topk=(1, 5))
                 for name, value in (("loss", loss), ("top1", top1), ("top5", top5)):
-                    meters[name].update(self._over_ranks(value).item(), output.shape[0])
+                    meters[name].update(over_ranks(value, self.world_size).item(), output.shape[0])
                 seconds.update(time.time() - since)
                 since = time.time()
                 if self.primary and (index == last or index % self.log_interval == 0):
                     self._log(label, index, last, seconds, meters)
         return {name: float(meter.avg) for name, meter in meters.items()}
 
-    def _forward(self, model: nn.Module, images: Any, targets: Tensor, dtype: torch.dtype | None) -> tuple[Any, Tensor]:
+    def _forward(self, model: nn.Module, images: Any, targets: Tensor) -> tuple[Any, Tensor]:
         if self.needs_device_transfer:
-            images, targets = images.to(device=self.device, dtype=dtype), targets.to(device=self.device)
+            images, targets = images.to(device=self.device, dtype=self.dtype), targets.to(device=self.device)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
@@ -87,13 +91,6 @@ class Validator:
                 targets = targets[:: self.tta][: output.shape[0]]
         return output, targets
 
-    def _over_ranks(self, value: Tensor) -> Tensor:
-        if self.world_size == 1:
-            return value
-        mean = value.clone()
-        dist.all_reduce(mean)
-        return mean / self.world_size
-
     def _log(self, label: str, index: int, last: int, seconds: AverageMeter, meters: dict[str, AverageMeter]) -> None:
         loss, top1, top5 = meters["loss"], meters["top1"], meters["top5"]
         _logger.info(
@@ -103,11 +100,15 @@ class Validator:
         )
 
 
+LABELS = {"base": "", "base:ema": " (EMA)", "motivated": " (motivated)", "motivated:ema": " (motivated EMA)"}
+"""Words in the log lines of an evaluation, by the names of `Learner.eval_models`."""
+
+
 @dataclass
 class Evaluator:
-    """Evaluates both models of a run after an epoch.
+    """Evaluate both models of a run after an epoch.
 
-    The motivated model is evaluated with the base's present weights in it. All of this happens in a fork of the random
+    The motivated model is evaluated with the base's current weights in it. All of this happens in a fork of the random
     states, and re-estimated BatchNorm statistics are put back once the checkpoint is written.
 
     Attributes:
@@ -117,9 +118,8 @@ class Evaluator:
         evaluates_ema: True if an EMA is evaluated in place of the weights (timm: not if it is kept on the CPU).
         dist_bn: how ranks share running statistics: ``'reduce'``, ``'broadcast'`` or ``''`` for not at all.
         recalibration: re-estimates BatchNorm before a model is evaluated; None to leave the running statistics.
-        model_dtype: of the models' weights, None for float32.
         training_statistics: inside `evaluate_both` the running statistics that training has gathered, where others
-            were re-estimated, by ``role[:ema]``.
+            were re-estimated, by the names of `Learner.eval_models`.
     """
 
     pair: MotivatedPair[Learner]
@@ -129,7 +129,6 @@ class Evaluator:
     dist_bn: str = ""
     world_size: int = 1
     recalibration: Recalibration | None = None
-    model_dtype: torch.dtype | None = None
     training_statistics: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def sync_statistics(self) -> None:
@@ -161,26 +160,24 @@ class Evaluator:
 
     def _evaluate(self, learner: Learner, restored: ExitStack) -> Metrics | None:
         """Evaluate one model; its EMA's metrics take the place of its own."""
-        role = learner.role.value
-        suffix = "" if learner.role is Role.BASE else f" ({role})"
-        metrics = self._evaluate_model(learner.eval_model(), role, suffix, restored)
-        if learner.ema is None or not self.evaluates_ema:
-            return metrics
-        self._distribute(learner.ema)
-        ema_suffix = " (EMA)" if learner.role is Role.BASE else f" ({role} EMA)"
-        return self._evaluate_model(learner.eval_model(ema=True), f"{role}:ema", ema_suffix, restored)
-
-    def _evaluate_model(self, model: nn.Module, key: str, label: str, restored: ExitStack) -> Metrics | None:
-        if self.recalibration is not None:
-            kept = restored.enter_context(self.recalibration.applied_to(unwrap_model(model)))
-            self.training_statistics[key] = kept
-            restored.callback(self.training_statistics.pop, key)
-        return None if self.validator is None else self.validator.validate(model, label, self.model_dtype)
+        metrics = None
+        for name, model in learner.eval_models().items():
+            if name.endswith(":ema"):
+                if not self.evaluates_ema:
+                    break
+                self._distribute(learner.ema)
+            if self.recalibration is not None:
+                kept = restored.enter_context(self.recalibration.applied_to(unwrap_model(model)))
+                self.training_statistics[name] = kept
+                restored.callback(self.training_statistics.pop, name)
+            if self.validator is not None:
+                metrics = self.validator.validate(model, LABELS[name])
+        return metrics
 
 
 @dataclass
 class HeldOut:
-    """The loss on one batch that is not trained on (paper, section 4.4.2: the condition valloss).
+    """Measure the loss on one batch that is not trained on (paper, section 4.4.2: the condition valloss).
 
     Ours: cross-entropy of the model as it is after the update, in evaluation mode, so without dropout and drop path;
     BatchNorm normalises by the batch's own statistics and keeps its running ones. Model and random streams are left as
@@ -201,12 +198,9 @@ class HeldOut:
     @torch.no_grad()
     def loss(self, learner: Learner) -> DeferredScalar:
         """Return the loss of this learner's model, which is run without its compile and DDP wrappers."""
-        model = unwrap_model(learner.eval_model())
+        model = unwrap_model(learner.eval_model)
         with fork_rng(), on_batch_statistics(model), self.autocast():
             output = model(self.images)
             output = output[0] if isinstance(output, (tuple, list)) else output
             loss = nn.functional.cross_entropy(output.float(), self.targets)
-        if self.world_size > 1:
-            dist.all_reduce(loss)
-            loss /= self.world_size
-        return DeferredScalar(loss)
+        return DeferredScalar(over_ranks(loss, self.world_size))

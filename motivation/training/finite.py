@@ -19,7 +19,7 @@ class NotFiniteError(RuntimeError):
 
 
 class NonFiniteLossGuard:
-    """Counts losses that are not finite.
+    """Count losses that are not finite.
 
     If gradients overflow, the gradient scaler skips the step; the loss is finite then, and does not count.
 

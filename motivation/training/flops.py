@@ -124,9 +124,8 @@ def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
     """
     counter = FlopCounterMode(display=False)
     with fork_rng(), torch.no_grad(), _attention_as_matrix_products():
-        copied = _copy_to_profile(
-            model
-        )  # without gradients: the counter's module tracker fails on views that require them
+        # without gradients: the counter's module tracker fails on views that require them
+        copied = _copy_to_profile(model)
         with counter:
             copied(torch.zeros(1, *input_size))
     return counter.get_total_flops()

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from motivation.training.plugin_errors import blaming_plugin, state_of
 from motivation.training.records import EpochRecord, UpdateReport
 
 
@@ -44,7 +43,7 @@ class RunView:
 
 
 class Hook:
-    """Watches a run; subclasses override the events that they need."""
+    """Watch a run; subclasses override the events that they need."""
 
     stop_reason: str | None = None
 
@@ -82,40 +81,18 @@ class Hook:
         """Restore what `state_dict` returned."""
 
 
-NO_EVENTS = ("request_stop", "state_dict", "load_state_dict")
-EVENTS = frozenset(name for name in vars(Hook) if not name.startswith("_") and callable(getattr(Hook, name))) - set(
-    NO_EVENTS
-)
-
-
-def unknown_event(hook: type) -> str | None:
-    """Return why a class is no hook: a public method that is no event, most likely misspelt; None if it is one."""
-    public = {name for name in dir(hook) if not name.startswith("_") and callable(getattr(hook, name))}
-    if unknown := sorted(public - EVENTS - set(NO_EVENTS)):
-        return (
-            f"{hook.__name__} has the public method {unknown[0]!r}, which is no event; "
-            f"events are {', '.join(sorted(EVENTS))} (start other methods with an underscore)"
-        )
-    return None
+EVENTS = ("run_start", "epoch_start", "update_end", "epoch_end", "run_end")
 
 
 class HookList(Hook):
-    """Passes each event to its hooks, in order.
-
-    Raises:
-        ValueError: a hook has a public method that is no event.
-    """
+    """Pass each event to several hooks, in order."""
 
     def __init__(self, hooks: Iterable[Hook] = ()):
         self.hooks = list(hooks)
-        for hook in self.hooks:
-            if reason := unknown_event(type(hook)):
-                raise ValueError(reason)
 
     def _tell(self, event: str, *what: Any) -> None:
         for hook in self.hooks:
-            with blaming_plugin(hook, event):
-                getattr(hook, event)(*what)
+            getattr(hook, event)(*what)
             if hook.stop_reason is not None:
                 self.request_stop(hook.stop_reason)
 
@@ -134,26 +111,16 @@ class HookList(Hook):
     def run_end(self) -> None:
         with ExitStack() as all_of_them:  # also when one fails
             for hook in reversed(self.hooks):
-                all_of_them.callback(self._end, hook)
-
-    @staticmethod
-    def _end(hook: Hook) -> None:
-        with blaming_plugin(hook, "run_end"):
-            hook.run_end()
+                all_of_them.callback(hook.run_end)
 
     def state_dict(self) -> dict[str, Any]:
-        states = {}
-        for hook in self.hooks:
-            if state := state_of(hook):
-                states[name_of(hook)] = state
-        return states
+        return {name_of(hook): state for hook in self.hooks if (state := hook.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; hooks that are not in it begin anew."""
         for hook in self.hooks:
             if name_of(hook) in state:
-                with blaming_plugin(hook, "load_state_dict"):
-                    hook.load_state_dict(state[name_of(hook)])
+                hook.load_state_dict(state[name_of(hook)])
 
 
 _hooks: dict[str, type[Hook]] = {}
@@ -179,8 +146,12 @@ def register_hook(name: str) -> Callable[[_HookClass], _HookClass]:
             raise ValueError(f"a hook {name!r} is registered already, by {_hooks[name].__module__}")
         if not (isinstance(cls, type) and issubclass(cls, Hook)):
             raise ValueError(f"the hook {name!r} is not a class derived from motivation.training.hooks.Hook")
-        if reason := unknown_event(cls):
-            raise ValueError(reason)
+        public = {method for method in dir(cls) if not method.startswith("_") and callable(getattr(cls, method))}
+        if unknown := sorted(public - set(dir(Hook))):
+            raise ValueError(
+                f"{cls.__name__} has the public method {unknown[0]!r}, which is no event; "
+                f"events are {', '.join(EVENTS)} (start other methods with an underscore)"
+            )
         _hooks[name] = cls
         return cls
 

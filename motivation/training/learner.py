@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from motivation.data.update_loader import MicroBatch
-from motivation.method.optimizer_probe import load_optimizer
+from motivation.method.optimizer_state import load_optimizer
 from motivation.method.records import DeferredScalar, Role
 from motivation.method.side import Side
 from motivation.training.records import Outcome
@@ -73,11 +73,17 @@ class Learner(Side):
         self._eval_model = eval_model
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
 
-    def eval_model(self, ema: bool = False) -> Any:
-        """Return the model that validation runs, or its EMA; None if there is no EMA."""
-        if self._eval_model is not None and not ema:
-            return self._eval_model
-        return self.task.get_eval_model(ema=ema)
+    @property
+    def eval_model(self) -> Any:
+        """The model that validation runs."""
+        return self.task.get_eval_model() if self._eval_model is None else self._eval_model
+
+    def eval_models(self) -> dict[str, Any]:
+        """Return the models to evaluate, by name: the model (``base``), then its EMA if there is one (``base:ema``)."""
+        models = {self.role.value: self.eval_model}
+        if self.ema is not None:
+            models[f"{self.role.value}:ema"] = self.task.get_eval_model(ema=True)
+        return models
 
     @property
     def lr(self) -> float:

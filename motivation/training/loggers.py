@@ -6,8 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,11 +14,12 @@ from timm.utils import AverageMeter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from motivation.method.records import DeferredScalar, Role
+from motivation.method.records import Role
 from motivation.training.checkpoint import blaming_file
 from motivation.training.csv_files import append_rows, keep_rows_before
 from motivation.training.flops import average_flops
 from motivation.training.hooks import Hook, RunView
+from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord, UpdateReport
 
 _logger = logging.getLogger("train")
@@ -29,7 +29,7 @@ Flops = dict[Role, float]
 
 
 class ConsoleLog(Hook):
-    """Logs a line in timm's form every ``interval`` updates and at an epoch's end.
+    """Log a line in timm's form every ``interval`` updates and at an epoch's end.
 
     Args:
         interval: updates between two lines.
@@ -37,27 +37,17 @@ class ConsoleLog(Hook):
     """
 
     def __init__(self, interval: int = 50, images_to: Path | None = None):
-        self._interval, self._images_to = max(1, interval), images_to
-        self._updates = self._motivated_updates = 0
+        self._interval, self._images_to = interval, images_to
 
     def run_start(self, run: RunView) -> None:
         self._run = run
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"updates": self._updates, "motivated_updates": self._motivated_updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._updates, self._motivated_updates = state["updates"], state["motivated_updates"]
-
     def epoch_start(self, epoch: int) -> None:
-        self._loss, self._time_s, self._data_time_s = AverageMeter(), AverageMeter(), AverageMeter()
-        self._unread: list[tuple[DeferredScalar, int]] = []
+        self._losses, self._time_s, self._data_time_s = LossMeter(), AverageMeter(), AverageMeter()
         self._since = time.time()
 
     def update_end(self, record: UpdateReport) -> None:
-        self._updates += 1
-        self._motivated_updates += record.role is Role.MOTIVATED
-        self._unread.append((record.outcome.loss, record.outcome.images))
+        self._losses.add(record.outcome.loss, record.outcome.images)
         now = time.time()
         self._time_s.update(now - self._since)
         self._since = now
@@ -66,11 +56,8 @@ class ConsoleLog(Hook):
             self._log_line(record)
 
     def _log_line(self, record: UpdateReport) -> None:
-        for deferred, images in self._unread:  # only now: reading a loss waits for the GPU
-            self._loss.update(deferred.value, images)
-        self._unread.clear()
         images, total = record.outcome.images, self._run.updates_per_epoch
-        loss, time_s, data_time_s = self._loss, self._time_s, self._data_time_s
+        loss, time_s, data_time_s = self._losses.read(), self._time_s, self._data_time_s
         parts = [
             f"Train: {record.epoch} [{record.update:>4d}/{total} ({100 * (record.update + 1) / total:>3.0f}%)]",
             f"Loss: {loss.val:#.3g} ({loss.avg:#.3g})",
@@ -80,7 +67,7 @@ class ConsoleLog(Hook):
             f"Data: {data_time_s.val:.3f} ({data_time_s.avg:.3f})",
         ]
         if self._run.motivated:
-            parts.append(f"Active: {record.role.value} (share {self._motivated_updates / self._updates:.4f})")
+            parts.append(f"Active: {record.role.value} (share {record.run_counts.share:.4f})")
         _logger.info("  ".join(parts))
         if self._images_to is not None:
             from torchvision.utils import save_image
@@ -91,7 +78,7 @@ class ConsoleLog(Hook):
 
 
 class ProgressBar(Hook):
-    """Draws one bar per epoch; used only where the standard error stream is a terminal.
+    """Draw one bar per epoch, below the log lines; used only where the standard error stream is a terminal.
 
     Args:
         file: where to draw it; default that stream.
@@ -100,9 +87,11 @@ class ProgressBar(Hook):
     def __init__(self, file: TextIO | None = None):
         self._file = file
         self._bar: Any = None
+        self._redirected_logs = ExitStack()
 
     def run_start(self, run: RunView) -> None:
         self._run = run
+        self._redirected_logs.enter_context(logging_redirect_tqdm(loggers=[logging.getLogger()]))
 
     def epoch_start(self, epoch: int) -> None:
         self._close()
@@ -119,6 +108,7 @@ class ProgressBar(Hook):
 
     def run_end(self) -> None:
         self._close()
+        self._redirected_logs.close()
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -126,22 +116,12 @@ class ProgressBar(Hook):
 
 
 def on_terminal() -> bool:
-    """Return whether the standard error stream is a terminal."""
+    """Return True if the standard error stream is a terminal."""
     return sys.stderr.isatty()
 
 
-@contextmanager
-def tidy_terminal() -> Iterator[None]:
-    """Let log lines and a progress bar share the terminal."""
-    if not on_terminal():
-        yield
-        return
-    with logging_redirect_tqdm(loggers=[logging.getLogger()]):
-        yield
-
-
 class UpdatesCsv(Hook):
-    """Writes a row per update: epoch, update, active model, loss in full precision, streak, learning rate.
+    """Write a row per update: epoch, update, active model, loss in full precision, streak, learning rate.
 
     Losses are read in batches of ``buffer`` updates, so that the log does not make a GPU wait.
     """
@@ -191,7 +171,7 @@ class UpdatesCsv(Hook):
 
 
 class SummaryCsv(Hook):
-    """Writes a row per evaluated epoch.
+    """Write a row per evaluated epoch.
 
     Args:
         path: the file; rows of epochs before the run's first are kept.
@@ -229,7 +209,7 @@ def summary_row(record: EpochRecord, flops: Flops | None) -> dict[str, Any]:
 
 
 class WandbLog(Hook):
-    """Logs the columns of ``summary.csv``, as timm does, with the shares of the epoch and of the run so far.
+    """Log the columns of ``summary.csv``, as timm does, with the shares of the epoch and of the run so far.
 
     Args:
         run: an open run of wandb's.
@@ -251,7 +231,7 @@ class WandbLog(Hook):
 
 
 class TensorboardLog(Hook):
-    """Writes scalars over updates: every ``interval`` updates loss and active model, every epoch the rest.
+    """Write scalars over updates: every ``interval`` updates loss and active model, every epoch the rest.
 
     Args:
         folder: for the event files.
@@ -260,7 +240,7 @@ class TensorboardLog(Hook):
     """
 
     def __init__(self, folder: Path, flops: Flops | None = None, interval: int = 50):
-        self._folder, self._flops, self._interval = folder, flops, max(1, interval)
+        self._folder, self._flops, self._interval = folder, flops, interval
         self._writer: Any = None
 
     def run_start(self, run: RunView) -> None:

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 
 from motivation.data.loaders import end_workers
-from motivation.method.records import UpdateRecord
+from motivation.method.records import Role, UpdateRecord
 from motivation.training.hooks import RunView
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord, Outcome, UpdateReport
@@ -99,8 +99,10 @@ def start_epoch(run: Run, epoch: int) -> bool:
 
 def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
     """Do what follows an update: meters and logs, the guard, signals, a recovery checkpoint, the schedules."""
-    run.losses.add(outcome)
-    run.hooks.update_end(UpdateReport.of(record, run.pair.active.lr, outcome, run.pair.condition.streak))
+    for loss, images in outcome.local_losses:
+        run.losses.add(loss, images)
+    lr, streak, counts = run.pair.active.lr, run.pair.condition.streak, run.pair.counts.copy()
+    run.hooks.update_end(UpdateReport(**vars(record), lr=lr, outcome=outcome, run_counts=counts, streak=streak))
     run.guard.watch(record)
     is_due = run.recovery_interval and run.pair.update % run.recovery_interval == 0
     if run.interrupted_after_update(outcome.stop_votes) or is_due:
@@ -139,4 +141,4 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
             _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
         else:
             write_epoch_files(run, record)
-    return record.metric(run.ranking)
+    return record.metric(Role.BASE, run.ranking)

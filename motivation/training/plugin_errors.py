@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import io
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from motivation.method.conditions import Condition
-
-_Condition = TypeVar("_Condition", bound=Condition)
+_Plugin = TypeVar("_Plugin")
 
 
 class PluginError(RuntimeError):
     """A condition or hook of the user's own failed; the message is for the user."""
 
 
-@contextmanager
-def blaming_plugin(plugin: object, method: str) -> Iterator[None]:
-    """Turn what a method of a user's object raises into a `PluginError`; objects of ours raise what they raise.
+def guarded(plugin: _Plugin, methods: Iterable[str]) -> _Plugin:
+    """Make a user's condition or hook raise `PluginError` where a run calls it; ours raise what they raise.
+
+    The methods are replaced on the object, so that neither `MotivatedPair` nor the loop need know of plugins. Its
+    ``state_dict`` is refused if a checkpoint with it could not be read again: it may hold plain values and tensors (a
+    NumPy number is neither).
 
     Args:
-        plugin: the object that is called inside.
-        method: its method that is called.
+        plugin: has ``state_dict``.
+        methods: names of those that a run calls, besides ``state_dict``.
     """
+    if not is_users(plugin):
+        return plugin
+    changed: Any = plugin
+    for name in methods:
+        setattr(changed, name, _blaming(plugin, name)(getattr(plugin, name)))
+    changed.state_dict = partial(_loadable_state, plugin, _blaming(plugin, "state_dict")(changed.state_dict))
+    return plugin
+
+
+def is_users(plugin: object) -> bool:
+    """Return True if an object is of a class of the user's own."""
+    return type(plugin).__module__.partition(".")[0] != "motivation"
+
+
+@contextmanager
+def _blaming(plugin: object, method: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a user's code may raise anything
-        if isinstance(error, PluginError) or not is_users(plugin):
-            raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = " ".join(str(error).split()) or "without a word"
         raise PluginError(
@@ -41,34 +56,8 @@ def blaming_plugin(plugin: object, method: str) -> Iterator[None]:
         ) from error
 
 
-def state_of(plugin: Any) -> dict[str, Any]:
-    """Return the state dict of a condition or hook, if a checkpoint that holds it can be read again.
-
-    Raises:
-        PluginError: it fails, or holds more than plain values and tensors (a NumPy number is neither): a checkpoint
-            with that in it would be refused at every resume.
-    """
-    return _loadable_state(plugin, plugin.state_dict)
-
-
-def guarded(condition: _Condition) -> _Condition:
-    """Make a user's condition raise `PluginError` wherever a run calls it.
-
-    Its methods are replaced on the object, so that `MotivatedPair` need not know of plugins.
-    """
-    if is_users(condition):
-        methods: Any = condition
-        for name in ("start_epoch", "observe"):
-            setattr(methods, name, blaming_plugin(condition, name)(getattr(condition, name)))
-        methods.state_dict = partial(_loadable_state, condition, condition.state_dict)
-    return condition
-
-
-def _loadable_state(plugin: object, state_dict: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    with blaming_plugin(plugin, "state_dict"):
-        state = state_dict()
-    if not is_users(plugin):
-        return state
+def _loadable_state(plugin: object, state_dict: Any) -> dict[str, Any]:
+    state = state_dict()
     try:
         with io.BytesIO() as file:
             torch.save(state, file)
@@ -80,8 +69,3 @@ def _loadable_state(plugin: object, state_dict: Callable[[], dict[str, Any]]) ->
             f"{state!r:.200}"
         ) from error
     return state
-
-
-def is_users(plugin: object) -> bool:
-    """Return True if an object is of a class of the user's own."""
-    return type(plugin).__module__.partition(".")[0] != "motivation"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from motivation.data.update_loader import MicroBatch
-from motivation.method.records import Counts, DeferredScalar, UpdateRecord
+from motivation.method.records import Counts, DeferredScalar, Role, UpdateRecord
 
 
 @dataclass
@@ -39,17 +41,14 @@ class UpdateReport(UpdateRecord):
     Attributes:
         lr: mean learning rate over the parameter groups at this update.
         outcome: see `Outcome`.
+        run_counts: updates and switches since the start of the run, this update included.
         streak: the condition's streak after this update, None if it has none.
     """
 
     lr: float
     outcome: Outcome
+    run_counts: Counts
     streak: int | None = None
-
-    @classmethod
-    def of(cls, record: UpdateRecord, lr: float, outcome: Outcome, streak: int | None) -> UpdateReport:
-        """Add what conditions are not told."""
-        return cls(record.epoch, record.update, record.step, record.role, record.signals, lr, outcome, streak)
 
 
 Metrics = dict[str, float]
@@ -80,9 +79,11 @@ class EpochRecord:
     run_counts: Counts
     elapsed_s: float
 
-    def metric(self, name: str) -> float:
-        """Return the number by which checkpoints of the base are ranked."""
-        return (self.base or {"loss": self.train_loss})[name]
+    def metric(self, role: Role, name: str) -> float | None:
+        """Return a metric of one model, None if it was not measured; without validation the base has its training
+        loss."""
+        metrics = self.motivated if role is Role.MOTIVATED else self.base or {"loss": self.train_loss}
+        return None if metrics is None else metrics.get(name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
@@ -96,3 +97,16 @@ class EpochRecord:
         for name, value in counts.items():
             value.load_state_dict(state[name])
         return cls(**{**state, **counts})
+
+
+def rank_key(metric: float, decreasing: bool) -> tuple[bool, float]:
+    """Return the key by which metrics are sorted: the best first, what is no number last."""
+    return math.isnan(metric), metric if decreasing else -metric
+
+
+def best_epoch(records: Iterable[EpochRecord], role: Role, name: str) -> EpochRecord | None:
+    """Return the epoch in which a model had the best metric of that name, the earliest of equal ones; None if it was
+    never measured."""
+    measured = [(metric, record) for record in records if (metric := record.metric(role, name)) is not None]
+    best = min(measured, key=lambda pair: rank_key(pair[0], decreasing=name == "loss"), default=None)
+    return None if best is None else best[1]

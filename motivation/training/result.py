@@ -11,7 +11,7 @@ from typing import Any
 from motivation.method.records import Role
 from motivation.training.checkpoint import blaming_file
 from motivation.training.flops import CONVENTION, average_flops, readable
-from motivation.training.records import EpochRecord, Metrics
+from motivation.training.records import EpochRecord, Metrics, best_epoch
 from motivation.training.run_folder import RESULT_FILE
 
 
@@ -39,19 +39,13 @@ class RunResult:
     stopped_by: str | None = None
     nonfinite_losses: int = 0
 
-    def best(self, role: Role, metric: str | None = None) -> EpochRecord | None:
-        """Return the epoch in which a model was best on the validation data, by ``metric`` or else the run's ranking.
-
-        None if that was never measured. Without validation the base is ranked by its training loss.
-        """
-        name = metric or self.ranking
-        values = [(value, record) for record in self.records if (value := _metric(record, role, name)) is not None]
-        choose = min if name == "loss" else max
-        return choose(values, key=lambda pair: pair[0])[1] if values else None
-
     def timm_json(self) -> str:
         """Return the ten best epochs, best last, in the form that timm prints for other programs to read."""
-        ranked = sorted(self.records, key=lambda record: record.metric(self.ranking), reverse=self.ranking == "loss")
+
+        def value(record: EpochRecord) -> float:
+            return record.metric(Role.BASE, self.ranking) or 0.0
+
+        ranked = sorted(self.records, key=value, reverse=self.ranking == "loss")
         results: list[dict[str, Any]] = []
         for record in ranked[-10:]:
             result: dict[str, Any] = {"epoch": record.epoch, "train": {"loss": record.train_loss}}
@@ -77,7 +71,8 @@ class RunResult:
             "models": {role.value: name for role, name in self.models.items() if name},
         }
         last = self.records[-1] if self.records else None
-        epochs = {"last": last, "best": self.best(Role.BASE), "best_motivated": self.best(Role.MOTIVATED)}
+        best = {role: best_epoch(self.records, role, self.ranking) for role in Role}
+        epochs = {"last": last, "best": best[Role.BASE], "best_motivated": best[Role.MOTIVATED]}
         result |= {name: _epoch_as_dict(record) for name, record in epochs.items() if record}
         if last and self.flops:
             counts = last.run_counts
@@ -109,9 +104,9 @@ class RunResult:
         last, flops, models = self.records[-1], self.flops, self.models
         lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>14}"]
         for role in Role:
-            best = self.best(role, "top1") or last
+            best = best_epoch(self.records, role, "top1") or last
             columns = ((last, "top1"), (last, "top5"), (best, "top1"))
-            cells = "".join(f" {_percent(_metric(record, role, name)):>7}" for record, name in columns)
+            cells = "".join(f" {_percent(record.metric(role, name)):>7}" for record, name in columns)
             lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>14}")
         counts, average = last.run_counts, average_flops(last.run_counts.updates, flops)
         law = "" if self.expected_share is None else f" (expected {self.expected_share:.4f})"
@@ -125,11 +120,6 @@ class RunResult:
             f"{average / flops[Role.MOTIVATED]:.3f} x {models[Role.MOTIVATED]} alone",
         ]
         return "\n".join(lines)
-
-
-def _metric(record: EpochRecord, role: Role, name: str) -> float | None:
-    base = record.base or {"loss": record.train_loss}
-    return (base if role is Role.BASE else record.motivated or {}).get(name)
 
 
 def _percent(value: float | None) -> str:

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from motivation.data.update_loader import UpdateLoader
-from motivation.method.conditions import Condition
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import Counts, DeferredScalar, Role
 from motivation.training.checkpoint import Saver
@@ -25,12 +24,13 @@ from motivation.training.records import EpochRecord
 from motivation.training.signals import Interrupt
 
 PLATEAU_POSITION = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
-"""What torch's plateau scheduler remembers of a run; the rest of its state are options, which a resume may change."""
+"""Keys in the state of torch's plateau scheduler that belong to the run; the others are options, which a resume may
+change."""
 
 
 @dataclass
 class Clock:
-    """Steps the schedules of both learners together."""
+    """Step the schedules of both learners together."""
 
     schedules: list[Any]
     updates_per_epoch: int
@@ -60,11 +60,11 @@ class Clock:
         for schedule in self.schedules:
             if not states or not hasattr(schedule, "lr_scheduler"):
                 continue
-            present, saved = schedule.lr_scheduler, states[0]["scheduler"]
+            plateau, saved = schedule.lr_scheduler, states[0]["scheduler"]
             position = {name: saved[name] for name in PLATEAU_POSITION if name in saved}
-            if saved["mode"] != present.mode:
+            if saved["mode"] != plateau.mode:
                 position.pop("best", None)  # of another metric
-            present.load_state_dict({**present.state_dict(), **position})
+            plateau.load_state_dict({**plateau.state_dict(), **position})
             schedule.restore_lr = states[0]["restore_lr"]
             for group, lr in zip(schedule.optimizer.param_groups, states[0]["lrs"], strict=False):
                 group["lr"] = lr
@@ -90,8 +90,8 @@ class Run:
         world_size: number of ranks.
         ranking: the metric by which checkpoints of the base are ranked.
         guard: watches for losses that are not finite.
-        losses: mean loss of the present epoch.
-        epoch_counts: the pair's counts at the start of the present epoch.
+        losses: mean loss of the current epoch.
+        epoch_counts: the pair's counts at the start of the current epoch.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
         completed: True once all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
@@ -177,8 +177,3 @@ class Run:
         number = torch.tensor(self.interrupt.requested, device=self.device)
         dist.all_reduce(number, dist.ReduceOp.MAX)
         self.interrupted_by = int(number.item())
-
-    @property
-    def condition(self) -> Condition:
-        """The motivation condition."""
-        return self.pair.condition

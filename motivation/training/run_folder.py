@@ -18,6 +18,7 @@ from motivation.method.condition_registry import takes
 from motivation.method.records import Role
 from motivation.options.config_files import read_yaml
 from motivation.options.flags import FLAGS
+from motivation.training.records import rank_key
 
 RESULT_FILE = "result.json"
 
@@ -175,8 +176,7 @@ class RunFolder:
         """Return the metrics of the epoch that was best by ``--eval-metric``; None if there is none."""
         name = self.options.get("eval_metric", "top1")
         ranked = [metrics for metrics in self.evaluated(role) if metrics[name] is not None]
-        choose = min if name == "loss" else max
-        return choose(ranked, key=lambda metrics: metrics[name], default=None)
+        return min(ranked, key=lambda metrics: rank_key(metrics[name], decreasing=name == "loss"), default=None)
 
 
 def read_run(path: str | Path) -> RunFolder:

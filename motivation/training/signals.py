@@ -1,4 +1,4 @@
-"""Signals: the first one makes a run save and stop after the present update, a second one ends it at once."""
+"""Signals: the first one makes a run save and stop after the current update, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def exit_code(number: int) -> int:
 
 
 class Interrupt:
-    """Context in which the first of `SIGNALS` sets `requested` to its number; a second one ends the process at once.
+    """Catch signals: the first of `SIGNALS` sets `requested` to its number, a second one ends the process at once.
 
     Under torchrun a second SIGTERM is ignored: when a scheduler sends one to all processes, torchrun sends another.
 

@@ -19,9 +19,10 @@ from timm.utils import unwrap_model
 
 from motivation.data.loaders import CheckedLoader
 from motivation.errors import InputError
-from motivation.method.batchnorm import running_statistics
+from motivation.method.pair import Position
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import Role
+from motivation.method.switch import running_statistics
 from motivation.training.checkpoint import Saver
 from motivation.training.learner import Learner
 from motivation.training.plugin_errors import PluginError, is_users
@@ -72,7 +73,7 @@ def _load_savers(run: Run, states: dict[str, Any]) -> None:
 
 
 def _load_stop(run: Run, reason: str | None) -> None:
-    """Stop a run again that a hook has stopped."""
+    """Keep a run stopped that a hook has stopped."""
     if run.resumed_mid_epoch:
         run.hooks.stop_reason = reason
     elif run.start_epoch < run.epochs:
@@ -116,13 +117,8 @@ def _load_statistics(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> Non
 
 
 def _modules(run: Run) -> dict[str, torch.nn.Module]:
-    """Return the models and their EMAs, by ``role[:ema]``."""
-    found = {}
-    for learner in run.pair.sides:
-        found[learner.role.value] = unwrap_model(learner.eval_model())
-        if learner.ema is not None:
-            found[f"{learner.role.value}:ema"] = unwrap_model(learner.eval_model(ema=True))
-    return found
+    """Return all models and their EMAs by the names of `Learner.eval_models`."""
+    return {name: unwrap_model(model) for side in run.pair.sides for name, model in side.eval_models().items()}
 
 
 def _workers_run(run: Run) -> list[bool]:
@@ -219,7 +215,7 @@ def _own_state(run: Run, part: Part) -> Any:
     if part.name == "hooks":
         return {}
     state = part.state_in(run)
-    return {**state, "condition": {}} if part.name == "pair" and is_users(run.condition) else state
+    return {**state, "condition": {}} if part.name == "pair" and is_users(run.pair.condition) else state
 
 
 def _refuse_other_kinds(saved: Any, present: Any, place: str) -> None:
@@ -239,7 +235,7 @@ def _refuse_other_kinds(saved: Any, present: Any, place: str) -> None:
 
 
 def read_state(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry `OUR_KEY` of a file in the present format; the given one may be changed.
+    """Return the entry `OUR_KEY` of a file in the current format; the given one may be changed.
 
     Checks what decides how the rest is restored. The parts are checked when they are loaded.
 
@@ -254,8 +250,9 @@ def read_state(entry: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"it is of another version of this program (format {state.get('format')}, not {FORMAT})")
         needed = {name: state[name] for name in ("updates_per_epoch", "epoch_counts", "ranks")}
         _refuse_other_kinds(needed, {"updates_per_epoch": 0, "epoch_counts": {}, "ranks": []}, OUR_KEY)
-        epoch, update, step, is_between_epochs = state["pair"]["position"]
-        _refuse_other_kinds([epoch, update, step, is_between_epochs], [0, 0, 0, False], "position")
+        _refuse_other_kinds(
+            Position(*state["pair"]["position"]), Position(0, 0, 0, is_between_epochs=False), "position"
+        )
         _refuse_other_kinds(state["pair"]["condition"]["name"], "", "the name of the condition")
         for rank in state["ranks"]:
             _refuse_other_kinds(rank["statistics"], {}, "statistics")
@@ -287,9 +284,7 @@ def write_epoch_files(run: Run, record: EpochRecord) -> None:
 
     No file is removed before the new ones are there.
     """
-    metrics: dict[Role, float | None] = {Role.BASE: record.metric(run.ranking), Role.MOTIVATED: None}
-    if record.motivated is not None:
-        metrics[Role.MOTIVATED] = record.motivated[run.ranking]
+    metrics = {role: record.metric(role, run.ranking) for role in Role}
     ranks = gather_rank_states(run)
     savers = _savers(run)
     for learner, saver in savers:
@@ -324,7 +319,7 @@ def _contents(run: Run, learner: Learner, ranks: list[dict[str, Any]]) -> dict[s
 
 
 def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry `OUR_KEY` of a file of format 2 in the present format; the given one is changed."""
+    """Return the entry `OUR_KEY` of a file of format 2 in the current format; the given one is changed."""
     pair = {"position": state["position"], "condition": state["condition"], **state["switcher"]}
     if "motivated" in pair:
         pair["base_pending_decay"] = pair.pop("base_idle_decay")

@@ -75,25 +75,6 @@ def test_a_record_says_where_the_run_is():
     assert (record.epoch, record.update, record.step, record.role, record.loss) == (3, 1, 32, Role.BASE, 1.0)
 
 
-def test_a_switch_carries_weights_and_optimizer_state_in_place():
-    pair = made("always")
-    base, motivated = pair.sides
-    pointers = [p.data_ptr() for side in (base, motivated) for p in side.model.parameters()]
-    pair.condition = make_condition("never")
-    step(pair, 0)
-    pair.condition = make_condition("always")
-    assert pair.select() is motivated
-    for name, value in base.model.state_dict().items():
-        large = motivated.model.state_dict()[name]
-        assert torch.equal(large[tuple(slice(0, n) for n in value.shape)], value)
-    small, large = base.optimizer.state[base.model.head.weight], motivated.optimizer.state[motivated.model.head.weight]
-    assert torch.equal(large["exp_avg"][:, :4], small["exp_avg"])
-    step(pair, 1)
-    pair.end_epoch()
-    assert torch.equal(base.model.head.weight, motivated.model.head.weight[:, :4])
-    assert pointers == [p.data_ptr() for side in (base, motivated) for p in side.model.parameters()]
-
-
 def test_an_ema_that_a_side_brings_along_follows_every_update():
     pair, alone = made("never", ema=True), Toy(4, 2, seed=1)
     tracked = ModelEmaV3(alone, decay=0.9)
@@ -107,19 +88,6 @@ def test_an_ema_that_a_side_brings_along_follows_every_update():
     assert pair.motivated.pending_decay == 1.0
     large, small = pair.motivated.ema.module.head.weight, pair.base.ema.module.head.weight
     assert torch.equal(large[:, :4], small)
-
-
-def test_never_is_the_base_alone():
-    pair, alone = made("never"), Toy(4, 2, seed=1)
-    optimizer = torch.optim.AdamW(alone.parameters(), lr=0.05)
-    for seed in range(5):
-        step(pair, seed)
-        b = batch(seed)
-        loss = F.cross_entropy(alone(b.images), b.targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert_equal(pair.base.model.state_dict(), alone.state_dict())
 
 
 def test_tensors_are_not_read_unless_the_condition_wants_them():
@@ -165,14 +133,6 @@ def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt, ema):
 def test_a_state_of_another_condition_is_refused():
     with pytest.raises(ValueError, match="of the condition 'loss', not 'ema'"):
         made("ema").load_state_dict(made("loss").state_dict())
-
-
-def test_the_motivated_model_can_be_brought_up_to_date_without_a_switch():
-    pair = made("never")
-    step(pair, 0)
-    pair.sync_idle_model()
-    assert torch.equal(pair.motivated.model.head.weight[:, :4], pair.base.model.head.weight)
-    assert pair.counts.switches == 0
 
 
 def test_wrapped_models_keep_their_wrappers():
@@ -250,36 +210,6 @@ def test_the_example_of_the_document_trains_a_transformer_that_grows(monkeypatch
     large, small = motivated.blocks[3].attn.qkv.weight, base.blocks[1].attn.qkv.weight
     for part in range(3):
         assert torch.equal(large[64 * part : 64 * part + 32, :32], small[32 * part : 32 * part + 32])
-
-
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-@pytest.mark.parametrize("opt", [torch.optim.Adam, torch.optim.SGD])
-def test_schedulers_of_torch_move_both_optimizers(opt):
-    pair = made(opt=opt)
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(side.optimizer, 20) for side in pair.sides]
-    pair.start_epoch(0, 20)
-    for seed in range(20):
-        step(pair, seed)
-        for schedule in schedules:
-            schedule.step()
-    assert pair.counts.switches > 2
-    rates = [side.optimizer.param_groups[0]["lr"] for side in pair.sides]
-    assert rates[0] == rates[1] == pytest.approx(0.0, abs=1e-9)
-
-
-@pytest.mark.parametrize("answers", [[0, 0, 2, 3, None], [[], "", "yes", [1], 0.0]])
-def test_an_answer_counts_by_its_truth(answers):
-    pair = made("never")
-
-    class Answers(type(pair.condition)):
-        motivated = None
-
-    pair.condition = Answers()
-    for answer in answers:
-        Answers.motivated = answer
-        assert (role_of_next(pair) is Role.MOTIVATED) == bool(answer)
-        pair.observe(1.0)
-    assert pair.counts.switches == 2
 
 
 def test_between_two_epochs_the_base_is_active():

@@ -60,6 +60,14 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def built(output, *flags):
+    """A run that is made and not trained, in the folder ``run``."""
+    from motivation.build.run import build_run
+    from motivation.options.parse import parse
+
+    return build_run(*parse([*DIGITS, "--output", str(output), "--experiment", "run", *map(str, flags)]))
+
+
 def part_and_whole(train, *flags, epochs=4, half=2):
     whole = train(*flags, "--epochs", epochs, name="whole")
     train(*flags, "--epochs", half, name="part")

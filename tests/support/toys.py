@@ -78,7 +78,7 @@ def update(one, seed=0):
 
 
 def snapshot(one):
-    """A deep copy of weights, buffers and optimizer state, by name."""
+    """A deep copy of weights, buffers, optimizer state and EMA, by name."""
     names = {parameter: name for name, parameter in one.model.named_parameters()}
     state = {
         names[p]: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
@@ -86,7 +86,9 @@ def snapshot(one):
         if p in names
     }
     groups = [{k: v for k, v in group.items() if k != "params"} for group in one.optimizer.param_groups]
-    return {"model": {k: v.clone() for k, v in one.model.state_dict().items()}, "state": state, "groups": groups}
+    models = {"model": one.model} | ({} if one.ema is None else {"ema": one.ema_model})
+    weights = {name: {k: v.clone() for k, v in model.state_dict().items()} for name, model in models.items()}
+    return {**weights, "state": state, "groups": groups}
 
 
 def assert_carried(pair, name, to_motivated):

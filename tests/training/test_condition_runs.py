@@ -1,20 +1,15 @@
 """Every condition in real runs: accumulation, AMP, resume; what valloss and slope see, and what they leave alone."""
 
 import csv
-import math
 
 import numpy as np
 import pytest
 import torch
-from support.program import DIGITS, MOTIVATED, assert_same_run, part_and_whole, rows
+from support.program import DIGITS, MOTIVATED, assert_same_run, built, part_and_whole, rows
 from support.toys import Toy, batch, learner
 from torch import nn
 
-from motivation.build.run import build_run
-from motivation.method import condition_registry
-from motivation.method.conditions import Never
 from motivation.method.records import Role
-from motivation.options.parse import parse
 from motivation.training.evaluate import HeldOut
 from motivation.training.hooks import Hook, HookList
 from motivation.training.learner import UpdateRule, gradient_norm
@@ -43,11 +38,6 @@ def flags_of(name, earlier):
     return [*flags, "--motivation-scheduled-runs", earlier] if name == "scheduled" else flags
 
 
-def built(tmp_path, *flags):
-    argv = [*DIGITS, "--output", str(tmp_path), "--experiment", "run", *map(str, flags)]
-    return build_run(*parse(argv))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_goes_on_with_accumulation_and_amp(name, train, earlier):
     flags = [*flags_of(name, earlier), *HARD, "--sched", "multistep", "--decay-milestones", "1"]
@@ -67,21 +57,6 @@ def test_scheduled_takes_its_counts_from_earlier_runs(train, earlier):
     )  # fmt: skip
     assert [int(row["motivated_updates"]) for row in rows(again / "summary.csv")] == [1, 2, 3, 4]
     assert rows(again / "updates.csv") != rows(folder / "updates.csv")
-
-
-def test_the_decisions_follow_from_the_signals(tmp_path):
-    """What updates.csv calls motivated is what the rule gives for the losses beside it."""
-    run = built(tmp_path, *MOTIVATED, "--epochs", "3")
-    train_run(run)
-    streak = previous = None
-    for row in rows(tmp_path / "run" / "updates.csv"):
-        if row["update"] == "0":
-            streak, previous = 0, math.inf
-        assert (row["active"] == "motivated") == (streak >= 1)
-        loss = float(row["loss"])
-        streak = streak + 1 if loss < previous and row["update"] != "0" else 0
-        previous = loss
-        assert int(row["streak"]) == streak
 
 
 # --- valloss
@@ -127,13 +102,6 @@ def test_the_held_out_loss_is_that_of_the_batchs_own_statistics():
     assert probe.loss(one).value == pytest.approx(loss, rel=1e-6)
 
 
-class Watching(Never):
-    """Trains the base alone, but has the held-out loss measured."""
-
-    needs = ("validation_loss",)
-    name = "watching"
-
-
 class Witness(Hook):
     def __init__(self):
         self._signals, self._roles = [], []
@@ -148,21 +116,6 @@ def witnessed(run):
     run.hooks = HookList([*run.hooks.hooks, witness])
     train_run(run)
     return witness
-
-
-def test_measuring_the_held_out_loss_changes_nothing_of_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(condition_registry._conditions, "watching", Watching)
-    flags = (*MOTIVATED, "--motivation-condition", "watching", "--drop", "0.3", "--reprob", "0.3", "--mixup", "0.2")
-    with_it, without = built(tmp_path, *flags), None
-    seen = witnessed(with_it)
-    torch.manual_seed(1)
-    without = built(tmp_path / "other", *flags)
-    without.held_out = None
-    other = witnessed(without)
-    assert [s["loss"] for s in seen._signals] == [s["loss"] for s in other._signals]
-    assert all("validation_loss" in s for s in seen._signals)
-    for a, b in zip(with_it.pair.base.model.state_dict().values(), without.pair.base.model.state_dict().values()):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("fold", [(), ("--folds", "4", "--fold", "1")])

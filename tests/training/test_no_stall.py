@@ -5,11 +5,9 @@ On a CPU the order of things shows it; the last tests need a GPU.
 
 import pytest
 import torch
-from support.program import DIGITS, MOTIVATED
+from support.program import MOTIVATED, built
 
-from motivation.build.run import build_run
 from motivation.method.records import DeferredScalar
-from motivation.options.parse import parse
 from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.hooks import Hook
 from motivation.training.learner import Learner
@@ -48,17 +46,11 @@ def events(monkeypatch):
     return log
 
 
-def made(tmp_path, *flags):
-    args, text = parse([*DIGITS, "--output", str(tmp_path), "--experiment", "run", *flags])
-    return build_run(args, text)
-
-
 @pytest.mark.parametrize("condition", ["loss", "ema"])
 def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tmp_path, events, condition):
-    run = made(tmp_path, *MOTIVATED, "--motivation-condition", condition, "--epochs", "1", "-b", "60")
+    run = built(tmp_path, *MOTIVATED, "--motivation-condition", condition, "--epochs", "1", "-b", "60")
     events.clear()
     train(run)
-    run.lock.release()
     update = ["forward", "sent", "backward", "step", "read"]
     done = run.pair.counts.total
     assert done == 23
@@ -67,11 +59,10 @@ def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tm
 
 def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
     """Run the guard as on a GPU (`_guard_delay`); of the epoch's 23 updates the first and the last have a log line."""
-    run = made(tmp_path, "--epochs", "1", "-b", "60", "--log-interval", "100")
+    run = built(tmp_path, "--epochs", "1", "-b", "60", "--log-interval", "100")
     run.guard = NonFiniteLossGuard(delay=10)
     events.clear()
     train(run)
-    run.lock.release()
     update = ["forward", "sent", "backward", "step"]
     with_read = [*update, "read"]  # the first for its line; the guard reads the others ten updates late
     assert events[: 22 * 4 + 12] == [*with_read, *update * 10, *with_read * 11]
@@ -93,11 +84,10 @@ def test_both_models_are_compiled_once_and_a_switch_compiles_nothing(tmp_path):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     flags = ["--model-ema", "--model-ema-decay", "0.9", "-b", "60", "-vb", "100", "--epochs", "3"]
-    run = made(tmp_path, *MOTIVATED, *flags, "--torchcompile", "eager")
+    run = built(tmp_path, *MOTIVATED, *flags, "--torchcompile", "eager")
     counting = Counting()
     run.hooks.hooks.append(counting)
     train(run)
-    run.lock.release()
     assert run.pair.counts.switches > 10
     assert len(set(counting._graphs)) == 1, counting._graphs
     assert counting._graphs[0] > 0
@@ -123,11 +113,10 @@ class NoWaiting(Hook):
 def test_no_update_makes_a_gpu_wait(tmp_path, data, precision, condition):
     role = [] if condition == "none" else [*MOTIVATED, "--motivation-condition", condition]
     flags = ["-b", "60", "--epochs", "1", "--device", "cuda", "--log-interval", "100"]
-    run = made(tmp_path, *flags, *data, *precision, *role)
+    run = built(tmp_path, *flags, *data, *precision, *role)
     run.hooks.hooks.append(NoWaiting())
     try:
         train(run)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        run.lock.release()
     assert run.pair.counts.total == 23

@@ -43,7 +43,7 @@ def switch_row(base: str, motivated: str, optimizer: str, device: torch.device, 
     small = trained_side(base, optimizer, device)
     large = trained_side(motivated, optimizer, device)
     switch = Switch(small, large, find_map(base, motivated, small.model, large.model))
-    groups = switch.copies(to_motivated=True)
+    groups = switch.prepare_copies(to_motivated=True)
     copies = [copy for sources, targets in groups for copy in zip(sources, targets, strict=True)]
     size = sum(source.numel() * source.element_size() for source, _ in copies)
     flat_source, flat_target = (torch.ones(size // 4, device=device) for _ in range(2))

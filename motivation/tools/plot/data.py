@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motivation.method.condition_registry import has_streak_law
-from motivation.method.conditions import expected_share
+from motivation.method.conditions import streak_share
 from motivation.method.records import Role
 from motivation.training.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def loss_name(run: RunFolder) -> str:
 
 def law(run: RunFolder) -> float | None:
     """Return the share to expect if successive signals were independent; None for a condition without such a law."""
-    return expected_share(run.k) if run.motivated and run.k and has_streak_law(run.condition) else None
+    return streak_share(run.k) if run.motivated and run.k and has_streak_law(run.condition) else None
 
 
 def percent(share: float) -> str:
