@@ -15,7 +15,7 @@ from pathlib import Path
 
 from motivation.errors import InputError
 from motivation.options.parse import OptionParser
-from motivation.tools.sweep import PlannedRun, State, Sweep, add_flags, launcher
+from motivation.tools.sweep import PlannedRun, State, Sweep, add_flags, launcher, split_words
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ first."""
 
 
 def make_parser() -> ArgumentParser:
-    """The parser of what stands before ``--``."""
+    """Return the parser of the words before ``--``."""
     parser = OptionParser(
         prog="python -m motivation experiments",
         usage="%(prog)s TABLE [options] [-- FURTHER ARGUMENTS OF EVERY RUN]",
@@ -173,9 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         InputError: the runs cannot be planned.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    cut = words.index("--") if "--" in words else len(words)
-    args, further = make_parser().parse_args(words[:cut]), words[cut + 1 :]
+    own, further = split_words(argv)
+    args = make_parser().parse_args(own)
     if args.devices and args.processes > 1:
         raise InputError("--devices: not with --processes, where each process of a run takes a device of its own")
     sweep = Sweep(plan(args, further), args.jobs, args.devices, keep_going=False)
@@ -184,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep.show_commands()
         print(f"# then the report beside {args.table}")
         return 0
-    return sweep.run(shlex.join(["python", "-m", "motivation", "experiments", *words])) or _report(args, sweep)
+    return sweep.run(shlex.join(["python", "-m", "motivation", "experiments", *own, "--", *further])) or _report(
+        args, sweep
+    )
 
 
 def _remark(args: Namespace, sweep: Sweep, further: Sequence[str]) -> None:

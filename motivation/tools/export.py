@@ -23,7 +23,6 @@ from torch import Tensor, nn
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.models import channels, make_model, model_name, without_files
 from motivation.errors import InputError, writing
-from motivation.method.condition_registry import takes
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser
@@ -48,7 +47,7 @@ class Exported:
         model: in evaluation mode, on the CPU.
         data: timm's data configuration of its evaluation: ``input_size``, ``mean``, ``std``, ``crop_pct`` ...
         arguments: of the model's constructor, beside the number of classes.
-        is_ema: the weights are the moving average.
+        weights: which ones they are, for the model card.
     """
 
     role: Role
@@ -56,7 +55,7 @@ class Exported:
     model: nn.Module
     data: dict[str, Any]
     arguments: dict[str, Any]
-    is_ema: bool
+    weights: str
 
 
 def make_parser() -> ArgumentParser:
@@ -137,7 +136,8 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     data = resolve_data_config(vars(args), model=model)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
-    return Exported(role, model_name(args, role), model.eval(), data, _arguments(args, role), is_ema)
+    when, what = "best epoch" if best else "last update", "moving average" if is_ema else "statistics as evaluated"
+    return Exported(role, model_name(args, role), model.eval(), data, _arguments(args, role), f"of the {when}, {what}")
 
 
 def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
@@ -202,16 +202,14 @@ def write_onnx(one: Exported, file: Path) -> float:
 
 
 def model_card(one: Exported, run: RunFolder) -> str:
-    """Return what a user of the model has to know: data, accuracy, cost, k, and how to load it."""
+    """Return a model card: the data, accuracy, cost and k, and how to load the model."""
     result, options = run.result or {}, run.options
     trained = ""
     if run.motivated:
         place = (
             f"the motivated model around {run.base}" if one.role is Role.MOTIVATED else f"the base in {run.motivated}"
         )
-        condition = str(options.get("motivation_condition", "loss"))
-        k = f", k = {options.get('motivation_k', 2)}" if takes(condition, "k") else ""
-        trained = f"\nTrained as {place} by motivated training (arXiv 2602.21064), condition {condition}{k}."
+        trained = f"\nTrained as {place} by motivated training (arXiv 2602.21064), {run.condition_text}."
     rows = {
         "data": options.get("dataset") or "a folder of images",
         "classes": one.model.num_classes,
@@ -226,7 +224,7 @@ def model_card(one: Exported, run: RunFolder) -> str:
         rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} FLOPs"
         rows["average forward pass in training"] = f"{readable(result['average_flops'])} FLOPs"
         rows["share of motivated updates"] = f"{result['share']:.4f}"
-    rows["weights"] = "moving average" if one.is_ema else "of the last update, statistics as evaluated"
+    rows["weights"] = one.weights
     return MODEL_CARD.format(
         name=one.name,
         trained=trained,

@@ -6,7 +6,6 @@ import pytest
 from support.program import load
 
 from motivation.__main__ import run_command
-from motivation.options.config_files import config_names
 from motivation.options.parse import make_parser, parse
 from motivation.tools import experiments, finetune
 from motivation.tools.experiments import TABLES, Experiment, main, plan
@@ -107,20 +106,6 @@ def test_a_run_that_fails_ends_the_table(tmp_path, capfd):
 def test_a_row_that_is_not_there_is_one_line(tmp_path, capsys):
     assert experiments_command("table2", "--only", "resnet18", "--output", tmp_path) == 2
     assert "error: --only: table2 has no such row; it has imagenet-resnet50_a3" in capsys.readouterr().err
-
-
-def test_every_config_of_a_table_exists():
-    for rows in TABLES.values():
-        for row in rows:
-            assert row.config in config_names()
-
-
-def test_a_row_whose_source_is_missing_is_one_line(tmp_path, capsys):
-    assert experiments_command("table3", "--only", "flowers", "--output", tmp_path, "--dry-run") == 2
-    assert (
-        "flowers102-from-resnet50_a3-seed0 needs imagenet-resnet50_a3-seed0, which is neither done nor planned"
-        in capsys.readouterr().err
-    )
 
 
 def test_devices_are_for_runs_of_one_process(tmp_path, capsys):

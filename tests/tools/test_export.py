@@ -59,6 +59,7 @@ def test_the_best_checkpoint_on_request_a_card_and_an_onnx_file_that_computes_th
     for said in (
         "sklearn/digits", "condition loss, k = 1", "1 x 8 x 8", f"{result['last']['motivated']['top1']:.2f} %",
         f"{result['best_motivated']['motivated']['top1']:.2f} %", f"{result['share']:.4f}", "import motivation.models",
+        "of the best epoch",
     ):  # fmt: skip
         assert said in card, said
 

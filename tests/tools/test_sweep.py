@@ -12,7 +12,7 @@ import pytest
 from support.program import ROOT
 
 from motivation.errors import InputError
-from motivation.tools.sweep import PlannedRun, State, Sweep, _locked, _share_of_cores, last_lines, launcher
+from motivation.tools.sweep import PlannedRun, State, Sweep, _locked, _share_of_cores
 
 PROGRAM = """
 import json, os, signal, sys, time
@@ -114,24 +114,10 @@ def test_the_state_of_a_run_is_read_from_its_folder(root, result, checkpoint, st
     assert run.state is state
 
 
-def test_a_run_killed_while_it_wrote_its_options_goes_on_from_its_checkpoint(root):
-    (run,) = planned(root, "a")
-    (a_folder(run, checkpoint=True) / "args.yaml").write_text("")
-    assert run.state is State.RESUME
-
-
 def test_the_folder_and_the_device_come_after_the_arguments(root):
     (run,) = planned(root, "a")
     words = run.command("cuda:1")[len(run.launcher) :]
     assert words == ["--lr", "0.1", "--output", str(root), "--experiment", "a", "--device", "cuda:1"]
-
-
-def test_several_processes_of_a_run_are_started_by_torchrun():
-    assert launcher("train")[1:] == ("-m", "motivation", "train")
-    words = launcher("finetune", processes=8)
-    assert words[1:3] == ("-m", "torch.distributed.run")
-    assert "--nproc_per_node=8" in words
-    assert words[-3:] == ("-m", "motivation", "finetune")
 
 
 def test_all_runs_are_made_once(root):
@@ -312,9 +298,3 @@ def test_a_folder_that_cannot_be_written_is_one_line(root):
 def test_several_runs_share_the_cores(monkeypatch):
     assert _share_of_cores(1) == {}
     assert int(_share_of_cores(1000)["OMP_NUM_THREADS"]) == 1
-
-
-def test_the_end_of_a_log_leaves_empty_lines_out(tmp_path):
-    (tmp_path / "log").write_text("a\n\nb\n\n")
-    assert last_lines(tmp_path / "log", 2) == ["a", "b"]
-    assert last_lines(tmp_path / "none") == []

@@ -19,7 +19,7 @@ from motivation.method.condition_registry import takes
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
 from motivation.tools.cross_validate.plan import PER_RUN, Plan, measured_options
-from motivation.tools.cross_validate.report import FILE, METRICS, Metric, choose, csv, draw, markdown, read_rows, table
+from motivation.tools.cross_validate.report import FILE, METRICS, Metric, choose, draw, markdown, read_rows, table
 from motivation.tools.sweep import Sweep, add_flags, split_words
 from weight_maps.plugins import load_plugins
 
@@ -63,12 +63,12 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     load_plugins(parsed.motivation_plugins)  # what is wrong with them is said with all other faults
     if not takes(parsed.motivation_condition, "k"):
         raise InputError(f"--motivation-condition {parsed.motivation_condition} has no k to choose")
-    ks, seeds = sorted(set(args.k)), list(dict.fromkeys(args.seeds or [parsed.seed]))
+    ks, seeds = tuple(sorted(set(args.k))), tuple(dict.fromkeys(args.seeds or [parsed.seed]))
     for flag, least, number in (("--k", 1, ks[0]), ("--folds", 2, args.folds), ("--seeds", 0, min(seeds))):
         if number < least:
             raise InputError(f"{flag}: at least {least}, not {number}")
     options = measured_options(yaml.safe_load(text))
-    return Plan(args.output, tuple(arguments), options, tuple(ks), args.folds, tuple(seeds), args.baseline)
+    return Plan(args.output, tuple(arguments), options, ks, args.folds, seeds, args.baseline)
 
 
 def refuse_impossible_runs(plan: Plan, devices: Sequence[str | None]) -> None:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_report(plan: Plan, metric: Metric) -> None:
-    """Print the table and the choice, and write them to the plan's folder as Markdown, CSV and a picture.
+    """Print the table and the choice, and write them to the plan's folder as Markdown and a picture.
 
     Raises:
         InputError: a file cannot be written.
@@ -125,6 +125,5 @@ def write_report(plan: Plan, metric: Metric) -> None:
     file = plan.folder / FILE
     with writing(plan.folder):
         file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
-        file.with_suffix(".csv").write_text(csv(rows))
         draw(rows, k, metric, plan.headline, file.with_suffix(".png"))
-    print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md, .csv and .png")
+    print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md and .png")

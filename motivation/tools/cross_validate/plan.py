@@ -65,14 +65,10 @@ class Plan:
             f"{self.folds} folds of the training split, {'seeds' if len(self.seeds) > 1 else 'seed'} {seeds}"
         )
 
-    def folds_and_seeds(self) -> list[tuple[int, int]]:
-        """List the fold and seed of the runs with one k."""
-        return [(fold, seed) for seed in self.seeds for fold in range(self.folds)]
-
     def cells(self) -> list[Cell]:
         """List all runs, with all ks of a fold before the next fold, so that an early look compares like with like."""
         ks: list[int | None] = [None, *self.ks] if self.baseline else [*self.ks]
-        return [Cell(k, fold, seed) for fold, seed in self.folds_and_seeds() for k in ks]
+        return [Cell(k, fold, seed) for seed in self.seeds for fold in range(self.folds) for k in ks]
 
     def run(self, cell: Cell) -> PlannedRun:
         """Return a run; its own arguments come after the user's, and so win over those of a YAML file."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from motivation.tools.cross_validate.plan import Cell, Plan
 from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
-from motivation.tools.tables import MISSING, csv_text, markdown_table, number, sample_sd
+from motivation.tools.tables import MISSING, markdown_table, number, sample_sd
 from motivation.training.flops import readable
 from motivation.training.run_folder import read_run
 
@@ -147,15 +147,6 @@ def table(rows: Rows, metric: Metric) -> str:
     return markdown_table(lines, left=0)
 
 
-def _single_runs(plan: Plan, rows: Rows, metric: Metric) -> str:
-    """Return the base's metric of each run: a line per fold and seed, a column per k."""
-    lines = [["fold", "seed", *("base alone" if k is None else f"k = {k}" for k in rows)]]
-    values = zip(*(row[metric.figure] for row in rows.values()), strict=True)
-    for (fold, seed), of_run in zip(plan.folds_and_seeds(), values, strict=True):
-        lines.append([str(fold), str(seed), *(f"{value:.{metric.digits}f}" for value in of_run)])
-    return markdown_table(lines, left=0)
-
-
 def markdown(plan: Plan, rows: Rows, remarks: Sequence[str], metric: Metric) -> str:
     """Return the report."""
     return "\n\n".join([
@@ -164,23 +155,8 @@ def markdown(plan: Plan, rows: Rows, remarks: Sequence[str], metric: Metric) -> 
         "Mean ± standard deviation over the runs, last epoch, on the fold that was held out. Expected: the share "
         "by the condition's law. F_avg: FLOPs of a forward pass, average over all updates.",
         *remarks,
-        f"![k]({FILE}.png)",
-        f"## The base's {metric.label} in single runs\n\n{_single_runs(plan, rows, metric)}\n",
+        f"![k]({FILE}.png)\n",
     ])  # fmt: skip
-
-
-def csv(rows: Rows) -> str:
-    """Return a line per k: means and standard deviations of all figures, in full precision; empty if not measured."""
-    lines = []
-    for k, row in rows.items():
-        line: dict[str, str | float] = {"k": "baseline" if k is None else k, "runs": len(row["share"])}
-        for name, values in row.items():
-            if name == "expected_share":
-                line[name] = float(values[0])
-            else:
-                line |= {f"{name}_mean": float(values.mean()), f"{name}_std": sample_sd(values)}
-        lines.append(line)
-    return csv_text(lines)
 
 
 def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> None:

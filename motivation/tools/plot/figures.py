@@ -38,7 +38,7 @@ SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", SHADE])
 MOST_EXACT = 1500
 """Updates in a panel up to which each stretch is drawn; in more, one update is too narrow to be seen or printed."""
 MOST_MARKED_UPDATES, MOST_MARKED_EPOCHS, MOST_BOUNDARIES = 150, 60, 60
-SHADE_COLUMNS, LINE_COLUMNS = 400, 1000
+SHADE_COLUMNS = 400
 
 TITLE_WIDTH, LEGEND_WIDTH, HANDLE_WIDTH = 76, 112, 9
 """Characters that fit over the axes; each entry of a legend takes the last beside its label."""
@@ -104,7 +104,7 @@ def _draw_panel(axes: Axes, panel: Panel, left: Floats, right: Floats, width: in
     _draw_grid(axes, "y")
     handles: list[Line2D | Patch] = []
     if width > 1:
-        handles.append(_draw_faint(axes, updates, middle))
+        handles += axes.plot(middle, updates.loss, color=FAINT, lw=0.7, alpha=0.7, label="loss of each update")
         label = f"running mean over {updates_text(width)}"
         handles += axes.plot(middle, data.running_mean(updates.loss, width), color=BASE, lw=1.8, label=label)
     else:
@@ -130,18 +130,6 @@ def _draw_points(axes: Axes, updates: Updates, middle: Floats) -> list[Line2D]:
         label = "loss, the motivated model trains"
         handles += axes.plot(middle, motivated, "D", mfc=MOTIVATED, mec="black", mew=0.8, ms=size + 0.5, label=label)
     return handles
-
-
-def _draw_faint(axes: Axes, updates: Updates, middle: Floats) -> Line2D | Patch:
-    """Draw the loss of each update in the background; of many updates, the range that their line would fill."""
-    if len(updates) <= 2 * LINE_COLUMNS:
-        return axes.plot(middle, updates.loss, color=FAINT, lw=0.7, alpha=0.7, label="loss of each update")[0]
-    bounds = data.columns(len(updates), LINE_COLUMNS)
-    losses = np.where(np.isfinite(updates.loss), updates.loss, np.nan)
-    low, high = np.fmin.reduceat(losses, bounds[:-1]), np.fmax.reduceat(losses, bounds[:-1])
-    centres = middle[(bounds[:-1] + bounds[1:] - 1) // 2]
-    axes.fill_between(centres, low, high, color=FAINT, alpha=0.4, linewidth=0)
-    return Patch(color=FAINT, alpha=0.4, label=f"lowest to highest of {updates_text(int(bounds[1]))}")
 
 
 def _shade(axes: Axes, updates: Updates, left: Floats, right: Floats) -> Patch:

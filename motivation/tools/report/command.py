@@ -16,7 +16,7 @@ from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
-from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Report, Row, make_report
+from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Row, make_rows
 from motivation.tools.tables import MISSING, csv_text, markdown_table, number, text_table
 from motivation.training.flops import CONVENTION, readable
 from motivation.training.run_folder import RunError, RunFolder, find_runs
@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--markdown and --csv: both are to be written to {args.csv}; give two different names")
     runs = counted_runs(find_runs(args.runs), args.unfinished)
     groups, flops = group_runs(runs), ForwardFlops(runs)
-    report = make_report(groups, flops)
+    rows = make_rows(groups, flops)
     twice = [pair for group in groups for pair in repeated(group)]
     notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in twice]
     for note in notes + flops.faults:
         print(f"note: {note}", file=sys.stderr)
-    printed = Printed(report, args.best, TABLES.get(args.paper))
+    printed = Printed(rows, args.best, TABLES.get(args.paper))
     for file, form in ((args.markdown, printed.markdown), (args.csv, printed.csv)):
         if file == "-":
             print(form(), end="")
@@ -104,16 +104,17 @@ class Printed:
     """A report as text.
 
     Args:
-        report: the rows.
+        rows: in the order of the table.
         best: show the best epochs' accuracy too.
         paper: a table of the paper whose figures stand beside ours.
     """
 
-    def __init__(self, report: Report, best: bool = False, paper: PaperTable | None = None):
-        self.report, self.best = report, best
-        small = any(row.flops < 1e9 for row in report.rows)
+    def __init__(self, rows: Sequence[Row], best: bool = False, paper: PaperTable | None = None):
+        self.rows, self.best = rows, best
+        self.footnotes = list(dict.fromkeys(note for row in rows for note in row.notes))
+        small = any(row.flops < 1e9 for row in rows)
         self.unit = "10^-2 % per MFLOP" if small else "% per GFLOP"
-        self.paper_columns, self.paper_remarks = paper_beside(report.rows, paper) if paper else ([], [])
+        self.paper_columns, self.paper_remarks = paper_beside(rows, paper) if paper else ([], [])
 
     def console(self) -> str:
         """Return an aligned table with the units below the titles."""
@@ -150,22 +151,25 @@ class Printed:
                 "acc_f_ratio": row.acc_f_ratio,
                 "against": row.against.label if row.against else None,
                 **{column.header: column.cell(row).replace(MISSING, "") for column in self.paper_columns},
-                "notes": "; ".join(self.report.footnotes[note - 1] for note in row.notes),
+                "notes": "; ".join(row.notes),
             }
-            for row in self.report.rows
+            for row in self.rows
         ]
         return csv_text(rows)
 
     def _cells(self, columns: Sequence[Column]) -> list[list[str]]:
-        return [[column.cell(row) for column in columns] for row in self.report.rows]
+        return [[column.cell(row) for column in columns] for row in self.rows]
 
     def _columns(self) -> list[Column]:
         def top1(row: Row) -> str:
             return MISSING if math.isnan(row.accuracy) else f"{number(row.accuracy)} ± {number(row.accuracy_sd)}"
 
+        def label(row: Row) -> str:
+            return row.label + "".join(f" ({self.footnotes.index(note) + 1})" for note in row.notes)
+
         best = [Column("best epoch*", lambda row: number(row.best), "%")] if self.best else []
         return [
-            Column("model", lambda row: row.label + "".join(f" ({note})" for note in row.notes)),
+            Column("model", label),
             Column("n", lambda row: str(row.runs)),
             Column("top-1", top1, "%"),
             *best,
@@ -185,7 +189,7 @@ class Printed:
             f"{CONVENTION}: 2 per multiply-add)",
             *best,
             *self.paper_remarks,
-            *(f"({note}) {text}" for note, text in enumerate(self.report.footnotes, 1)),
+            *(f"({note}) {text}" for note, text in enumerate(self.footnotes, 1)),
         ]
 
 

@@ -23,7 +23,7 @@ Settings = dict[str, Any]
 """The options that change what is measured, by name."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """The runs of one configuration.
 

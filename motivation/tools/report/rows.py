@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ class Row:
         share: mean share of motivated updates; NaN in a classical row.
         against: Arch-X-C, with which Arch-X-Y-B or Arch-Y-C is compared.
         larger: Arch-Y-C, compared with the same row.
-        notes: numbers of its footnotes, from 1.
+        notes: its footnotes.
         runs: how many of the runs have an accuracy.
         accuracy: mean of the last epoch's top-1.
         accuracy_sd: its sample standard deviation.
@@ -62,7 +62,7 @@ class Row:
     share: float = math.nan
     against: Row | None = None
     larger: Row | None = None
-    notes: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         role = Role.MOTIVATED if self.kind == "M" else Role.BASE
@@ -84,39 +84,28 @@ class Row:
         return acc_f_ratio(self.acc_per_flops, acc_per_flops(self.larger, self.against))
 
 
-@dataclass
-class Report:
-    """Rows and their footnotes."""
-
-    rows: list[Row]
-    footnotes: list[str]
-
-
-def make_report(groups: Sequence[Group], flops: ForwardFlops) -> Report:
+def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
     """Return all rows in the paper's order: a model's classical row, then its pairs, by growing FLOPs."""
-    names = {id(group): _distinguishing_name(group, groups) for group in groups}
+    names = {group: _distinguishing_name(group, groups) for group in groups}
     classical = {
-        id(group): Row(f"{group.base}-C{names[id(group)]}", "C", group, flops.of(group.settings))
+        group: Row(f"{group.base}-C{names[group]}", "C", group, flops.of(group.settings))
         for group in groups
         if group.motivated is None
     }
-    bases: dict[int, list[Row]] = {key: [] for key in classical}
-    report = Report([], [])
+    bases: dict[Row, list[Row]] = {row: [] for row in classical.values()}
+    rows = []
     for group in groups:
         if group.motivated is None:
             continue
         cost = mean(run.average_flops for run in group.runs), mean(run.share for run in group.runs)
-        b, m = (
-            Row(f"{group.base}-{group.motivated}-{kind}{names[id(group)]}", kind, group, *cost) for kind in ("B", "M")
-        )
-        report.rows += [b, m]
-        b.against, b.larger = (_classical_row(b, role, groups, classical, report) for role in Role)
-        if b.against and b.larger and b.against not in bases[id(b.larger.group)]:
-            bases[id(b.larger.group)].append(b.against)
-    for key, row in classical.items():
-        report.rows += _against_each(row, bases[key])
-    report.rows.sort(key=lambda row: _place(row, flops))
-    return report
+        b, m = (Row(f"{group.base}-{group.motivated}-{kind}{names[group]}", kind, group, *cost) for kind in ("B", "M"))
+        rows += [b, m]
+        b.against, b.larger = (_classical_row(b, role, classical) for role in Role)
+        if b.against and b.larger and b.against not in bases[b.larger]:
+            bases[b.larger].append(b.against)
+    for row, compared in bases.items():
+        rows += _against_each(row, compared)
+    return sorted(rows, key=lambda row: _place(row, flops))
 
 
 def _distinguishing_name(group: Group, groups: Iterable[Group]) -> str:
@@ -128,21 +117,18 @@ def _distinguishing_name(group: Group, groups: Iterable[Group]) -> str:
     return f" [{', '.join(shown)}]" if shown else ""
 
 
-def _classical_row(
-    row: Row, role: Role, groups: Iterable[Group], classical: dict[int, Row], report: Report
-) -> Row | None:
-    """Return the row to compare a motivated row with, if there is one; a footnote names options that differ."""
-    twin = classical_twin(row.group, role, groups)
+def _classical_row(row: Row, role: Role, classical: Mapping[Group, Row]) -> Row | None:
+    """Return the row to compare a motivated row with, if there is one; a note names options that differ."""
+    twin = classical_twin(row.group, role, classical)
     if twin is None:
         return None
     group, names = twin
-    found = classical[id(group)]
     if names:
         wanted = model_options(row.group.settings, role)
         words = [f"{name} ({group.settings.get(name)}, here {wanted.get(name)})" for name in names]
-        report.footnotes.append(f"{row.label} is compared with {found.label}, which differs in {', '.join(words)}")
-        row.notes.append(len(report.footnotes))
-    return found
+        found = classical[group].label
+        row.notes.append(f"{row.label} is compared with {found}, which differs in {', '.join(words)}")
+    return classical[group]
 
 
 def _against_each(row: Row, bases: Sequence[Row]) -> list[Row]:
