@@ -6,13 +6,13 @@ import re
 from dataclasses import replace
 
 from weight_maps.core import WeightMap, leading
-from weight_maps.draft import MapDraft, check_family, stages_of
+from weight_maps.draft import MapDraft, check_family
 from weight_maps.layout import Layout
 from weight_maps.parts import PartsReader, leading_parts
 from weight_maps.registry import register_map
 from weight_maps.resnet import last_to_last
 
-BLOCK = re.compile(r"(?P<stage>(model\.)?blocks)\.\d+\.attn")
+BLOCK = re.compile(r"(model\.)?blocks\.\d+\.attn")
 """``blocks.11.attn.qkv``: a layer of the attention of the twelfth block."""
 
 _FUSED = re.compile(r"(.+\.)?(qkv\.|in_proj_)")
@@ -27,11 +27,11 @@ def vit_map(base: Layout, motivated: Layout, placement: str = "paper") -> Weight
 
     timm computes q, k and v in one layer; each of the three takes the leading slice of its own third (ours: the paper's
     "Linear layers" are the three projections). The paper's pairs have equally many blocks; in a deeper model they are
-    placed as in ResNets (ours).
+    placed as in ResNets (ours), and so are the stages of the ResNet in a hybrid.
     """
     check_family("vision transformer", BLOCK, base, motivated)
     draft = MapDraft(base, motivated)
-    draft.place(stages_of(base, BLOCK), placement, paper=last_to_last)
+    draft.place(draft.blocks.base_blocks.containers, placement, paper=last_to_last)
     parts, motivated_parts = PartsReader(base), PartsReader(motivated)
     for name, target in draft.counterparts():
         # The first scalars of a vector, the first inputs and outputs of a linear layer, the first channels of tokens

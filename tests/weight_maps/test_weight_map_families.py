@@ -69,6 +69,12 @@ def test_vit_takes_leading_slices_and_each_of_q_k_v_its_third(motivated, width):
             assert link.index == leading(shapes[name])
 
 
+def test_the_resnet_of_a_hybrid_is_placed_too():
+    found = links("vit_base_resnet26d_224", "vit_base_resnet50d_224")
+    name = "patch_embed.backbone.layer2.{}.conv1.weight"
+    assert [found[name.format(i)].motivated for i in (0, 1)] == [name.format(i) for i in (0, 3)]
+
+
 @pytest.mark.parametrize(
     ("base", "motivated"),
     [
