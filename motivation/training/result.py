@@ -98,13 +98,13 @@ class RunResult:
     def table(self) -> str:
         """Return accuracy of both models, share and cost of a motivated run as text.
 
-        The accuracy is the last epoch's; the best one beside it is selected on the validation data.
+        The accuracy is the last epoch's, and beside it that of the epoch that was kept, the best by ``--eval-metric``.
         """
         assert self.flops is not None
         last, flops, models = self.records[-1], self.flops, self.models
         lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>14}"]
         for role in Role:
-            best = best_epoch(self.records, role, "top1") or last
+            best = best_epoch(self.records, role, self.ranking) or last
             columns = ((last, "top1"), (last, "top5"), (best, "top1"))
             cells = "".join(f" {_percent(record.metric(role, name)):>7}" for record, name in columns)
             lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>14}")
