@@ -110,7 +110,7 @@ def test_what_a_motivated_run_leaves_behind(train, capsys):
     results = json.loads(out[out.index("--result") + 8 : out.index("]\n") + 1])
     assert results[0].keys() == {"epoch", "train", "validation", "motivated_validation"}
     assert "share     " in out
-    assert "(expected 0.5000)" in out
+    assert "(expected 0.3000)" in out  # 1/2, but for the first two of five updates
     assert yaml.safe_load((folder / "args.yaml").read_text())["motivated_model"] == "resnet14_cifar"
 
 
@@ -269,3 +269,8 @@ def test_no_data_worker_outlives_a_run(flags, train):
     before = set(multiprocessing.active_children())
     train("-j", "1", "--epochs", "1", *flags)
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_last_update_of_fewer_batches_waits_for_all_of_them(train):
+    folder = train("-b", "71", "--grad-accum-steps", "7", "--epochs", "1")  # 20 batches; timm's script makes 4 updates
+    assert [row["update"] for row in rows(folder / "updates.csv")] == ["0", "1", "2"]

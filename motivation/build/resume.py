@@ -214,11 +214,15 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
 def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
     """Return the state of a file without the parts that this run cannot take; warn of what is lost."""
     state = {**resumed.state, "pair": _fitting_pair(run, resumed, args, runtime)}
+    if run.flops is not None:
+        for counts in _counts_in(state):
+            if not any(counts.get("flops", {}).values()):
+                counts["flops"] = {role.value: counts[role.value] * flops for role, flops in run.flops.items()}
     if not run.can_be_stopped or args.start_epoch is not None:
         state.pop("stopped_by", None)
     if resumed.is_mid_epoch and not _goes_on_in_epoch(run, resumed, args, runtime):
         position = Position(*state["pair"]["position"])._replace(is_between_epochs=True)
-        state["pair"] |= {"position": position, "counts": state["epoch_counts"], "active": Role.BASE.value}
+        state["pair"] |= {"position": position, "active": Role.BASE.value}
         state.pop("stopped_by", None)
     if run.feed.resumable is None:
         is_mid_epoch = not Position(*state["pair"]["position"]).is_between_epochs
@@ -235,12 +239,18 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
     return state
 
 
+def _counts_in(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all counts of updates in a state; those of a plain run and of earlier versions have no FLOPs."""
+    of_epochs = [record[name] for record in state["records"] for name in ("counts", "run_counts")]
+    return [state["pair"]["counts"], *of_epochs]
+
+
 def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:
     pair: dict[str, Any] = dict(resumed.state["pair"])
     is_motivated, name = run.pair.motivated is not None, pair["condition"]["name"]
     if is_motivated and "motivated" not in pair:
         _warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
-        return _without(pair, "counts", "condition")
+        return _without(pair, "condition")
     if name != run.pair.condition.name:
         del pair["condition"]
         if is_motivated:

@@ -20,6 +20,7 @@ from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
+from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
@@ -252,18 +253,16 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     )
     if run.start_epoch >= run.epochs:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
-    share, total = run.pair.condition.expected_share, run.epochs * run.clock.updates_per_epoch
-    count = run.pair.condition.expected_updates(run.epochs, run.clock.updates_per_epoch)
-    if run.pair.motivated is None or share is None or count is None or not total:
+    share, total = run.expected_share, run.epochs * run.clock.updates_per_epoch
+    if run.pair.motivated is None or share is None or isinstance(run.pair.condition, Never):
         return
-    less = " without the first updates of each epoch" if count < share * total else ""
-    _logger.info(f"About {count:.0f} of {total} updates should be motivated (share {share:.4f}{less}).")
-    if 0 < share < 0.05 and not args.motivation_bn_recalibrate and batchnorms(run.pair.motivated.model):
+    _logger.info(f"About {share * total:.0f} of {total} updates should be motivated (share {share:.4f}).")
+    if share < 0.05 and not args.motivation_bn_recalibrate and batchnorms(run.pair.motivated.model):
         _logger.warning(
             "The motivated model is trained so rarely that its BatchNorm statistics will be old when it is judged; "
             "--motivation-bn-recalibrate 50 re-estimates them."
         )
-    if 0 < share < 0.01:
+    if share < 0.01:
         _logger.warning(
             "With fewer than 1 % motivated updates the differential part hardly trains; a smaller --motivation-k "
             "trains it more."

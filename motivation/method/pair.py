@@ -170,7 +170,7 @@ class MotivatedPair(Generic[S]):
             The record that was shown to the condition.
         """
         self.step += 1
-        self.counts.updates[self.role] += 1
+        self.counts.add(self.role)
         for side in self.sides:
             if side is self.active:
                 side.update_ema(self.step)
@@ -207,14 +207,12 @@ class MotivatedPair(Generic[S]):
         self.motivated.apply_deferred_ema()
         self._switch.expand()
         self.active = self.motivated
-        self.counts.switches += 1
 
     def extract(self) -> None:
         """Copy the base's part of the motivated model back and make the base the active model."""
         self.base.apply_deferred_ema()
         self._switch.extract()
         self.active = self.base
-        self.counts.switches += 1
 
     def sync_idle_model(self) -> None:
         """Copy the shared weights and their EMA to the idle model, to evaluate or save it.
@@ -266,7 +264,7 @@ class MotivatedPair(Generic[S]):
         if "base" in state:
             self.base.load_state_dict(state["base"])
         if "counts" in state:
-            self.counts.load_state_dict(state["counts"])
+            self.counts.load_state_dict({"last": state["active"], **state["counts"]})
         if self.motivated is not None and "motivated" in state:
             self.base.pending_decay = state["base_pending_decay"]
             self.motivated.load_state_dict(state["motivated"])

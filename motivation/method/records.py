@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,10 +99,25 @@ class UpdateRecord:
 
 @dataclass
 class Counts:
-    """Updates of each model, and switches."""
+    """Updates of each model, switches, and cost.
+
+    Attributes:
+        updates: number of updates of each model.
+        switches: how often an update trained another model than the update before it; before the first is the base.
+        flops: forward FLOPs of one image, summed over the updates of each model; 0 where they were not counted.
+        last: the model of the last update.
+    """
 
     updates: dict[Role, int] = field(default_factory=lambda: dict.fromkeys(Role, 0))
     switches: int = 0
+    flops: dict[Role, float] = field(default_factory=lambda: dict.fromkeys(Role, 0.0))
+    last: Role = Role.BASE
+
+    def add(self, role: Role) -> None:
+        """Count an update of a model."""
+        self.updates[role] += 1
+        self.switches += role is not self.last
+        self.last = role
 
     @property
     def total(self) -> int:
@@ -113,20 +129,35 @@ class Counts:
         """Share of motivated updates; 0 before the first update."""
         return self.updates[Role.MOTIVATED] / self.total if self.total else 0.0
 
-    def state_dict(self) -> dict[str, int]:
-        """Return plain values for a checkpoint."""
-        return {"base": self.updates[Role.BASE], "motivated": self.updates[Role.MOTIVATED], "switches": self.switches}
+    @property
+    def average_flops(self) -> float:
+        """Mean forward FLOPs of one image over all updates (paper, supplementary section 6); 0 before the first."""
+        return sum(self.flops.values()) / self.total if self.total else 0.0
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore what `state_dict` returned."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return {
+            **{role.value: count for role, count in self.updates.items()},
+            "switches": self.switches,
+            "flops": {role.value: flops for role, flops in self.flops.items()},
+            "last": self.last.value,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; earlier versions returned neither FLOPs nor the last model."""
         self.updates = {role: state[role.value] for role in Role}
         self.switches = state["switches"]
+        self.flops = {role: state.get("flops", {}).get(role.value, 0.0) for role in Role}
+        self.last = Role(state.get("last", Role.BASE))
 
     def __sub__(self, earlier: Counts) -> Counts:
         return Counts(
-            {role: self.updates[role] - earlier.updates[role] for role in Role}, self.switches - earlier.switches
+            {role: self.updates[role] - earlier.updates[role] for role in Role},
+            self.switches - earlier.switches,
+            {role: self.flops[role] - earlier.flops[role] for role in Role},
+            self.last,
         )
 
     def copy(self) -> Counts:
         """Return a copy."""
-        return Counts(dict(self.updates), self.switches)
+        return Counts(dict(self.updates), self.switches, dict(self.flops), self.last)

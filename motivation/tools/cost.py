@@ -245,15 +245,16 @@ def prediction(
 
     def row(label: str, share: float, k: int | None = None, this_run: bool = False) -> Row:
         average = average_flops({Role.BASE: 1 - share, Role.MOTIVATED: share}, flops)
-        updates = None
-        if length is not None:
-            updates = share * length.updates if k is None else expected_motivated_updates(k, length)
+        updates = None if length is None else share * length.updates
         return Row(label, k, share, average, average / base, average / motivated, updates, this_run)
+
+    def share_of(k: int) -> float:
+        return streak_share(k) if length is None else expected_motivated_updates(k, length) / length.updates
 
     base, motivated = flops[Role.BASE], flops[Role.MOTIVATED]
     waits = has_streak_law(condition)
     rows = [
-        row(f"k = {k}", streak_share(k), k, waits and k == own_k)
+        row(f"k = {k}", share_of(k), k, waits and k == own_k)
         for k in (sorted({*ks, own_k}) if waits else dict.fromkeys(ks))
     ]
     if condition == "random":
@@ -283,7 +284,8 @@ torch flops  torch.utils.flop_counter: 2 per multiply-add of convolutions, matri
 macs         multiply-adds: half of torch flops"""
 
 LAW = """\
-The shares are those of independent losses, 1/(k+1)!; measured in a small run: 0.165, 0.039, 0.0067 at k = 2, 3, 4.
+The shares are those of independent losses: 1/(k+1)!, and none in the first k + 1 updates of an epoch, where an epoch's
+length is given. Measured in a small run of long epochs: 0.165, 0.039, 0.0067 at k = 2, 3, 4.
 A loss that falls steeply, as in a short run, gives more.
 F_avg is the forward pass of one image in flops, averaged over the updates; the paper lets it stand for training."""
 
@@ -311,7 +313,7 @@ def prediction_table(rows: Sequence[Row], condition: str, length: Length | None)
     lines = [text_table(cells), LAW]
     if length:
         size = f"{length.epochs} epochs x {length.updates_per_epoch} = {length.updates:,}"
-        lines.append(f"Of {size} updates; the first k + 1 of an epoch are always the base's.")
+        lines.append(f"Of {size} updates.")
     if not has_streak_law(condition) and condition not in WITHOUT_K:
         lawful = ", ".join(filter(has_streak_law, condition_names()))
         lines.append(f"This run: no law is known for --motivation-condition {condition}; the rows are for {lawful}.")

@@ -100,7 +100,8 @@ def report(run: Run, args: Namespace) -> None:
         models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
         ranking=run.ranking,
         flops=run.flops,
-        expected_share=run.pair.condition.expected_share,
+        counts=run.pair.counts,
+        expected_share=run.expected_share,
         completed=run.completed,
         stopped_by=run.stopped_by,
         nonfinite_losses=run.guard.count,
@@ -108,8 +109,8 @@ def report(run: Run, args: Namespace) -> None:
     if best := best_epoch(run.records, Role.BASE, run.ranking):
         _logger.info(f"*** Best metric: {best.metric(Role.BASE, run.ranking)} (epoch {best.epoch})")
         print(f"--result\n{result.timm_json()}")
-        if run.flops is not None:
-            print(f"\n{result.table()}")
+    if run.flops is not None and run.pair.counts.total:
+        print(f"\n{result.table()}")
     if run.folder is not None:
         result.write(run.folder)
         print(f"\nFiles of this run: {run.folder}")

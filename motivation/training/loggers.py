@@ -17,7 +17,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from motivation.method.records import Role
 from motivation.training.checkpoint import blaming_file
 from motivation.training.csv_files import append_rows, keep_rows_before
-from motivation.training.flops import average_flops
 from motivation.training.hooks import Hook, RunView
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord, UpdateReport
@@ -202,7 +201,7 @@ def summary_row(record: EpochRecord, flops: Flops | None) -> dict[str, Any]:
             "base_updates": record.counts.updates[Role.BASE],
             "motivated_updates": record.counts.updates[Role.MOTIVATED],
             "switches": record.counts.switches,
-            "average_flops": average_flops(record.counts.updates, flops),
+            "average_flops": record.counts.average_flops,
             "seconds": round(record.elapsed_s, 3),
         }
     return row
@@ -223,7 +222,7 @@ class WandbLog(Hook):
         row = {name: value for name, value in summary_row(record, self._flops).items() if value != ""}
         if self._flops is not None:
             row |= {"share": record.counts.share, "run_share": record.run_counts.share}
-            row["run_average_flops"] = average_flops(record.run_counts.updates, self._flops)
+            row["run_average_flops"] = record.run_counts.average_flops
         self._run.log(row)
 
     def run_end(self) -> None:
@@ -280,6 +279,6 @@ def epoch_scalars(record: EpochRecord, flops: Flops | None) -> dict[str, float]:
         scalars["motivation/share"] = record.counts.share
         scalars["motivation/run_share"] = record.run_counts.share
         scalars["motivation/switches"] = record.counts.switches
-        scalars["motivation/average_flops"] = average_flops(record.counts.updates, flops)
-        scalars["motivation/run_average_flops"] = average_flops(record.run_counts.updates, flops)
+        scalars["motivation/average_flops"] = record.counts.average_flops
+        scalars["motivation/run_average_flops"] = record.run_counts.average_flops
     return scalars

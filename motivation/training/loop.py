@@ -89,7 +89,7 @@ def start_epoch(run: Run, epoch: int) -> bool:
     if run.resumed_mid_epoch:
         run.resumed_mid_epoch = False
     else:
-        run.losses, run.epoch_counts = LossMeter(), run.pair.counts.copy()
+        run.losses = LossMeter()
         run.pair.start_epoch(epoch, run.feed.updates_per_epoch)
     for learner in run.pair.sides:
         learner.start_epoch()
@@ -101,6 +101,8 @@ def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
     """Do what follows an update: meters and logs, the guard, signals, a recovery checkpoint, the schedules."""
     for loss, images in outcome.local_losses:
         run.losses.add(loss, images)
+    if run.flops is not None:  # of this image size: a run may be resumed at another
+        run.pair.counts.flops[record.role] += run.flops[record.role]
     lr, streak, counts = run.pair.active.lr, run.pair.condition.streak, run.pair.counts.copy()
     run.hooks.update_end(UpdateReport(**vars(record), lr=lr, outcome=outcome, run_counts=counts, streak=streak))
     run.guard.watch(record)
@@ -133,8 +135,8 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
         return None
     with run.evaluator.evaluate_both() as (base, motivated):
         counts, elapsed_s = run.pair.counts.copy(), time.time() - began
-        in_epoch = counts - run.epoch_counts
-        record = EpochRecord(epoch, train_loss, base, motivated, run.pair.base.lr, in_epoch, counts, elapsed_s)
+        since_last = counts - run.records[-1].run_counts if run.records else counts
+        record = EpochRecord(epoch, train_loss, base, motivated, run.pair.base.lr, since_last, counts, elapsed_s)
         run.records.append(record)
         run.hooks.epoch_end(record)
         if run.guard.in_a_row:

@@ -65,8 +65,8 @@ class EpochRecord:
         base: validation metrics of the base model (of its EMA if there is one); None without validation.
         motivated: the same of the motivated model.
         lr: mean learning rate over the base's parameter groups at the epoch's end.
-        counts: updates and switches in this epoch.
-        run_counts: updates and switches since the start.
+        counts: updates, switches and cost since the last epoch that was evaluated.
+        run_counts: the same since the start: of all updates that led to the weights.
         elapsed_s: seconds the epoch took, its evaluation included.
     """
 

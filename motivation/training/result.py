@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motivation.method.records import Role
+from motivation.method.records import Counts, Role
 from motivation.training.checkpoint import blaming_file
-from motivation.training.flops import CONVENTION, average_flops, readable
+from motivation.training.flops import CONVENTION, readable
 from motivation.training.records import EpochRecord, Metrics, best_epoch
 from motivation.training.run_folder import RESULT_FILE
 
@@ -24,7 +24,8 @@ class RunResult:
         models: timm names.
         ranking: name of the metric that ranks epochs and checkpoints; ``loss`` is the better the lower.
         flops: forward FLOPs of one image, of both models; None in a plain run.
-        expected_share: share of motivated updates by the condition's law, if it has one.
+        counts: all updates that led to the weights, also those after the last evaluated epoch.
+        expected_share: share of motivated updates to expect, if the condition has a law for it.
         completed: no epoch is left to train.
         stopped_by: the reason a hook gave for stopping the run.
         nonfinite_losses: updates whose loss was not finite.
@@ -34,6 +35,7 @@ class RunResult:
     models: dict[Role, str]
     ranking: str
     flops: dict[Role, float] | None
+    counts: Counts
     expected_share: float | None
     completed: bool = True
     stopped_by: str | None = None
@@ -74,8 +76,8 @@ class RunResult:
         best = {role: best_epoch(self.records, role, self.ranking) for role in Role}
         epochs = {"last": last, "best": best[Role.BASE], "best_motivated": best[Role.MOTIVATED]}
         result |= {name: _epoch_as_dict(record) for name, record in epochs.items() if record}
-        if last and self.flops:
-            counts = last.run_counts
+        counts = self.counts
+        if self.flops and counts.total:
             result |= {
                 "flops": {role.value: flops for role, flops in self.flops.items()},
                 "convention": CONVENTION,
@@ -83,7 +85,7 @@ class RunResult:
                 "switches": counts.switches,
                 "share": counts.share,
                 "expected_share": self.expected_share,
-                "average_flops": average_flops(counts.updates, self.flops),
+                "average_flops": counts.average_flops,
             }
         return result
 
@@ -99,16 +101,17 @@ class RunResult:
         """Return accuracy of both models, share and cost of a motivated run as text.
 
         The accuracy is the last epoch's, and beside it that of the epoch that was kept, the best by ``--eval-metric``.
+        Of an interrupted run it may be older than share and cost, which are those of all updates so far.
         """
         assert self.flops is not None
-        last, flops, models = self.records[-1], self.flops, self.models
+        last, flops, models, counts = self.records[-1] if self.records else None, self.flops, self.models, self.counts
         lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>14}"]
         for role in Role:
             best = best_epoch(self.records, role, self.ranking) or last
             columns = ((last, "top1"), (last, "top5"), (best, "top1"))
-            cells = "".join(f" {_percent(record.metric(role, name)):>7}" for record, name in columns)
+            cells = "".join(f" {_percent(record, role, name):>7}" for record, name in columns)
             lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>14}")
-        counts, average = last.run_counts, average_flops(last.run_counts.updates, flops)
+        average = counts.average_flops
         law = "" if self.expected_share is None else f" (expected {self.expected_share:.4f})"
         lines += [
             "* best epoch, selected on the validation data",
@@ -119,10 +122,14 @@ class RunResult:
             f"{average / flops[Role.BASE]:.3f} x {models[Role.BASE]} alone, "
             f"{average / flops[Role.MOTIVATED]:.3f} x {models[Role.MOTIVATED]} alone",
         ]
+        if not self.completed:
+            when = f"after epoch {last.epoch}" if last else "not measured yet"
+            lines.append(f"The run has not ended: accuracy {when}; updates, share and cost up to now.")
         return "\n".join(lines)
 
 
-def _percent(value: float | None) -> str:
+def _percent(record: EpochRecord | None, role: Role, name: str) -> str:
+    value = None if record is None else record.metric(role, name)
     return "-" if value is None else f"{value:.2f}"
 
 

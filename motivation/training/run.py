@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.pair import MotivatedPair
-from motivation.method.records import Counts, DeferredScalar, Role
+from motivation.method.records import DeferredScalar, Role
 from motivation.training.checkpoint import Saver
 from motivation.training.evaluate import Evaluator, HeldOut
 from motivation.training.finite import NonFiniteLossGuard
@@ -91,7 +91,6 @@ class Run:
         ranking: the metric by which checkpoints of the base are ranked.
         guard: watches for losses that are not finite.
         losses: mean loss of the current epoch.
-        epoch_counts: the pair's counts at the start of the current epoch.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
         completed: True once all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
@@ -119,7 +118,6 @@ class Run:
     guard: NonFiniteLossGuard = field(default_factory=NonFiniteLossGuard)
     losses: LossMeter = field(default_factory=LossMeter)
     records: list[EpochRecord] = field(default_factory=list)
-    epoch_counts: Counts = field(default_factory=Counts)
     resumed_mid_epoch: bool = False
     completed: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -135,6 +133,13 @@ class Run:
         """Return the loss on the held-out images after an update of this learner; None if the condition does not
         want it."""
         return None if self.held_out is None else self.held_out.loss(learner)
+
+    @property
+    def expected_share(self) -> float | None:
+        """Share of motivated updates to expect of all epochs; None if the condition has no law for it."""
+        epochs, updates = self.epochs, self.clock.updates_per_epoch
+        count = self.pair.condition.expected_updates(epochs, updates)
+        return None if count is None or not epochs * updates else count / (epochs * updates)
 
     @property
     def asked_to_stop(self) -> bool:

@@ -83,7 +83,6 @@ def _load_stop(run: Run, reason: str | None) -> None:
 RUN_PARTS = (
     Part("pair", lambda run: run.pair.state_dict(with_base=False), lambda run, state: run.pair.load_state_dict(state)),
     Part("clock"),
-    Part("epoch_counts"),
     Part("records", lambda run: [record.state_dict() for record in run.records], _load_records),
     Part("guard"),
     Part("hooks"),
@@ -248,8 +247,8 @@ def read_state(entry: dict[str, Any]) -> dict[str, Any]:
         state = upgrade_format_2(entry) if entry.get("format") == 2 else entry
         if state.get("format") != FORMAT:
             raise InputError(f"it is of another version of this program (format {state.get('format')}, not {FORMAT})")
-        needed = {name: state[name] for name in ("updates_per_epoch", "epoch_counts", "ranks")}
-        _refuse_other_kinds(needed, {"updates_per_epoch": 0, "epoch_counts": {}, "ranks": []}, OUR_KEY)
+        needed = {name: state[name] for name in ("updates_per_epoch", "ranks")}
+        _refuse_other_kinds(needed, {"updates_per_epoch": 0, "ranks": []}, OUR_KEY)
         _refuse_other_kinds(
             Position(*state["pair"]["position"]), Position(0, 0, 0, is_between_epochs=False), "position"
         )
@@ -330,7 +329,7 @@ def upgrade_format_2(state: dict[str, Any]) -> dict[str, Any]:
         if rank["losses"] is None:
             del rank["losses"]
     return {
-        **{key: state[key] for key in ("updates_per_epoch", "epoch_counts", "hooks", "savers")},
+        **{key: state[key] for key in ("updates_per_epoch", "hooks", "savers")},
         "format": 3,
         "pair": pair,
         "clock": state["plateau"],

@@ -51,7 +51,18 @@ def test_looking_at_a_pair_changes_nothing():
     assert not pair.is_motivated
     assert pair.counts.switches == 0
     assert pair.select() is pair.active is pair.motivated
-    assert pair.counts.switches == 1
+
+
+@pytest.mark.parametrize(("condition", "switches"), [("always", 1), ("never", 0)])
+def test_a_switch_is_a_change_of_the_model_between_two_updates(condition, switches):
+    pair = made(condition)
+    for epoch in range(3):
+        pair.start_epoch(epoch, 2)
+        for loss in (2.0, 1.0):
+            pair.select()
+            pair.observe(loss)
+        pair.end_epoch()
+    assert pair.counts.switches == switches
 
 
 def test_the_active_side_follows_the_losses():

@@ -10,7 +10,7 @@ import yaml
 from motivation.tools.plot.data import (
     axis_limits,
     columns,
-    law,
+    expected_share,
     running_mean,
     share_per_epoch,
     suits_log_scale,
@@ -136,13 +136,16 @@ def test_shares_are_of_every_epoch_but_one_in_progress(make_run):
     assert shares == pytest.approx(2 / 6)
 
 
-def test_the_law_is_that_of_the_streak_and_of_no_other_condition(make_run):
+def test_the_expected_share_is_that_of_the_streak_and_of_no_other_condition(make_run):
     run = make_run()
-    assert law(run) == pytest.approx(1 / 6)
-    for name, expected in (("slope", 1 / 6), ("random", None), ("ema", None), ("always", None)):
+    law = pytest.approx(1 / 6 * (UPDATES - 3) / UPDATES)  # an epoch begins with k + 1 updates of the base
+    assert expected_share(run) == law
+    for name, expected in (("slope", law), ("random", None), ("ema", None), ("always", None)):
         run.options["motivation_condition"] = name
-        assert law(run) == expected
-    assert law(make_run("plain", PLAIN)) is None
+        assert expected_share(run) == expected
+    assert expected_share(make_run("plain", PLAIN)) is None
+    assert expected_share(make_run("new", losses=[], evaluated=[])) is None
+    assert expected_share(make_run("no updates", losses=[])) == law
 
 
 # the picture of the losses
@@ -225,9 +228,9 @@ def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
     (run.path / "result.json").write_text(json.dumps({"completed": True, "flops": {"base": 2e6, "motivated": 5e6}}))
     accuracy, share, cost = epochs_figure(run, updates_of(run), make_run("beside", PLAIN)).axes
     assert "small, base (last 80.00 %) | large, motivated (last 75.00 %) | beside: small alone" in legend(accuracy)
-    assert "1/(k+1)! = 16.7 %" in legend(share)
+    assert "8.3 % expected, if losses were independent" in legend(share)
     np.testing.assert_allclose(share.lines[0].get_ydata(), 100 / 3)
-    np.testing.assert_allclose(share.lines[1].get_ydata(), 100 / 6)
+    np.testing.assert_allclose(share.lines[1].get_ydata(), 100 / 12)
     np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)  # (4 * 2M + 2 * 5M) / 6
     assert "small: 2.00M flops | large: 5.00M flops" in legend(cost)
     assert [axes.get_ylabel().split("(")[1] for axes in (accuracy, share, cost)] == ["%)", "%)", "Mflops)"]
@@ -237,7 +240,7 @@ def test_what_is_not_known_has_no_line(make_run):
     run = make_run()  # in progress
     cost = epochs_figure(run, updates_of(run)).axes[2]
     np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)
-    assert legend(cost) == "F_avg, the epoch's average"
+    assert legend(cost) == "F_avg, average since the point before"
     random = make_run("random", {**PAIR, "motivation_condition": "random"})
     accuracy, share, _ = epochs_figure(random, updates_of(random)).axes
     assert len(share.lines) == 1

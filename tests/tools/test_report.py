@@ -36,17 +36,19 @@ def make_run(tmp_path):
             ours = ("motivat", "fold", "train_pad", "val_input_size")
             given = {key: value for key, value in given.items() if not key.startswith(ours)}
         (folder / "args.yaml").write_text(yaml.safe_dump(given))
-        counts = Counts(dict(zip(Role, share)), 7)
+        counts, double = (
+            Counts(updates, 7, {role: count * FLOPS[role] for role, count in updates.items()})
+            for updates in (dict(zip(Role, share)), {role: 2 * count for role, count in zip(Role, share)})
+        )
         records = []
-        for epoch, gain in enumerate((1.0, 0.0)):  # the best epoch is not the last
+        for epoch, (gain, seen) in enumerate([(1.0, counts), (0.0, double)]):  # the best epoch is not the last
             metrics, above = ({"loss": 1.0, "top1": a + gain, "top5": 99.0} if a else None for a in (top1, larger))
-            seen = Counts({role: count * (epoch + 1) for role, count in counts.updates.items()}, 7)
             records.append(EpochRecord(epoch, 1.0, metrics, above, 0.1, counts, seen, 1.0))
         flops = FLOPS if motivated else None
         append_rows(folder / "summary.csv", [summary_row(record, flops) for record in records])
         if not timm:
             names = {Role.BASE: model, Role.MOTIVATED: motivated}
-            RunResult(records, names, "top1", flops, None, completed).write(folder)
+            RunResult(records, names, "top1", flops, double, None, completed).write(folder)
         return folder
 
     return make

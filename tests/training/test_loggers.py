@@ -19,9 +19,16 @@ from motivation.training.records import EpochRecord, best_epoch
 from motivation.training.result import RunResult
 
 FLOPS = {Role.BASE: 1e6, Role.MOTIVATED: 3e6}
+
+
+def counted(base, motivated, switches, flops=FLOPS):
+    updates = dict(zip(Role, (base, motivated)))
+    return Counts(updates, switches, {role: count * flops[role] for role, count in updates.items()})
+
+
 RECORD = EpochRecord(
-    3, 1.5, {"loss": 1.0, "top1": 70.0, "top5": 99.0}, None, 0.1, Counts({Role.BASE: 3, Role.MOTIVATED: 1}, 2),
-    Counts({Role.BASE: 12, Role.MOTIVATED: 4}, 8), 7.0,
+    3, 1.5, {"loss": 1.0, "top1": 70.0, "top5": 99.0}, None, 0.1, counted(3, 1, switches=2),
+    counted(12, 4, switches=8), 7.0,
 )  # fmt: skip
 """Of a run whose motivated model was not evaluated."""
 
@@ -43,15 +50,15 @@ def test_every_event_reaches_every_hook_in_order():
 
 
 def test_the_result_says_what_the_counts_say():
-    counts = Counts({Role.BASE: 80, Role.MOTIVATED: 20}, 12)
-    assert counts - Counts({Role.BASE: 75, Role.MOTIVATED: 19}, 10) == Counts({Role.BASE: 5, Role.MOTIVATED: 1}, 2)
+    names, flops = {Role.BASE: "small", Role.MOTIVATED: "large"}, {Role.BASE: 1e6, Role.MOTIVATED: 2e6}
+    counts = counted(80, 20, 12, flops)
+    assert counts - counted(75, 19, 10, flops) == counted(5, 1, 2, flops)
     metrics = [{"loss": 1.0, "top1": top1, "top5": 99.0} for top1 in (90.0, 80.0)]
     records = [
         EpochRecord(0, 1.0, metrics[0], metrics[1], 0.1, counts, counts, 1.0),
         EpochRecord(1, 1.0, metrics[1], metrics[0], 0.1, counts, counts, 2.0),
     ]
-    names, flops = {Role.BASE: "small", Role.MOTIVATED: "large"}, {Role.BASE: 1e6, Role.MOTIVATED: 2e6}
-    result = RunResult(records, names, "top1", flops, 1 / 6)
+    result = RunResult(records, names, "top1", flops, counts, 1 / 6)
     table = result.table()
     assert "base       small                      80.00   99.00   90.00          1.00M" in table
     assert "updates   100: 80 base, 20 motivated; 12 switches" in table

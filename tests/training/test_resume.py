@@ -70,13 +70,13 @@ def test_a_recovery_file_goes_on_inside_its_epoch(train, caplog):
             assert_equal(b[key], a[key], f"{file}/{key}")
 
 
-def test_an_epoch_of_other_updates_is_trained_again_and_counted_once(train, caplog):
+def test_an_epoch_of_other_updates_is_trained_again_and_the_updates_before_it_count_too(train, caplog):
     first = train(*MOTIVATED, "--recovery-interval", "3", "--epochs", "1", name="run")
     again = train(*MOTIVATED, "--epochs", "1", "-b", "120", "--resume", first / "recovery-0-2.pth.tar", name="run")
     assert "trained again from its start" in caplog.text
     assert len(rows(again / "updates.csv")) == 11
     counts = load(again / "last.pth.tar")["motivation"]["pair"]["counts"]
-    assert counts["base"] + counts["motivated"] == 11
+    assert counts["base"] + counts["motivated"] == 3 + 11  # the weights are those of the file
 
 
 def test_an_epoch_of_as_many_updates_of_other_batches_is_trained_again(train, caplog):

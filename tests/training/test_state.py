@@ -7,7 +7,7 @@ from motivation.training.state import RANK_PARTS, RUN_PARTS
 
 def test_whatever_in_a_run_has_a_state_is_a_row(tmp_path):
     stateful = {name for name, value in vars(built(tmp_path, *MOTIVATED)).items() if hasattr(value, "state_dict")}
-    assert stateful == {"pair", "clock", "epoch_counts", "guard", "hooks", "feed", "losses"}
+    assert stateful == {"pair", "clock", "guard", "hooks", "feed", "losses"}
     rows = [part.name for part in (*RUN_PARTS, *RANK_PARTS)]
     assert stateful <= set(rows)
     assert len(rows) == len(set(rows))

@@ -140,7 +140,7 @@ def table(rows: Rows, metric: Metric) -> str:
             "base alone" if k is None else str(k),
             str(len(row["share"])),
             *(mean_text(row[figure], digits) for figure, digits in columns.values()),
-            number(row["expected_share"][0], 4),
+            number(row["expected_share"].mean(), 4),
             readable(row["average_flops"].mean()),
             number(row["flops_ratio"].mean(), 3),
         ])  # fmt: skip
@@ -188,7 +188,7 @@ def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> Non
     deviations = shares.std(1, ddof=1) if shares.shape[1] > 1 else None
     label = "measured, mean and deviation"
     right.errorbar(places, shares.mean(1), deviations, fmt="o", color=BASE, capsize=4, label=label)
-    laws = np.array([row["expected_share"][0] for row in with_k.values()])
+    laws = np.array([row["expected_share"].mean() for row in with_k.values()])
     if not np.isnan(laws).any():
         label = "expected of independent signals"
         right.plot(places, laws, "_", color=MOTIVATED, markersize=22, markeredgewidth=2, label=label)

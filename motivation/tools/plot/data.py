@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from motivation.method.condition_registry import has_streak_law
-from motivation.method.conditions import streak_share
+from motivation.method.condition_registry import has_streak_law, make_condition
 from motivation.method.records import Role
 from motivation.training.run_folder import RunFolder
 
@@ -45,9 +44,25 @@ def loss_name(run: RunFolder) -> str:
     return f"training loss: {kind} (nats)"
 
 
-def law(run: RunFolder) -> float | None:
-    """Return the share to expect if successive signals were independent; None for a condition without such a law."""
-    return streak_share(run.k) if run.motivated and run.k and has_streak_law(run.condition) else None
+def expected_share(run: RunFolder) -> float | None:
+    """Return the share to expect if successive signals were independent, the same that the run itself has printed.
+
+    None for a condition without such a law, and before the first epoch.
+    """
+    if not (run.motivated and run.k and has_streak_law(run.condition)):
+        return None
+    length = _updates_per_epoch(run)
+    expected = make_condition("loss", run.k).expected_updates(1, length)
+    return expected / length if length and expected is not None else None
+
+
+def _updates_per_epoch(run: RunFolder) -> int:
+    """Return how many updates an epoch has, 0 if there is none yet; without ``updates.csv`` as most rows say."""
+    if run.updates:
+        return max(row["update"] for row in run.updates) + 1
+    epochs, base = evaluated(run, "base_updates")
+    updates = (base + evaluated(run, "motivated_updates")[1]) / np.diff(epochs, prepend=-1)
+    return round(np.median(updates)) if len(updates) else 0
 
 
 def percent(share: float) -> str:

@@ -183,7 +183,7 @@ def epochs_figure(run: RunFolder, updates: Updates, beside: RunFolder | None = N
     """
     drawers: list[Callable[[Axes], list[Line2D]]] = [partial(_draw_accuracy, run=run, beside=beside)]
     if run.motivated:
-        drawers += [partial(draw, run=run, updates=updates) for draw in (_draw_share, _draw_cost)]
+        drawers += [partial(_draw_share, run=run, updates=updates), partial(_draw_cost, run=run)]
     else:
         drawers.append(partial(_draw_loss, run=run, beside=beside))
     figure = Figure(figsize=(8, 2.6 * len(drawers) + 0.4), layout="constrained")
@@ -230,25 +230,21 @@ def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list
 def _draw_share(axes: Axes, run: RunFolder, updates: Updates) -> list[Line2D]:
     epochs, shares = data.share_per_epoch(run, updates)
     handles = _line(axes, epochs, 100 * shares, "share of the epoch", MOTIVATED_STYLE)
-    expected = data.law(run)
+    expected = data.expected_share(run)
     if expected is not None:
-        label = f"1/(k+1)! = {percent(expected)}, if losses were independent"
+        label = f"{percent(expected)} expected, if losses were independent"
         handles.append(axes.axhline(100 * expected, color="black", ls="--", lw=1.1, label=label))
     axes.set_ylim(0, 110 * max([1e-5, *shares, expected or 0]))
     axes.set_ylabel("share of motivated\nupdates (%)", fontsize=9)
     return handles
 
 
-def _draw_cost(axes: Axes, run: RunFolder, updates: Updates) -> list[Line2D]:
-    """Draw the cost of all epochs if the models' costs are known, otherwise of those in ``summary.csv``."""
-    if run.flops:
-        epochs, shares = data.share_per_epoch(run, updates)
-        costs = (1 - shares) * run.flops[Role.BASE] + shares * run.flops[Role.MOTIVATED]
-    else:
-        epochs, costs = data.evaluated(run, "average_flops")
+def _draw_cost(axes: Axes, run: RunFolder) -> list[Line2D]:
+    """Draw the cost of the epochs in ``summary.csv``: a resumed run may have trained them at several image sizes."""
+    epochs, costs = data.evaluated(run, "average_flops")
     largest = max([1.0, *costs[np.isfinite(costs)], *run.flops.values()])
     unit, scale = next((pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if largest >= pair[1]), ("", 1.0))
-    handles = _line(axes, epochs, costs / scale, "F_avg, the epoch's average", COST_STYLE)
+    handles = _line(axes, epochs, costs / scale, "F_avg, average since the point before", COST_STYLE)
     for (role, flops), dash in zip(run.flops.items(), (":", "-."), strict=False):
         label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {CONVENTION}"
         handles.append(axes.axhline(flops / scale, color="black", ls=dash, lw=1.1, label=label))
