@@ -1,4 +1,5 @@
-"""Check data sets before a run: classes, channels, empty folders, unreadable images, too few images for a batch."""
+"""Check data sets before a run: splits that share images, classes, channels, empty folders, unreadable images, too few
+images for a batch."""
 
 from __future__ import annotations
 
@@ -13,17 +14,18 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import IterableDataset
 
-from motivation.data.datasets import class_count
+from motivation.data.datasets import class_count, class_numbers
+from motivation.data.image_files import is_hidden, shared_images
+from motivation.data.splits import entries, named, reads_files, split_advice
 from motivation.data.subsets import listed_labels
 from motivation.method.random_states import fork_rng
+from motivation.options.derived import data_folder
 from motivation.options.faults import Fault, one_line
 
 REPEATS_ROUND = 256
 """timm's sampler of repeated augmentation draws a multiple of this number of images."""
 TRIED = 8
 """Number of images of a split that are tried. Single unreadable ones are no fault: timm skips them."""
-NAMED = 4
-"""Number of folders that one message lists."""
 
 
 def data_faults(
@@ -46,6 +48,26 @@ def data_faults(
     if not isinstance(train, IterableDataset):
         faults += _batch_faults(args, len(train), world_size)
     return faults
+
+
+def overlap_fault(args: Namespace, train: Any, validation: Any) -> Fault | None:
+    """Return the fault of validation images that are trained on, which timm does not notice."""
+    count = shared_images(train, validation)
+    if not count:
+        return None
+    text = f"training and validation would both read {count} image{'s' * (count > 1)}"
+    roots = [getattr(getattr(split, "reader", split), "root", None) for split in (train, validation)]
+    folder = data_folder(args) or ""
+    if not (reads_files(args.dataset) or args.dataset.lower() in ("torch/image_folder", "torch/folder")):
+        advice = f"{args.dataset} has others: give another --train-split or --val-split"
+    elif roots[1] == folder and os.path.isfile(folder):
+        advice = "a tar is one split: put two into --data-dir, and give --train-split train.tar --val-split val.tar"
+    elif roots[1] == folder:
+        advice = split_advice(Path(folder))
+    else:
+        where = " and ".join(dict.fromkeys(map(str, roots)))
+        advice = f"they are in {where}; {folder} has {named(entries(Path(folder)))}: give two different ones"
+    return Fault("--val-split", f"{text}; {advice}", args.val_split)
 
 
 def _batch_faults(args: Namespace, images: int, world_size: int) -> list[Fault]:
@@ -83,13 +105,17 @@ def _class_faults(splits: dict[str, Any], classes: int | None) -> list[Fault]:
         classes: of the model, None if that is not known.
     """
     for name, split in splits.items():
-        if fault := _foreign_class(name, split, classes):
+        elsewhere = [class_numbers(other).keys() for other in splits.values() if other is not split]
+        only_here = sorted(class_numbers(split).keys() - elsewhere[0]) if elsewhere and elsewhere[0] else []
+        odd = f" (only {name!r} has {named(only_here)})" if only_here else f" ({named(class_numbers(split))})"
+        odd = odd if class_numbers(split) else ""
+        if fault := _foreign_class(name, split, classes, odd):
             return [fault]
     if len(splits) < 2:
         return []
     (one, train), (other, validation) = splits.items()
     counts = [class_count(split) for split in (train, validation)]
-    names = [_class_names(split) for split in (train, validation)]
+    names = [class_numbers(split) for split in (train, validation)]
     advice = "each numbers its own by name, so labels would not agree (--class-map gives both the same numbers)"
     if all(counts) and counts[0] != counts[1]:
         return [Fault("--val-split", f"{other!r} has {counts[1]} classes, {one!r} has {counts[0]}; {advice}")]
@@ -99,9 +125,16 @@ def _class_faults(splits: dict[str, Any], classes: int | None) -> list[Fault]:
     return []
 
 
-def _foreign_class(name: str, split: Any, classes: int | None) -> Fault | None:
-    """Return the fault of a split with a class that the model lacks, as far as that is known without reading images."""
-    if wrong := [number for number in _class_names(split).values() if not isinstance(number, int)]:
+def _foreign_class(name: str, split: Any, classes: int | None, odd: str) -> Fault | None:
+    """Return the fault of a split with a class that the model lacks, as far as that is known without reading images.
+
+    Args:
+        name: of the split.
+        split: the data set.
+        classes: of the model, None if that is not known.
+        odd: what to say of classes that the other split lacks.
+    """
+    if wrong := [number for number in class_numbers(split).values() if not isinstance(number, int)]:
         return Fault("--class-map", f"the number of a class is a whole number, not {wrong[0]!r}")
     found = class_count(split)
     try:
@@ -111,17 +144,11 @@ def _foreign_class(name: str, split: Any, classes: int | None) -> Fault | None:
     if classes is None or classes < 1:
         return None
     if found and found > classes:
-        return Fault("--num-classes", f"split {name!r} has {found} classes, the model {classes}")
+        return Fault("--num-classes", f"split {name!r} has {found} classes, the model {classes}{odd}")
     if labels and not 0 <= min(labels) <= max(labels) < classes:
         label = min(labels) if min(labels) < 0 else max(labels)
         return Fault("--num-classes", f"split {name!r} has the label {label}; the model has 0 to {classes - 1}")
     return None
-
-
-def _class_names(dataset: Any) -> dict[str, int]:
-    """Return the numbers of the classes by name, for data sets that take them from folders."""
-    found = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
-    return found if isinstance(found, dict) else {}
 
 
 def _folder_faults(dataset: Any, split: str, mapped: bool = False) -> list[Fault]:
@@ -137,14 +164,13 @@ def _folder_faults(dataset: Any, split: str, mapped: bool = False) -> list[Fault
         return []
     root, faults = Path(reader.root), []
     if "" in reader.class_to_idx:
-        first = next(Path(file).name for file, _ in reader.samples if Path(file).parent == root)
+        first = next((Path(file).name for file, _ in reader.samples if Path(file).parent == root), None)
         text = f"{root} has images outside of class folders ({first}); timm would take them for a class"
-        faults.append(Fault("--data-dir", text))
+        faults += [Fault("--data-dir", text)] if first else []  # else it is a blank line of a class map
     empty = [folder for folder in _empty_folders(reader) if not mapped or folder.name in reader.class_to_idx]
     if empty:
-        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
-        named = ", ".join(map(str, empty[:NAMED]))
-        faults.append(Fault("--data-dir", f"no images in {named}{more}: fill or remove each such class folder"))
+        text = f"no images in {named(empty)}: fill or remove each such class folder"
+        faults.append(Fault("--data-dir", text))
     elif reason := _why_unreadable(reader):
         faults.append(Fault("--data-dir", f"split {split!r} has no images that can be read: {reason}"))
     return faults
@@ -158,7 +184,7 @@ def _empty_folders(reader: Any) -> Iterator[Path]:
     with_images = {Path(folder) for folder in {os.path.dirname(file) for file, _ in reader.samples}}
     above = {parent for folder in with_images for parent in folder.parents}
     for place, below, _ in os.walk(reader.root):
-        folders = [Path(place, name) for name in sorted(below) if not name.startswith(".")]
+        folders = [Path(place, name) for name in sorted(below) if not is_hidden(name)]
         yield from (folder for folder in folders if folder not in with_images | above)
         below[:] = [folder.name for folder in folders if folder in above]
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from motivation.build.data_checks import data_faults
+from motivation.build.class_maps import check_class_map
+from motivation.build.data_checks import data_faults, overlap_fault
 from motivation.build.models import channels, data_config, meta_model
 from motivation.data.datasets import create_dataset
+from motivation.data.image_files import clipped_image, leave_out_hidden
+from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
 from motivation.method.records import Role
 from motivation.options.derived import data_folder, holds_images_out
@@ -23,11 +27,13 @@ class DataSets:
         train: the images to train on.
         validation: the images to validate on; None without a validation split.
         held_out: images of the training split that are never trained on, for the condition ``valloss``; else None.
+        notes: what a user should know of the data.
     """
 
     train: Any
     validation: Any
     held_out: Any = None
+    notes: list[str] = field(default_factory=list)
 
 
 def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets:
@@ -37,6 +43,7 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
         StartupError: a split cannot be opened, or is too small for that.
     """
     folder = data_folder(args)
+    notes = check_class_map(args)
     shared = dict(
         root=folder, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
         input_img_mode=args.input_img_mode or ("RGB" if input_size[0] == 3 else "L"), input_key=args.input_key,
@@ -45,7 +52,11 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
 
     def opened(**options: Any) -> Any:
         with blaming("--dataset" if args.dataset else "--data-dir", args.dataset or folder):
-            return create_dataset(args.dataset, **options, **shared)
+            refuse_folder_of_tars(args, options["split"])
+            dataset = create_dataset(args.dataset, **options, **shared)
+        if hidden := leave_out_hidden(dataset, bool(args.class_map)):
+            notes.append(f"Hidden files are left out of split {options['split']!r}: {named(hidden)}.")
+        return dataset
 
     def training_split(is_training: bool = True) -> Any:
         return opened(
@@ -62,7 +73,7 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
     elif args.val_split:
         validation = opened(split=args.val_split, is_training=False, num_samples=args.val_num_samples)
     if not holds_images_out(args):
-        return DataSets(train, validation)
+        return DataSets(train, validation, notes=notes)
     images = args.motivation_valloss_images or args.batch_size
     with blaming("--motivation-valloss-images", images, errors=ValueError):
         refuse_iterable(train)
@@ -70,7 +81,29 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
     whole = training_split(is_training=False)
     if isinstance(train, Part):  # the indices count inside the fold
         whole = Part(whole, train.indices)
-    return DataSets(Part(train, kept), validation, Part(whole, held_out))
+    return DataSets(Part(train, kept), validation, Part(whole, held_out), notes)
+
+
+def refuse_folder_of_tars(args: Namespace, split: str) -> None:
+    """Refuse a folder that has tars and no class folders, in which timm finds no images.
+
+    Raises:
+        ValueError: it is one; the message says how tars are read.
+    """
+    root = Path(split_root(data_folder(args), split))
+    if not reads_files(args.dataset) or not root.is_dir():
+        return
+    there = entries(root)
+    tars = [name for name in there if name.lower().endswith(".tar")]
+    if not tars or len(tars) < len(there):
+        return
+    if all(likely_splits(tars)) and root == Path(data_folder(args) or ""):
+        raise ValueError(f"timm reads a tar as a split: {split_advice(root)}")
+    raise ValueError(
+        f"{root} is a folder of tars ({named(tars)}), in which timm finds no images. It reads one tar for a split, "
+        f"with class folders or tars of classes in it: tar cf {root}.tar -C {root} . and then --train-split or "
+        f"--val-split {root.name}.tar; shards of webdataset are --dataset wds/"
+    )
 
 
 DATA_FLAGS = ("--data-dir", "--train-split", "--val-split", "--model", "--folds", "--fold")
@@ -88,7 +121,34 @@ def open_datasets(args: Namespace, world_size: int) -> tuple[DataSets, list[Faul
         datasets = make_datasets(args, size)
     except StartupError as error:
         return DataSets(None, None), error.faults
+    faults: list[Fault] = []
     splits = {args.train_split: datasets.train}
     if args.folds is None and datasets.validation is not None:
         splits[args.val_split] = datasets.validation
-    return datasets, data_faults(args, splits, size[0], classes, world_size)
+        fault = overlap_fault(args, datasets.train, datasets.validation)
+        if fault is not None and args.train_split == args.val_split:  # asked for, such as to see whether a model fits
+            datasets.notes.append(f"{fault}.")
+        elif fault is not None:
+            faults.append(fault)
+    elif text := _unsplit(args):
+        datasets.notes.append(text)
+    faults = faults or data_faults(args, splits, size[0], classes, world_size)
+    for name, split in splits.items():
+        if (found := clipped_image(split)) is not None:
+            datasets.notes.append(
+                f"{found[0]} of split {name!r} has more than 8 bits a pixel (mode {found[1]}), and is clipped to 0 to "
+                "255: convert such files to 8 bits first."
+            )
+            break
+    return datasets, faults
+
+
+def _unsplit(args: Namespace) -> str | None:
+    """Return a warning where the training split is a folder that looks like one of several splits."""
+    folder = data_folder(args)
+    if not reads_files(args.dataset) or not folder or split_root(folder, args.train_split) != folder:
+        return None
+    if not Path(folder).is_dir() or not all(likely_splits(entries(Path(folder)))):
+        return None
+    there = named(entries(Path(folder)))
+    return f"--train-split: {folder} has no folder {args.train_split!r}, so training reads all of it: {there}."

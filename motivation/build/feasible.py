@@ -12,7 +12,7 @@ from timm.data import resolve_data_config
 
 from motivation.build.conditions import plugin_faults
 from motivation.build.maps import model_map
-from motivation.build.models import MODEL_FLAG, meta_model, model_name
+from motivation.build.models import MODEL_FLAG, channels, meta_model, model_name
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
 from motivation.options.faults import Fault, collecting
@@ -64,7 +64,7 @@ def model_faults(args: Namespace) -> list[Fault]:
 def image_sizes(args: Namespace, base: Any) -> list[tuple[int, int, int]]:
     """Return the sizes ``(C, H, W)`` of the images that the models will see, in training and in validation."""
     asked = {name: getattr(args, name) for name in ("input_size", "img_size", "in_chans")}
-    size = tuple(resolve_data_config(asked, model=base, verbose=False)["input_size"])
+    size = (channels(args), *resolve_data_config(asked, model=base, verbose=False)["input_size"][1:])
     sizes = [size, *((size[0], side, side) for side in args.train_img_sizes or ())]
     if args.val_input_size:
         sizes.append(tuple(args.val_input_size))

@@ -89,6 +89,8 @@ def make_loaders(
         resumable=maker.resumable,
     )
     validation = datasets.validation
+    if validation is not None:
+        _tell_padding(validation, runtime)
     validator = None if validation is None else maker.validator(maker.validation(validation))
     recalibration = None
     if for_recalibration is not None:
@@ -108,6 +110,17 @@ def make_loaders(
         images, targets = feed.prepare_images(images), targets.to(device=runtime.device)
         held_out = HeldOut(images, targets, runtime.autocast, runtime.world_size)
     return Data(feed, validator, recalibration, mixes(args), reference, held_out)
+
+
+def _tell_padding(dataset: Any, runtime: Runtime) -> None:
+    """Say that timm's sampler gives each rank as many validation images as the others, and repeats some for that."""
+    if isinstance(dataset, IterableDataset) or not runtime.primary:
+        return
+    if added := -len(dataset) % runtime.world_size:
+        _logger.warning(
+            f"{len(dataset)} validation images do not divide among {runtime.world_size} processes: {added} of them "
+            f"count{'s' * (added == 1)} twice in accuracy and loss, as in timm; one process counts each once."
+        )
 
 
 class _LoaderMaker:

@@ -8,6 +8,7 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data import resolve_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
@@ -39,9 +40,21 @@ def model_name(args: Namespace, role: Role) -> str:
 
 
 def data_config(args: Namespace, base: Any, verbose: bool = False) -> dict[str, Any]:
-    """Return timm's data configuration, with what the options leave open as the base model has it."""
+    """Return timm's data configuration, with what the options leave open as the base model has it.
+
+    Unlike timm's, size, mean and deviation have as many channels as the images: the fill colour of augmentations, the
+    transforms without the prefetcher and ``--data-on-device`` all need one number per channel.
+    """
     with blaming("data options"):
-        return resolve_data_config(vars(args), model=base, verbose=verbose)
+        config = resolve_data_config(vars(args), model=base, verbose=verbose)
+    count = channels(args)
+    config["input_size"] = (count, *config["input_size"][1:])
+    for name in ("mean", "std"):
+        if len(config[name]) != count:  # the mean over channels, which is what timm's prefetcher takes too
+            config[name] = (np.mean(config[name]).item(),) * count
+            if verbose:
+                _logger.info(f"The images have {count} channels: their {name} is {config[name][0]:.4g} in each.")
+    return config
 
 
 def make_model(args: Namespace, role: Role, num_classes: int | None = None, verbose: bool = False) -> nn.Module:

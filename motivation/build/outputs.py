@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,16 @@ from motivation.training.run_folder import RESULT_FILE
 _logger = logging.getLogger("train")
 
 
-def claim_folder(args: Namespace, config: dict[str, Any], runtime: Runtime) -> tuple[Path, FolderLock | None]:
+def claim_folder(
+    args: Namespace, config: dict[str, Any], runtime: Runtime, refused: ExitStack
+) -> tuple[Path, FolderLock | None]:
     """Return the folder of the run; the primary rank makes and locks it.
+
+    Args:
+        args: options.
+        config: timm's data configuration.
+        runtime: of this rank.
+        refused: is called if the start is refused after all; it removes the folders that are new and empty.
 
     Raises:
         StartupError: it cannot be made, or another run writes there.
@@ -45,10 +53,18 @@ def claim_folder(args: Namespace, config: dict[str, Any], runtime: Runtime) -> t
     folder = run_folder(args, config["input_size"][-1])
     if not runtime.primary:
         return folder, None
+    places = (folder / Role.MOTIVATED.value, folder, *folder.parents)
+    for place in reversed([place for place in places if not place.exists()]):
+        refused.callback(_remove_if_empty, place)  # the innermost is removed first
     with blaming("--output"):
         folder.mkdir(parents=True, exist_ok=True)
     with blaming("--experiment"):
         return folder, FolderLock(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def run_folder(args: Namespace, image_size: int) -> Path:

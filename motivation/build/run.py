@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
@@ -63,16 +64,29 @@ def build_run(args: Namespace, args_text: str) -> Run:
         faults += found
     if faults:
         raise StartupError(faults)
-    return _build(args, args_text, runtime, datasets, plugins)
+    if runtime.primary:
+        for note in dict.fromkeys(datasets.notes):
+            _logger.warning(note)
+    with ExitStack() as refused:
+        run = _build(args, args_text, runtime, datasets, plugins, refused)
+        refused.pop_all()
+    return run
 
 
-def _build(args: Namespace, args_text: str, runtime: Runtime, datasets: DataSets, plugins: list[ModuleType]) -> Run:
+def _build(
+    args: Namespace,
+    args_text: str,
+    runtime: Runtime,
+    datasets: DataSets,
+    plugins: list[ModuleType],
+    refused: ExitStack,
+) -> Run:
     condition = build_condition(args)
     base_model: Any = models.make_model(args, Role.BASE, verbose=runtime.primary)
     num_classes = args.num_classes or base_model.num_classes
     models.announce(base_model, args.model, runtime)
     config = models.data_config(args, base_model, runtime.primary)
-    folder, lock = claim_folder(args, config, runtime)
+    folder, lock = claim_folder(args, config, runtime, refused)
     resumed = open_resumed(args, folder, runtime)
     patch_size = models.patch_size(base_model)
     base_model = models.place_model(base_model, args, runtime)

@@ -68,10 +68,12 @@ class Joined(Dataset):
     Args:
         parts: data sets with the same classes and RGB images, opened without a transform.
         input_img_mode: the PIL mode to convert images to.
+        parts_of: names of the splits that the parts are.
     """
 
-    def __init__(self, parts: Sequence[Any], input_img_mode: str = "RGB"):
+    def __init__(self, parts: Sequence[Any], input_img_mode: str = "RGB", parts_of: Sequence[str] = ()):
         self.parts: Any = ConcatDataset(parts)
+        self.parts_of = list(parts_of)
         self.input_img_mode = input_img_mode
         self.classes = parts[0].classes
         self.targets = [int(label) for part in parts for label in part._labels]
@@ -102,7 +104,7 @@ def _transfer_set(name: str, split: str, input_img_mode: str, root: str, downloa
         known = ", ".join(("train", "trainval", *_VALIDATION_SPLITS))
         raise ValueError(f"{name} has no split {split!r}; use one of {known}")
     splits = for_validation if split in _VALIDATION_SPLITS else for_training
-    return Joined([kind(root, split=one, download=download) for one in splits], input_img_mode)
+    return Joined([kind(root, split=one, download=download) for one in splits], input_img_mode, splits)
 
 
 def create_dataset(name: str, split: str, input_img_mode: str, **kwargs: Any) -> Any:
@@ -124,8 +126,18 @@ def class_count(dataset: Any) -> int | None:
     """Return the number of classes of a data set, None if it is not known."""
     if getattr(dataset, "classes", None):
         return len(dataset.classes)
-    class_to_idx = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
-    return max(class_to_idx.values()) + 1 if class_to_idx else None
+    numbers = class_numbers(dataset)
+    return max((number for name, number in numbers.items() if name != ""), default=-1) + 1 or None
+
+
+def class_numbers(dataset: Any) -> dict[str, int]:
+    """Return the numbers of the classes by name, for data sets that take them from folders or tars; else nothing."""
+    for files in (getattr(dataset, "reader", None), dataset):
+        for name in ("class_to_idx", "class_name_to_idx"):
+            found = getattr(files, name, None)
+            if isinstance(found, dict) and found:
+                return found
+    return {}
 
 
 def customise_transform(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import signal
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,12 @@ from motivation.method.random_states import RngState, get_rng_state, rng_from_di
 
 PR_SET_PDEATHSIG = 1
 """Option of Linux' ``prctl``: the signal that a process gets when its parent dies."""
+
+
+LOOK_AT = "look at the options of augmentation and channels, not at the image"
+
+TRANSFORMS = ("torchvision.transforms", "timm.data.transforms", "timm.data.auto_augment", "timm.data.random_erasing")
+"""Modules with what is done to an image after it was read."""
 
 
 class DataError(RuntimeError):
@@ -104,17 +111,23 @@ class CheckedLoader:
     def _explain(self, index: int, error: Exception) -> str:
         """Read the images of the batch one by one to find the culprit."""
         for item in self._batch_sampler.recent.get(index, ()):
-            place = f"image {item} of the split {self._split!r}{self._file_of(item)}"
+            number = item[0] if isinstance(item, tuple) else item  # with the size that --train-img-sizes chose
+            place = f"image {number} of the split {self._split!r}{self._file_of(number)}"
             try:
                 label = self.loader.dataset[item][1]
             except Exception as item_error:  # noqa: BLE001  (a data set may raise anything)
+                if _raised_by_transform(item_error):
+                    return f"{place} can be read, but not transformed: {_last_line(item_error)}; {LOOK_AT}"
                 return f"{place} cannot be read: {_last_line(item_error)}"
             if _is_out_of_range(label, self._classes):
                 return (
                     f"{place} has the label {label}, but the model has {self._classes} classes, 0 to "
                     f"{(self._classes or 0) - 1}: mend the data, or give --num-classes"
                 )
-        return f"a batch of the split {self._split!r} cannot be read: {_last_line(error)}"
+        return (
+            f"a batch of the split {self._split!r} cannot be made: {_last_line(error)}; each of its images can be "
+            f"read; {LOOK_AT}"
+        )
 
     def _file_of(self, item: int) -> str:
         try:
@@ -339,6 +352,14 @@ def _is_out_of_range(label: Any, classes: int | None) -> bool:
     return classes is not None and isinstance(label, Integral) and not 0 <= int(label) < classes
 
 
+def _raised_by_transform(error: Exception) -> bool:
+    return any(
+        frame.f_globals.get("__name__", "").startswith(TRANSFORMS)
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+
+
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'without a word'}"
+    kind, said = type(error).__name__, lines[-1] if lines else "without a word"
+    return said if said.startswith(f"{kind}: ") else f"{kind}: {said}"  # a worker's error ends with both

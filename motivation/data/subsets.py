@@ -77,7 +77,10 @@ def listed_labels(dataset: Any) -> list[int] | None:
         labels = getattr(dataset, name, None)
         if labels is not None and len(labels) == len(dataset):
             return [int(label) for label in labels]
-    samples = getattr(getattr(dataset, "reader", None), "samples", None)
+    reader = getattr(dataset, "reader", None)
+    if (labels := getattr(reader, "targets", None)) is not None and len(labels) == len(dataset):  # of tars
+        return [int(label) for label in labels]
+    samples = getattr(reader, "samples", None)
     if isinstance(samples, (list, tuple)) and len(samples) == len(dataset):
         return [int(sample[1]) for sample in samples]
     return None

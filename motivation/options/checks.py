@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import timm
 import torch
-from PIL import ImageMode
 from timm.optim import list_optimizers
 
 from motivation.method.condition_registry import condition_names
@@ -143,18 +142,41 @@ def _size_faults(args: Namespace) -> Iterator[Fault]:
         yield Fault("--seed", f"from 0 to {2**32 - world_size()}, not {args.seed}")
 
 
+IMAGE_MODES = {
+    "L": 1, "LA": 2, "RGB": 3, "YCbCr": 3, "LAB": 3, "HSV": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4,
+}  # fmt: skip
+"""PIL's modes whose pixels are one byte per channel, with the number of channels.
+
+Pixels of others do not survive: those of ``1`` become black, those of ``P`` are numbers of colours, those of ``I;16``,
+``I`` and ``F`` are taken modulo 256.
+"""
+GREY_OR_RGB = ("L", "RGB")
+"""Modes that PIL's operations of automatic augmentation take."""
+
+
 def _image_mode_faults(args: Namespace, channels: int) -> Iterator[Fault]:
-    if not args.input_img_mode:
+    if args.dataset.lower().startswith("torch/"):  # timm's torch/ sets do not look at it
         return
-    try:
-        bands = len(ImageMode.getmode(args.input_img_mode).bands)
-    except KeyError:
-        text = f"there is no mode {args.input_img_mode!r}; RGB, L, RGBA and CMYK are usual"
+    fitting = [mode for mode, count in IMAGE_MODES.items() if count == channels]
+    mode = args.input_img_mode or next((mode for mode in GREY_OR_RGB if mode in fitting), None)
+    if mode is None:
+        text = f"say which mode images of {channels} channels have: {' or '.join(fitting)}"
+        yield Fault("--input-img-mode", text) if fitting else Fault("--in-chans", f"PIL has no {channels} channels")
+    elif mode not in IMAGE_MODES:
+        hint = "L" if channels == 1 else "RGB"
+        text = f"use one of {', '.join(IMAGE_MODES)} ({hint}?); pixels of other modes are not one byte per channel"
+        yield Fault("--input-img-mode", text, mode)
+    elif mode not in fitting:
+        text = f"{mode} has {IMAGE_MODES[mode]} channels, the models take {channels} (--in-chans)"
         yield Fault("--input-img-mode", text)
+    elif args.no_aug:
         return
-    if bands != channels and not args.dataset.lower().startswith("torch/"):  # timm's torch/ sets do not look at it
-        text = f"{args.input_img_mode} has {bands} channels, the models take {channels} (--in-chans)"
-        yield Fault("--input-img-mode", text)
+    elif mode == "LAB" and args.color_jitter:
+        yield Fault("--color-jitter", "not for images of mode LAB; give --color-jitter 0")
+    elif mode not in GREY_OR_RGB and args.aa:
+        yield Fault("--aa", f"augments images of the modes L and RGB, not of {mode}; give --aa ''", args.aa)
+    elif channels not in (1, 3) and args.grayscale_prob:
+        yield Fault("--grayscale-prob", f"not for images of {channels} channels")
 
 
 def _device_faults(args: Namespace) -> Iterator[Fault]:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from motivation.data.splits import entries, likely_splits, named, split_root
 from motivation.options.derived import data_folder, output_folder
 from motivation.options.faults import Fault
 
@@ -66,12 +67,12 @@ def _data_faults(args: Namespace) -> Iterator[Fault]:
 
 def _split_faults(args: Namespace, folder: Path) -> Iterator[Fault]:
     """Return the splits that are no folders although the other one is: timm would read all of ``folder`` for them."""
-    from timm.data.dataset_factory import _search_split
-
     splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
-    found = {flag: _search_split(str(folder), name) != str(folder) for flag, name in splits.items() if name}
+    found = {flag: split_root(str(folder), name) != str(folder) for flag, name in splits.items() if name}
     if any(found.values()):
-        there = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "nothing"
+        there = entries(folder)
+        likely = dict(zip(splits, likely_splits(there), strict=True))
         for flag, is_there in found.items():
             if not is_there:
-                yield Fault(flag, f"{folder} has no split {splits[flag]!r}; it has {there}")
+                advice = f": give {flag} {likely[flag]}" if likely[flag] else ""
+                yield Fault(flag, f"{folder} has no split {splits[flag]!r}; it has {named(there, len(there))}{advice}")

@@ -198,6 +198,8 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
     for name in (*OF_WEIGHTS, "model_kwargs"):
         if name not in given and trained.get(name) is not None:
             found[name] = trained[name]
+    if given & {"in_chans", "input_size"}:  # the mode is of the run's channels
+        found.pop("input_img_mode", None)
     size = trained.get("val_input_size") or trained.get("input_size")  # the size that it was evaluated at
     channels = trained.get("in_chans") or (size[0] if size else None)
     if not given & {"in_chans", "input_size"} and channels:

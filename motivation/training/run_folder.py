@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -203,18 +204,30 @@ def read_run(path: str | Path) -> RunFolder:
 def find_runs(paths: list[str | Path]) -> list[RunFolder]:
     """Open runs; a folder that is not a run's stands for all runs below it, sorted by name.
 
+    What is no run, or a damaged one, is left out beside others, and said on standard error.
+
     Raises:
-        RunError: a folder is missing, or has no run in it.
+        RunError: a folder is missing, or there is no run.
     """
     found: dict[Path, RunFolder] = {}
+    faults: list[str] = []
     for path in map(Path, paths):
         folders = [path]
         if path.is_dir() and not (path / "args.yaml").is_file():
             folders = sorted(file.parent for file in path.rglob("args.yaml"))
             if not folders:
-                raise RunError(f"{path} is no run and has none in it (a run has an args.yaml)")
+                faults.append(f"{path} is no run and has none in it (a run has an args.yaml)")
         for folder in folders:
-            found.setdefault(folder.resolve(), read_run(folder))
+            try:
+                found.setdefault(folder.resolve(), read_run(folder))
+            except RunError as error:
+                if not folder.is_dir():
+                    raise
+                faults.append(str(error))
+    if not found:
+        raise RunError(*faults)
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
     return list(found.values())
 
 

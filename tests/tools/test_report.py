@@ -310,3 +310,23 @@ def test_table5_shows_both_models_and_no_ratios(make_run, report):
     row = report("--paper", "table5")[0]["efficientnet_b0-efficientnet_b1.ra_in1k-M"]
     assert (row["paper, CIFAR-100 (%)"], row["paper, CIFAR-100 (FLOPs)"]) == ("80.09 ± 0.27", "0.44G")
     assert not [name for name in row if "ratio" in name and "paper" in name]
+
+
+def test_empty_and_damaged_runs_are_left_out_and_said(make_run, report, tmp_path):
+    make_run("a", SMALL, 90.0, seed=1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "args.yaml").touch()
+    (make_run("c", SMALL, 10.0, seed=2) / "result.json").write_text("")
+    rows, said = report()
+    assert rows[f"{SMALL}-C"]["n"] == "1"
+    assert said.splitlines() == [
+        f"left out: {tmp_path}/b/args.yaml does not name a model",
+        f"left out: {tmp_path}/c/result.json is damaged: Expecting value: line 1 column 1 (char 0)",
+    ]
+
+
+def test_an_empty_folder_beside_runs_is_left_out_and_said(make_run, command, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    said = command("report", make_run("a", SMALL, 90.0), tmp_path / "nothing")
+    assert said.err == f"left out: {tmp_path}/nothing is no run and has none in it (a run has an args.yaml)\n"
+    assert "is no run and has none in it" in command("report", tmp_path / "nothing", code=2).err

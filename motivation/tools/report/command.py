@@ -72,15 +72,22 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
     Raises:
         RunError: none is left.
     """
-    counted = []
+    counted, damaged = [], []
     for run in runs:
-        # timm's own runs never say that they have ended
-        if "motivated_model" in run.options and not (run.completed or unfinished):
-            print(f"left out: {run.path} has not finished (--unfinished counts it)", file=sys.stderr)
-        elif not run.evaluated(Role.BASE):
-            print(f"left out: {run.path} has no accuracy in summary.csv", file=sys.stderr)
-        else:
-            counted.append(run)
+        try:
+            # timm's own runs never say that they have ended
+            if "motivated_model" in run.options and not (run.completed or unfinished):
+                print(f"left out: {run.path} has not finished (--unfinished counts it)", file=sys.stderr)
+            elif not run.evaluated(Role.BASE):
+                print(f"left out: {run.path} has no accuracy in summary.csv", file=sys.stderr)
+            else:
+                counted.append(run)
+        except RunError as error:
+            damaged.append(str(error))
+    if not counted and damaged:
+        raise RunError(*damaged)
+    for fault in damaged:
+        print(f"left out: {fault}", file=sys.stderr)
     if not counted:
         raise RunError("none of these runs can be counted: let them finish, or count them as they are (--unfinished)")
     return counted
