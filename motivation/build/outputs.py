@@ -30,6 +30,7 @@ from motivation.training.loggers import (
     WandbLog,
     on_terminal,
 )
+from motivation.training.records import best_epoch
 from motivation.training.run import Run
 from motivation.training.run_folder import RESULT_FILE
 
@@ -127,6 +128,10 @@ def _reconcile(run: Run, resumed: Resumed) -> None:
         # the motivated model's file may be of the next epoch already
         is_its = is_last and (role is Role.BASE or trained_epoch(saver.folder / LAST) == epoch)
         saver.reconcile(epoch if is_its else None)
+        metrics = {record.epoch: record.metric(role, run.ranking) for record in run.records}
+        best = best_epoch(run.records, role, run.ranking)
+        folder = resumed.path.parent if role is Role.BASE else resumed.path.parent / role.value
+        saver.rank_again(metrics, None if best is None else best.epoch, folder)
 
 
 def _wandb_hooks(args: Namespace, name: str, run: Run) -> list[Hook]:

@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -271,3 +271,29 @@ class Saver:
             self.update_links(epoch)
         self._dropped = []
         self.kept = [entry for entry in self.kept if (self.folder / entry[0]).exists()]
+
+    def rank_again(self, metrics: Mapping[int, float | None], best: int | None, resumed_from: Path) -> None:
+        """Rank anew the epochs that a resumed run has behind it: it may have gone back, or be ranked by another metric.
+
+        ``model_best`` becomes the file of the best of them. If there is no such file, the next epoch is the best.
+
+        Args:
+            metrics: of these epochs.
+            best: the best of them; None if they have no metric.
+            resumed_from: folder with the files of the same model in the run that is resumed.
+        """
+        kept, self.kept = dict(self.kept), []
+        for epoch, metric in metrics.items():
+            if (name := f"checkpoint-{epoch}{_EXTENSION}") in kept:
+                self.kept = self._ranked((name, metric), self.kept)
+        self.best_metric = self.best_epoch = None
+        if best is None:
+            return
+        name = f"checkpoint-{best}{_EXTENSION}"
+        numbered = [folder / name for folder in (self.folder, resumed_from)]
+        others = [folder / BEST for folder in (self.folder, resumed_from)]
+        found = [path for path in numbered if path.exists()] or [path for path in others if trained_epoch(path) == best]
+        if found:
+            with blaming_file(self.folder):
+                link_or_copy(found[0], self.folder / BEST)
+            self.best_metric, self.best_epoch = metrics[best], best

@@ -107,6 +107,11 @@ def rank_key(metric: float, decreasing: bool) -> tuple[bool, float]:
 def best_epoch(records: Iterable[EpochRecord], role: Role, name: str) -> EpochRecord | None:
     """Return the epoch in which a model had the best metric of that name, the earliest of equal ones; None if it was
     never measured."""
+    return next(iter(rank_epochs(records, role, name)), None)
+
+
+def rank_epochs(records: Iterable[EpochRecord], role: Role, name: str) -> list[EpochRecord]:
+    """Return the epochs in which a metric of a model was measured: the best first, the earlier of equal ones first."""
     measured = [(metric, record) for record in records if (metric := record.metric(role, name)) is not None]
-    best = min(measured, key=lambda pair: rank_key(pair[0], decreasing=name == "loss"), default=None)
-    return None if best is None else best[1]
+    measured.sort(key=lambda pair: rank_key(pair[0], decreasing=name == "loss"))
+    return [record for _, record in measured]

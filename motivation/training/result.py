@@ -11,7 +11,7 @@ from typing import Any
 from motivation.method.records import Counts, Role
 from motivation.training.checkpoint import blaming_file
 from motivation.training.flops import CONVENTION, readable
-from motivation.training.records import EpochRecord, Metrics, best_epoch
+from motivation.training.records import EpochRecord, Metrics, best_epoch, rank_epochs
 from motivation.training.run_folder import RESULT_FILE
 
 
@@ -43,13 +43,9 @@ class RunResult:
 
     def timm_json(self) -> str:
         """Return the ten best epochs, best last, in the form that timm prints for other programs to read."""
-
-        def value(record: EpochRecord) -> float:
-            return record.metric(Role.BASE, self.ranking) or 0.0
-
-        ranked = sorted(self.records, key=value, reverse=self.ranking == "loss")
+        ranked = rank_epochs(self.records, Role.BASE, self.ranking)
         results: list[dict[str, Any]] = []
-        for record in ranked[-10:]:
+        for record in ranked[9::-1]:
             result: dict[str, Any] = {"epoch": record.epoch, "train": {"loss": record.train_loss}}
             if record.base:
                 result["validation"] = record.base

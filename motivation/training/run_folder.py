@@ -174,7 +174,13 @@ class RunFolder:
         return [metrics for metrics in found if isinstance(metrics["top1"], (int, float))]
 
     def best_epoch(self, role: Role) -> dict[str, Any] | None:
-        """Return the metrics of the epoch that was best by ``--eval-metric``; None if there is none."""
+        """Return the metrics of the epoch that was best by ``--eval-metric``; None if there is none.
+
+        A run that has ended says which one it was: a run that was resumed in another folder may have it from the first.
+        """
+        best = (self.result or {}).get("best" if role is Role.BASE else "best_motivated")
+        if best and best[role.value]:
+            return {"epoch": best["epoch"], **best[role.value]}
         name = self.options.get("eval_metric", "top1")
         ranked = [metrics for metrics in self.evaluated(role) if metrics[name] is not None]
         return min(ranked, key=lambda metrics: rank_key(metrics[name], decreasing=name == "loss"), default=None)
