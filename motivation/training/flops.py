@@ -1,15 +1,21 @@
 """The cost of a forward pass, and the average cost of a run (paper, supplementary section 6).
 
-Convention ``flops``, which reproduces the paper's CIFAR figures to every digit: 2 per multiply-add of convolutions and
-linear layers, 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per input element of the final average pool, for
-one image. It is counted by thop, which leaves out the matrix products of attention; torch's own counter
-(`torch_flops`) counts those, but no norms or activations.
+Two conventions, both for one image:
+
+``torch``: torch's `FlopCounterMode`, 2 per multiply-add of convolutions, matrix products, attention and recurrent
+layers, and this project's rules: 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per element that is averaged
+(the pool before the classifier). The figures of runs are in it.
+
+``thop``: the same rules counted by thop, which looks at modules. It misses attention's products and layers that compute
+through another module's weight, and counts a module with two parents twice. The paper's tables were made so, and
+for plain convolutional networks (its CIFAR ResNets) both agree to the last digit.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,36 +28,64 @@ from torch.utils.flop_counter import FlopCounterMode
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 
-CONVENTION = "flops"
+CONVENTION = "torch"
+"""Convention of the figures of runs."""
+
+aten = torch.ops.aten
 
 
-def _conv_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+def _batchnorm(input_shape: list[int], *_: Any, **__: Any) -> int:
+    return 5 * math.prod(input_shape)
+
+
+def _lstm(input_shape: list[int], input_weight: list[int], hidden_weight: list[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(input_shape[:2]) * (math.prod(input_weight) + math.prod(hidden_weight))
+
+
+def _elements(input_shape: list[int], *_: Any, **__: Any) -> int:
+    return math.prod(input_shape)
+
+
+TORCH_RULES: dict[Any, Any] = {
+    aten.native_batch_norm: _batchnorm,
+    aten._native_batch_norm_legit_no_training: _batchnorm,
+    aten.relu: _elements,
+    aten.relu_: _elements,
+    aten.mean: _elements,
+    aten.avg_pool2d: _elements,
+    aten._adaptive_avg_pool2d: _elements,
+    aten.mkldnn_rnn_layer: _lstm,  # on the CPU; elsewhere an LSTM is made of matrix products
+}
+"""FLOPs of operations that torch's counter leaves out, as functions of the shape of their first argument."""
+
+
+def _conv_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
     return 2.0 * output.numel() * (module.in_channels // module.groups * module.weight[0, 0].numel())
 
 
-def _linear_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+def _linear_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
     return 2.0 * output.numel() * module.in_features
 
 
-def _batchnorm_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+def _batchnorm_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
     activates = isinstance(getattr(module, "act", None), nn.ReLU)  # timm's BatchNormAct2d holds its activation
     return (5.0 + activates) * output.numel()
 
 
-def _relu_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+def _relu_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
     return float(output.numel())
 
 
-def _pool_flops(module: Any, inputs: Tensor, output: Tensor) -> float:
+def _pool_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
     return float(inputs.numel())
 
 
-RULES = (
-    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _conv_flops),
-    ((nn.Linear,), _linear_flops),
-    ((nn.modules.batchnorm._BatchNorm,), _batchnorm_flops),
-    ((nn.ReLU,), _relu_flops),
-    ((nn.AdaptiveAvgPool2d, AdaptiveAvgMaxPool2d), _pool_flops),
+THOP_RULES = (
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _conv_of_module),
+    ((nn.Linear,), _linear_of_module),
+    ((nn.modules.batchnorm._BatchNorm,), _batchnorm_of_module),
+    ((nn.ReLU,), _relu_of_module),
+    ((nn.AdaptiveAvgPool2d, AdaptiveAvgMaxPool2d), _pool_of_module),
 )
 """Functions of ``(module, inputs, output)`` that count the FLOPs of these classes and their subclasses."""
 
@@ -66,34 +100,63 @@ def _thop_rules(model: nn.Module) -> dict[type, Any]:
         return count
 
     kinds = {type(module) for module in model.modules()}
-    return {kind: adds(rule) for classes, rule in RULES for kind in kinds if issubclass(kind, classes)}
+    return {kind: adds(rule) for classes, rule in THOP_RULES for kind in kinds if issubclass(kind, classes)}
 
 
-def _copy_to_profile(model: nn.Module) -> nn.Module:
-    """Return a copy on the CPU in float32, in evaluation mode, without gradients.
-
-    Parameters that are on the CPU in float32 already are shared, since nothing writes to them. Integers stay integers.
-    """
-    shared: dict[int, Any] = {}
-    for parameter in model.parameters():
-        dtype = torch.float32 if parameter.is_floating_point() else parameter.dtype
-        shared[id(parameter)] = nn.Parameter(parameter.detach().to(device="cpu", dtype=dtype), requires_grad=False)
-    return copy.deepcopy(model, memo=shared).to(device="cpu", dtype=torch.float32).eval()
-
-
-def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
-    """Return the FLOPs of one image's forward pass by convention `CONVENTION`.
+def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
+    """Return the FLOPs of one image's forward pass by convention ``torch``.
 
     Args:
-        model: not changed; a copy on the CPU is profiled, because thop leaves keys and hooks behind.
+        model: not changed.
+        input_size: ``(C, H, W)``.
+    """
+
+    def count(copied: nn.Module, image: Tensor) -> float:
+        counter = FlopCounterMode(display=False, custom_mapping=TORCH_RULES)
+        with counter:
+            copied(image)
+        return float(counter.get_total_flops())
+
+    return _count_on_copy(model, input_size, count)
+
+
+def thop_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
+    """Return the FLOPs of one image's forward pass by convention ``thop``, the one of the paper's tables.
+
+    Args:
+        model: not changed.
         input_size: ``(C, H, W)``.
     """
     from thop import profile
 
-    with fork_rng(), torch.no_grad():
-        copied = _copy_to_profile(model)
-        total, _ = profile(copied, (torch.zeros(1, *input_size),), custom_ops=_thop_rules(copied), verbose=False)
-    return float(total)
+    def count(copied: nn.Module, image: Tensor) -> float:
+        return float(profile(copied, (image,), custom_ops=_thop_rules(copied), verbose=False)[0])
+
+    return _count_on_copy(model, input_size, count)
+
+
+def _count_on_copy(model: nn.Module, input_size: tuple[int, ...], count: Callable[[nn.Module, Tensor], float]) -> float:
+    """Count on a copy without data (on the meta device), or on the CPU where the model needs the values of tensors."""
+    with fork_rng(), torch.no_grad(), _attention_as_matrix_products():
+        try:
+            return count(_evaluating_copy(model, "meta"), torch.empty(1, *input_size, device="meta"))
+        except (RuntimeError, NotImplementedError):
+            return count(_evaluating_copy(model, "cpu"), torch.zeros(1, *input_size))
+
+
+def _evaluating_copy(model: nn.Module, device: str) -> nn.Module:
+    """Return a copy on the device in float32, in evaluation mode, without gradients; integers stay integers.
+
+    The tensors are converted first, so that a copy on the meta device takes no memory and one on the CPU shares what is
+    there already (nothing writes to it).
+    """
+    tensors: dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        converted = tensor.detach().to(device=device, dtype=dtype)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        tensors[id(tensor)] = nn.Parameter(converted, requires_grad=False) if is_parameter else converted
+    return copy.deepcopy(model, memo=tensors).eval()
 
 
 @contextmanager
@@ -110,25 +173,6 @@ def _attention_as_matrix_products() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """Return the FLOPs of one image's forward pass by `torch.utils.flop_counter`, which are twice the multiply-adds.
-
-    2 per multiply-add of convolutions, matrix products and attention; nothing for norms, activations, pooling and
-    recurrent layers.
-
-    Args:
-        model: not changed; a copy on the CPU is run.
-        input_size: ``(C, H, W)``.
-    """
-    counter = FlopCounterMode(display=False)
-    with fork_rng(), torch.no_grad(), _attention_as_matrix_products():
-        # without gradients: the counter's module tracker fails on views that require them
-        copied = _copy_to_profile(model)
-        with counter:
-            copied(torch.zeros(1, *input_size))
-    return counter.get_total_flops()
 
 
 def average_flops(updates: Mapping[Role, float], flops: Mapping[Role, float]) -> float:
