@@ -13,24 +13,12 @@ PARAMETERS = {
 }  # fmt: skip
 """With option-A and option-B shortcuts, 10 classes."""
 
-MEGAFLOPS = {20: "82.82M", 32: "140.13M", 44: "197.44M", 56: "254.76M"}
-"""The paper's Table 8."""
-
 
 @pytest.mark.parametrize("depth", PARAMETERS)
 def test_parameter_counts(depth):
     for shortcut, expected in zip("AB", PARAMETERS[depth]):
         model = timm.create_model(f"resnet{depth}_cifar", shortcut=shortcut)
         assert sum(p.numel() for p in model.parameters()) == expected
-
-
-@pytest.mark.parametrize("depth", MEGAFLOPS)
-def test_flops_of_the_papers_table_8(depth):
-    model = timm.create_model(f"resnet{depth}_cifar")
-    before = list(model.state_dict())
-    assert readable(forward_flops(model, (3, 32, 32))) == MEGAFLOPS[depth]
-    assert list(model.state_dict()) == before, "profiling left something behind"
-    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize(

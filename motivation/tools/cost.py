@@ -34,7 +34,7 @@ from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser, parse
 from motivation.options.parse import make_parser as make_training_parser
 from motivation.tools.tables import text_table
-from motivation.training.flops import average_flops, forward_flops, readable, torch_flops
+from motivation.training.flops import average_flops, forward_flops, forward_macs, readable, thop_flops
 
 READ_HERE = (
     "--model", "--motivated-model", "--motivation-condition", "--motivation-map", "--motivation-plugins",
@@ -51,12 +51,12 @@ HARDLY = 0.01
 
 @dataclass(frozen=True)
 class ModelCost:
-    """One model: its size, and the cost of one image's forward pass as the two counters have it."""
+    """One model: its size, and the cost of one image's forward pass by three conventions."""
 
     name: str
     parameters: int
     flops: float
-    torch_flops: int
+    thop_flops: float
     macs: float
 
 
@@ -102,7 +102,7 @@ def make_parser() -> ArgumentParser:
     parser = OptionParser(
         prog="python -m motivation cost",
         usage="%(prog)s [CONFIG] [flags of train_motivated.py] [--k K ...] [--images N] [--json]",
-        description="Predict what a motivated run costs. Each model is run forward twice, on one image on the CPU.",
+        description="Predict what a motivated run costs. Each model is run forward on one image, without data.",
         epilog="All flags of train_motivated.py are taken (its --help lists them); no data are read.",
         allow_abbrev=False,
     )
@@ -183,15 +183,15 @@ def predict(own: Namespace, args: Namespace) -> str:
 
 
 def model_cost(name: str, model: nn.Module, input_size: tuple[int, ...]) -> ModelCost:
-    """Run copies of a model on one image ``(C, H, W)`` on the CPU, once per counter.
+    """Run copies of a model on one image ``(C, H, W)`` without data, once per convention.
 
     Raises:
         StartupError: it does not take images of that size.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with blaming("--input-size", " ".join(map(str, input_size))):
-        flops, by_torch = forward_flops(model, input_size), torch_flops(model, input_size)
-    return ModelCost(name, parameters, flops, by_torch, by_torch / 2)
+        counts = [count(model, input_size) for count in (forward_flops, thop_flops, forward_macs)]
+    return ModelCost(name, parameters, *counts)
 
 
 def run_length(own: Namespace, args: Namespace) -> Length | None:
@@ -278,23 +278,23 @@ def expected_motivated_updates(k: int, length: Length) -> float:
 
 
 CONVENTIONS = """\
-flops        thop with this project's rules: 2 per multiply-add of convolutions and linear layers, 5 per BatchNorm
-             element, 1 per ReLU element, 1 per input element of the final pool; no matrix products of attention
-torch flops  torch.utils.flop_counter: 2 per multiply-add of convolutions, matrix products and attention; nothing else
-macs         multiply-adds: half of torch flops"""
+torch flops  torch.utils.flop_counter (2 per multiply-add of convolutions, matrix products and attention), and 5 per
+             BatchNorm element, 1 per ReLU element, 1 per averaged element; the figure of a run
+thop flops   the same rules counted by thop, as in the paper's tables: misses attention's products
+macs         multiply-adds of torch.utils.flop_counter"""
 
 LAW = """\
 The shares are those of independent losses: 1/(k+1)!, and none in the first k + 1 updates of an epoch, where an epoch's
 length is given. Measured in a small run of long epochs: 0.165, 0.039, 0.0067 at k = 2, 3, 4.
 A loss that falls steeply, as in a short run, gives more.
-F_avg is the forward pass of one image in flops, averaged over the updates; the paper lets it stand for training."""
+F_avg is the forward pass of one image in torch flops, averaged over the updates; the paper takes it for training."""
 
 
 def model_table(models: dict[Role, ModelCost], input_size: Sequence[int]) -> str:
     """Return parameters and forward cost of the models as text, with what the figures mean."""
-    rows = [["", "model", "parameters", "flops", "torch flops", "macs"]]
+    rows = [["", "model", "parameters", "torch flops", "thop flops", "macs"]]
     for role, cost in models.items():
-        figures = map(readable, (cost.flops, cost.torch_flops, cost.macs))
+        figures = map(readable, (cost.flops, cost.thop_flops, cost.macs))
         rows.append([role.value, cost.name, f"{cost.parameters:,}", *figures])
     size = " x ".join(map(str, input_size))
     return f"{text_table(rows)}\nForward pass of one image of {size}, the training size.\n{CONVENTIONS}"

@@ -2,13 +2,13 @@
 
 Two conventions, both for one image:
 
-``torch``: torch's `FlopCounterMode`, 2 per multiply-add of convolutions, matrix products, attention and recurrent
-layers, and this project's rules: 5 per element of a BatchNorm, 1 per element of a ReLU, 1 per element that is averaged
-(the pool before the classifier). The figures of runs are in it.
+``torch flops``, of which the figures of runs are: torch's `FlopCounterMode`, 2 per multiply-add of convolutions, matrix
+products, attention and recurrent layers, and this project's rules: 5 per element of a BatchNorm, 1 per element of a
+ReLU, 1 per element that is averaged (as by the pool before the classifier).
 
-``thop``: the same rules counted by thop, which looks at modules. It misses attention's products and layers that compute
-through another module's weight, and counts a module with two parents twice. The paper's tables were made so, and
-for plain convolutional networks (its CIFAR ResNets) both agree to the last digit.
+``thop flops``: the same rules, counted by thop, which looks at modules: it misses attention's products and layers that
+compute through another module's weight, and counts a module with two parents twice. The paper's tables were made so;
+for its CIFAR ResNets both conventions agree to the last digit.
 """
 
 from __future__ import annotations
@@ -28,8 +28,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 
-CONVENTION = "torch"
-"""Convention of the figures of runs."""
+CONVENTION = "torch flops"
+"""Name of the convention of `forward_flops`, as runs write it down."""
+
+THOP_CONVENTION = "thop flops"
+"""Name of the convention of `thop_flops`."""
+
+
+def convention_of(result: Mapping[str, Any]) -> str:
+    """Return the name of the convention in which a run's ``result.json`` has its FLOPs.
+
+    Older runs, which counted by thop, call it "flops".
+    """
+    convention = str(result.get("convention", CONVENTION))
+    return THOP_CONVENTION if convention == "flops" else convention
+
 
 aten = torch.ops.aten
 
@@ -46,17 +59,18 @@ def _elements(input_shape: list[int], *_: Any, **__: Any) -> int:
     return math.prod(input_shape)
 
 
-TORCH_RULES: dict[Any, Any] = {
+MATRIX_RULES: dict[Any, Any] = {aten.mkldnn_rnn_layer: _lstm}
+"""FLOPs of matrix products that torch's counter leaves out: an LSTM on the CPU is one operation."""
+
+CHEAP_RULES: dict[Any, Any] = {
     aten.native_batch_norm: _batchnorm,
-    aten._native_batch_norm_legit_no_training: _batchnorm,
     aten.relu: _elements,
     aten.relu_: _elements,
     aten.mean: _elements,
     aten.avg_pool2d: _elements,
     aten._adaptive_avg_pool2d: _elements,
-    aten.mkldnn_rnn_layer: _lstm,  # on the CPU; elsewhere an LSTM is made of matrix products
 }
-"""FLOPs of operations that torch's counter leaves out, as functions of the shape of their first argument."""
+"""FLOPs of this project's rules, as functions of the shape of an operation's first argument."""
 
 
 def _conv_of_module(module: Any, inputs: Tensor, output: Tensor) -> float:
@@ -103,25 +117,28 @@ def _thop_rules(model: nn.Module) -> dict[type, Any]:
     return {kind: adds(rule) for classes, rule in THOP_RULES for kind in kinds if issubclass(kind, classes)}
 
 
-def torch_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
-    """Return the FLOPs of one image's forward pass by convention ``torch``.
+def forward_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
+    """Return the FLOPs of one image's forward pass by convention `CONVENTION`.
 
     Args:
         model: not changed.
         input_size: ``(C, H, W)``.
     """
+    return _count_operations(model, input_size, MATRIX_RULES | CHEAP_RULES)
 
-    def count(copied: nn.Module, image: Tensor) -> float:
-        counter = FlopCounterMode(display=False, custom_mapping=TORCH_RULES)
-        with counter:
-            copied(image)
-        return float(counter.get_total_flops())
 
-    return _count_on_copy(model, input_size, count)
+def forward_macs(model: nn.Module, input_size: tuple[int, ...]) -> float:
+    """Return the multiply-adds of one image's forward pass: half of the FLOPs without norms, activations and pools.
+
+    Args:
+        model: not changed.
+        input_size: ``(C, H, W)``.
+    """
+    return _count_operations(model, input_size, MATRIX_RULES) / 2
 
 
 def thop_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
-    """Return the FLOPs of one image's forward pass by convention ``thop``, the one of the paper's tables.
+    """Return the FLOPs of one image's forward pass by convention `THOP_CONVENTION`, the one of the paper's tables.
 
     Args:
         model: not changed.
@@ -131,6 +148,16 @@ def thop_flops(model: nn.Module, input_size: tuple[int, ...]) -> float:
 
     def count(copied: nn.Module, image: Tensor) -> float:
         return float(profile(copied, (image,), custom_ops=_thop_rules(copied), verbose=False)[0])
+
+    return _count_on_copy(model, input_size, count)
+
+
+def _count_operations(model: nn.Module, input_size: tuple[int, ...], rules: dict[Any, Any]) -> float:
+    def count(copied: nn.Module, image: Tensor) -> float:
+        counter = FlopCounterMode(display=False, custom_mapping=rules)
+        with counter:
+            copied(image)
+        return float(counter.get_total_flops())
 
     return _count_on_copy(model, input_size, count)
 

@@ -185,7 +185,7 @@ def test_one_model_has_its_cost_and_is_told_what_is_missing(cost):
 
 def test_each_convention_is_explained_where_it_is_shown(cost):
     lines = cost(*PAIR).splitlines()
-    for convention in ("flops", "torch flops", "macs"):
+    for convention in ("torch flops", "thop flops", "macs"):
         assert convention in lines[0]
         assert any(line.startswith(convention) for line in lines[1:])
 
