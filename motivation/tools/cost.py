@@ -34,7 +34,7 @@ from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser, parse
 from motivation.options.parse import make_parser as make_training_parser
 from motivation.tools.tables import text_table
-from motivation.training.flops import average_flops, forward_flops, forward_macs, readable, thop_flops
+from motivation.training.flops import CONVENTIONS, average_flops, forward_flops, forward_macs, readable, thop_flops
 
 READ_HERE = (
     "--model", "--motivated-model", "--motivation-condition", "--motivation-map", "--motivation-plugins",
@@ -277,12 +277,6 @@ def expected_motivated_updates(k: int, length: Length) -> float:
     return make_condition("loss", k).expected_updates(length.epochs, length.updates_per_epoch) or 0.0
 
 
-CONVENTIONS = """\
-torch flops  torch.utils.flop_counter (2 per multiply-add of convolutions, matrix products and attention), and 5 per
-             BatchNorm element, 1 per ReLU element, 1 per averaged element; the figure of a run
-thop flops   the same rules counted by thop, as in the paper's tables: misses attention's products
-macs         multiply-adds of torch.utils.flop_counter"""
-
 LAW = """\
 The shares are those of independent losses: 1/(k+1)!, and none in the first k + 1 updates of an epoch, where an epoch's
 length is given. Measured in a small run of long epochs: 0.165, 0.039, 0.0067 at k = 2, 3, 4.
@@ -292,12 +286,13 @@ F_avg is the forward pass of one image in torch flops, averaged over the updates
 
 def model_table(models: dict[Role, ModelCost], input_size: Sequence[int]) -> str:
     """Return parameters and forward cost of the models as text, with what the figures mean."""
-    rows = [["", "model", "parameters", "torch flops", "thop flops", "macs"]]
+    rows = [["", "model", "parameters", *CONVENTIONS]]
     for role, cost in models.items():
         figures = map(readable, (cost.flops, cost.thop_flops, cost.macs))
         rows.append([role.value, cost.name, f"{cost.parameters:,}", *figures])
     size = " x ".join(map(str, input_size))
-    return f"{text_table(rows)}\nForward pass of one image of {size}, the training size.\n{CONVENTIONS}"
+    conventions = "\n".join(f"{name:12} {text}" for name, text in CONVENTIONS.items())
+    return f"{text_table(rows)}\nForward pass of one image of {size}, the training size.\n{conventions}"
 
 
 def prediction_table(rows: Sequence[Row], condition: str, length: Length | None) -> str:

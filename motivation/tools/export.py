@@ -221,8 +221,8 @@ def model_card(one: Exported, run: RunFolder) -> str:
         if metrics := (result.get(which) or {}).get(one.role.value):
             rows[f"top-1, {label}"] = f"{metrics['top1']:.2f} %"
     if "flops" in result:
-        rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} FLOPs"
-        rows["average forward pass in training"] = f"{readable(result['average_flops'])} FLOPs"
+        rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} {run.convention}"
+        rows["average forward pass in training"] = f"{readable(result['average_flops'])} {run.convention}"
         rows["share of motivated updates"] = f"{result['share']:.4f}"
     rows["weights"] = one.weights
     return MODEL_CARD.format(

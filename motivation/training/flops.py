@@ -34,6 +34,13 @@ CONVENTION = "torch flops"
 THOP_CONVENTION = "thop flops"
 """Name of the convention of `thop_flops`."""
 
+CONVENTIONS = {
+    CONVENTION: "2 per multiply-add by torch.utils.flop_counter, 5 per BatchNorm, 1 per ReLU and per averaged element",
+    THOP_CONVENTION: "the same rules counted by thop, as in the paper's tables; attention's products are missed",
+    "macs": "multiply-adds by torch.utils.flop_counter",
+}
+"""The conventions in a line each."""
+
 
 def convention_of(result: Mapping[str, Any]) -> str:
     """Return the name of the convention in which a run's ``result.json`` has its FLOPs.
@@ -64,6 +71,7 @@ MATRIX_RULES: dict[Any, Any] = {aten.mkldnn_rnn_layer: _lstm}
 
 CHEAP_RULES: dict[Any, Any] = {
     aten.native_batch_norm: _batchnorm,
+    aten._native_batch_norm_legit_no_training: _batchnorm,
     aten.relu: _elements,
     aten.relu_: _elements,
     aten.mean: _elements,

@@ -101,12 +101,12 @@ class RunResult:
         """
         assert self.flops is not None
         last, flops, models, counts = self.records[-1] if self.records else None, self.flops, self.models, self.counts
-        lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>14}"]
+        lines = [f"{'':10} {'model':24} {'top-1':>7} {'top-5':>7} {'best*':>7} {'forward ' + CONVENTION:>20}"]
         for role in Role:
             best = best_epoch(self.records, role, self.ranking) or last
             columns = ((last, "top1"), (last, "top5"), (best, "top1"))
             cells = "".join(f" {_percent(record, role, name):>7}" for record, name in columns)
-            lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>14}")
+            lines.append(f"{role.value:10} {models[role]:24}{cells} {readable(flops[role]):>20}")
         average = counts.average_flops
         law = "" if self.expected_share is None else f" (expected {self.expected_share:.4f})"
         lines += [

@@ -19,6 +19,7 @@ from motivation.method.condition_registry import takes
 from motivation.method.records import Role
 from motivation.options.config_files import read_yaml
 from motivation.options.flags import FLAGS
+from motivation.training.flops import convention_of
 from motivation.training.records import rank_key
 
 RESULT_FILE = "result.json"
@@ -141,6 +142,11 @@ class RunFolder:
     def flops(self) -> dict[Role, float]:
         """Return the forward FLOPs of both models; empty of a plain run, or of one that has not ended."""
         return {Role(name): float(flops) for name, flops in ((self.result or {}).get("flops") or {}).items()}
+
+    @property
+    def convention(self) -> str:
+        """Return the name of the convention of the run's FLOPs; that of today where the run does not say."""
+        return convention_of(self.result or {})
 
     @property
     def share(self) -> float | None:

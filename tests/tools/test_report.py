@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 import yaml
@@ -273,8 +274,22 @@ def test_bad_input_ends_in_one_line(make_run, tmp_path, command):
 def test_the_console_shows_an_aligned_table_with_units_and_convention(paper_runs, tmp_path, command):
     lines = command("report", tmp_path).out.splitlines()
     assert {len(line) for line in lines[2:6]} == {len(lines[0])}
-    assert lines[1].split(")")[1:3] == ["          (flops", "  (10^-2 % per MFLOP"]
+    assert lines[1].split(")")[1:3] == ["          (torch flops", "  (10^-2 % per MFLOP"]
     assert lines[3].split() == [f"{PAIR}-B", "1", "92.83", "±", "-", "0.1684", "92.47M", "2.18", "1.23"]
+
+
+def test_runs_with_flops_of_another_convention_are_told_apart(make_run, report, tmp_path, command):
+    make_run("old", SMALL, 92.83, LARGE, 91.0, seed=1)
+    result = json.loads((tmp_path / "old/result.json").read_text())
+    (tmp_path / "old/result.json").write_text(json.dumps(result | {"convention": "flops"}))
+    assert report()[0][f"{PAIR}-B"]["convention"] == "thop flops"
+    assert "thop flops: " in command("report", tmp_path).out
+    make_run("new", SMALL, 92.83, LARGE, 91.0, seed=2)
+    make_run("plain", SMALL, 92.62)
+    rows = report()[0]
+    assert rows[f"{PAIR}-B"]["convention"] == "thop flops and torch flops"
+    assert rows[f"{SMALL}-C"]["convention"] == "torch flops"
+    assert "F_avg counted in thop flops and torch flops" in rows[f"{PAIR}-B"]["notes"]
 
 
 def test_markdown_and_csv_are_written_beside_the_table_or_alone_to_standard_output(paper_runs, tmp_path, command):

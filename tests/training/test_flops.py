@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import motivation.models  # noqa: F401 - the CIFAR ResNets
 from motivation.method.random_states import get_rng_state, rng_to_dict
 from motivation.training.flops import convention_of, forward_flops, forward_macs, readable, thop_flops
-from weight_maps.find import meta_model
+from weight_maps.find import make_model
 
 MODELS = """
 beit_base_patch16_224 gernet_s cait_s24_384 coat_tiny convit_tiny test_convnext cpubone_t0 crossvit_9_240 darknet21
@@ -32,7 +32,7 @@ xcit_nano_12_p8_224
 
 @pytest.mark.parametrize("name", MODELS.split())
 def test_the_figure_is_torchs_and_a_little_more(name):
-    model = meta_model(name)
+    model = make_model(name, meta=True)
     size = model.pretrained_cfg["input_size"]
     counter = FlopCounterMode(display=False)
     # with attention as matrix products, since the counter does not know every fused kernel
@@ -120,7 +120,7 @@ def test_the_fast_path_of_torchs_attention_is_counted():
             self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
 
         def forward(self, tokens):
-            return self.attention(tokens, tokens, tokens)[0]
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0]
 
     assert forward_flops(Attending(), (10, 32)) == 2 * 10 * 4 * 32 * 32 + 2 * 2 * 10 * 10 * 32
 

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from motivation.method.records import Role
 from motivation.tools.plot import data
 from motivation.tools.plot.data import Floats, Updates, percent, updates_text
-from motivation.training.flops import CONVENTION, readable
+from motivation.training.flops import readable
 from motivation.training.run_folder import RunFolder
 
 BASE = "#0072b2"
@@ -246,10 +246,10 @@ def _draw_cost(axes: Axes, run: RunFolder) -> list[Line2D]:
     unit, scale = next((pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if largest >= pair[1]), ("", 1.0))
     handles = _line(axes, epochs, costs / scale, "F_avg, average since the point before", COST_STYLE)
     for (role, flops), dash in zip(run.flops.items(), (":", "-."), strict=False):
-        label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {CONVENTION}"
+        label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {run.convention}"
         handles.append(axes.axhline(flops / scale, color="black", ls=dash, lw=1.1, label=label))
     axes.margins(y=0.1)
-    axes.set_ylabel(f"forward pass of\none image ({unit}{CONVENTION})", fontsize=9)
+    axes.set_ylabel(f"forward pass of\none image ({unit} {run.convention})", fontsize=9)
     return handles
 
 

@@ -18,7 +18,7 @@ from motivation.tools.report.groups import group_runs, repeated
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
 from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Row, make_rows
 from motivation.tools.tables import MISSING, csv_text, markdown_table, number, text_table
-from motivation.training.flops import CONVENTION, readable
+from motivation.training.flops import CONVENTIONS, readable
 from motivation.training.run_folder import RunError, RunFolder, find_runs
 
 
@@ -119,6 +119,7 @@ class Printed:
     def __init__(self, rows: Sequence[Row], best: bool = False, paper: PaperTable | None = None):
         self.rows, self.best = rows, best
         self.footnotes = list(dict.fromkeys(note for row in rows for note in row.notes))
+        self.conventions = list(dict.fromkeys(name for row in rows for name in row.conventions))
         small = any(row.flops < 1e9 for row in rows)
         self.unit = "10^-2 % per MFLOP" if small else "% per GFLOP"
         self.paper_columns, self.paper_remarks = paper_beside(rows, paper) if paper else ([], [])
@@ -153,7 +154,8 @@ class Printed:
                 "top1_sd": row.accuracy_sd,
                 **({best: row.best} if self.best else {}),
                 "share": row.share,
-                f"average_forward_{CONVENTION}": row.flops,
+                "average_forward_flops": row.flops,
+                "convention": " and ".join(row.conventions),
                 f"acc_per_flops ({self.unit})": row.acc_per_flops * UNITS[self.unit],
                 "acc_f_ratio": row.acc_f_ratio,
                 "against": row.against.label if row.against else None,
@@ -174,6 +176,7 @@ class Printed:
         def label(row: Row) -> str:
             return row.label + "".join(f" ({self.footnotes.index(note) + 1})" for note in row.notes)
 
+        flops_unit = self.conventions[0] if len(self.conventions) == 1 else "FLOPs"
         best = [Column("best epoch*", lambda row: number(row.best), "%")] if self.best else []
         return [
             Column("model", label),
@@ -181,7 +184,7 @@ class Printed:
             Column("top-1", top1, "%"),
             *best,
             Column("share", lambda row: number(row.share, 4)),
-            Column("F_avg", lambda row: MISSING if math.isnan(row.flops) else readable(row.flops), CONVENTION),
+            Column("F_avg", lambda row: MISSING if math.isnan(row.flops) else readable(row.flops), flops_unit),
             Column("ACC/FLOPs", lambda row: number(row.acc_per_flops * UNITS[self.unit]), self.unit),
             Column("ACC/F_Ratio", lambda row: number(row.acc_f_ratio)),
             *self.paper_columns,
@@ -192,8 +195,8 @@ class Printed:
         best = ["* mean of each run's best epoch, selected on the validation data"] if self.best else []
         return [
             "top-1 of the last epoch, mean ± sample standard deviation over n runs",
-            "F_avg: forward FLOPs of one image at the training size, averaged over the updates (convention "
-            f"{CONVENTION}: 2 per multiply-add)",
+            "F_avg: forward FLOPs of one image at the training size, averaged over the updates",
+            *(f"{name}: {CONVENTIONS.get(name, 'unknown')}" for name in self.conventions),
             *best,
             *self.paper_remarks,
             *(f"({note}) {text}" for note, text in enumerate(self.footnotes, 1)),

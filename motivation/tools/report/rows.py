@@ -26,7 +26,7 @@ from motivation.tools.report.groups import (
     model_options,
 )
 from motivation.tools.tables import mean, sample_sd
-from motivation.training.flops import forward_flops
+from motivation.training.flops import CONVENTION, forward_flops
 from motivation.training.run_folder import RunFolder
 
 DEFAULT_CONDITION = "loss"
@@ -45,6 +45,7 @@ class Row:
         kind: ``C``, ``B`` or ``M``.
         group: the runs.
         flops: forward FLOPs, averaged over updates and runs.
+        conventions: in which the runs have counted them.
         share: mean share of motivated updates; NaN in a classical row.
         against: Arch-X-C, with which Arch-X-Y-B or Arch-Y-C is compared.
         larger: Arch-Y-C, compared with the same row.
@@ -59,6 +60,7 @@ class Row:
     kind: str
     group: Group
     flops: float
+    conventions: tuple[str, ...] = (CONVENTION,)
     share: float = math.nan
     against: Row | None = None
     larger: Row | None = None
@@ -88,7 +90,7 @@ def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
     """Return all rows in the paper's order: a model's classical row, then its pairs, by growing FLOPs."""
     names = {group: _distinguishing_name(group, groups) for group in groups}
     classical = {
-        group: Row(f"{group.base}-C{names[group]}", "C", group, flops.of(group.settings))
+        group: Row(f"{group.base}-C{names[group]}", "C", group, *flops.with_convention(group.settings))
         for group in groups
         if group.motivated is None
     }
@@ -97,7 +99,8 @@ def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
     for group in groups:
         if group.motivated is None:
             continue
-        cost = mean(run.average_flops for run in group.runs), mean(run.share for run in group.runs)
+        conventions = tuple(sorted({run.convention for run in group.runs}))
+        cost = mean(run.average_flops for run in group.runs), conventions, mean(run.share for run in group.runs)
         b, m = (Row(f"{group.base}-{group.motivated}-{kind}{names[group]}", kind, group, *cost) for kind in ("B", "M"))
         rows += [b, m]
         b.against, b.larger = (_classical_row(b, role, classical) for role in Role)
@@ -105,6 +108,9 @@ def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
             bases[b.larger].append(b.against)
     for row, compared in bases.items():
         rows += _against_each(row, compared)
+    if len({row.conventions for row in rows}) > 1:
+        for row in rows:
+            row.notes.append(f"F_avg counted in {' and '.join(row.conventions)}, other rows otherwise")
     return sorted(rows, key=lambda row: _place(row, flops))
 
 
@@ -179,14 +185,20 @@ class ForwardFlops:
     def __init__(self, runs: Iterable[RunFolder]):
         self.faults: list[str] = []
         self._known = {
-            self._key(model_options(all_options(run), role)): flops for run in runs for role, flops in run.flops.items()
+            self._key(model_options(all_options(run), role)): (flops, (run.convention,))
+            for run in sorted(runs, key=lambda run: run.convention == CONVENTION)  # the last one stays: today's
+            for role, flops in run.flops.items()
         }
 
     def of(self, settings: Settings) -> float:
         """Return the FLOPs of ``settings["model"]``; NaN where it cannot be made, with the reason in ``faults``."""
+        return self.with_convention(settings)[0]
+
+    def with_convention(self, settings: Settings) -> tuple[float, tuple[str, ...]]:
+        """Return the same and the convention in which they were counted."""
         key = self._key(settings)
         if key not in self._known:
-            self._known[key] = self._count(settings)
+            self._known[key] = self._count(settings), (CONVENTION,)
         return self._known[key]
 
     def _key(self, settings: Settings) -> str:
