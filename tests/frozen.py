@@ -4,8 +4,8 @@
 
     python tests/frozen.py record FILE      every figure of all `CASES`, to the last bit; good on this machine only
     python tests/frozen.py compare FILE     run them again and name what differs
-    python tests/frozen.py links            compare the link tables of all pairs of timm models with the committed ones
-    python tests/frozen.py commit [PART]    write the committed data anew (`tests/data/frozen`)
+    python tests/frozen.py links            compare the maps of 1,316 pairs of timm models with the frozen ones
+    python tests/frozen.py commit [PART]    write options, losses or files anew (`tests/files/frozen`)
 
 The committed data are losses (equal up to the last digits that processors differ in), resolved options of all
 configurations, names of files and columns, and link tables. ``tests/test_frozen.py`` checks them, or a fast part.
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import itertools
 import json
 import multiprocessing
 import os
@@ -370,7 +369,6 @@ def differences(expected: Any, found: Any, where: str = "") -> list[str]:
 
 PLACEMENTS = ("paper", "first", "last", "even")
 NOT_MAPPED = "-"
-CIFAR_DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56, 110)
 
 
 @lru_cache(maxsize=200)
@@ -426,37 +424,6 @@ def all_links(pairs: dict[str, list[str]], jobs: int) -> dict[str, dict[str, str
         return dict(pool.map(_link_hashes, sorted(pairs.items()), chunksize=20))
 
 
-def _cover(job: tuple[str, list[str]]) -> dict[str, dict[str, str]]:
-    from weight_maps.coverage import cover
-
-    torch.set_num_threads(1)
-    found = cover(*job)
-    tables: dict[str, dict[str, str]] = {}
-    for base, motivated in sorted(found.pairs):
-        mapped = (base, motivated) in found.mapped
-        tables.setdefault(base, {})[motivated] = link_hash(base, motivated) if mapped else NOT_MAPPED
-    print(f"{job[0]}: {len(found.mapped)} of {len(found.pairs)} pairs are mapped", flush=True)
-    return tables
-
-
-def commit_links(jobs: int) -> None:
-    """Find all pairs of timm and of the CIFAR ResNets, and write their hashes."""
-    from weight_maps.coverage import modules_of_timm
-
-    tables: dict[str, dict[str, str]] = {}
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for found in pool.imap_unordered(_cover, modules_of_timm().items()):
-            tables |= found
-    for base, motivated in itertools.combinations(CIFAR_DEPTHS, 2):
-        names = f"resnet{base}_cifar", f"resnet{motivated}_cifar"
-        tables.setdefault(names[0], {})[names[1]] = link_hash(*names)
-    lines = ["# base, then motivated=hash of the links in all placements; - for a pair without a map (see frozen.py)"]
-    lines += [
-        " ".join([base, *(f"{name}={value}" for name, value in row.items())]) for base, row in sorted(tables.items())
-    ]
-    (DATA / "links.txt").write_text("\n".join(lines) + "\n")
-
-
 # Resolved options
 
 
@@ -508,7 +475,7 @@ def read_json(name: str) -> dict[str, Any]:
 FILES_OF = ("plain", "depth", "depth_ema")
 
 
-def commit(parts: Sequence[str], jobs: int) -> None:
+def commit(parts: Sequence[str]) -> None:
     """Write the committed data anew."""
     DATA.mkdir(exist_ok=True)
     if "options" in parts:
@@ -522,8 +489,6 @@ def commit(parts: Sequence[str], jobs: int) -> None:
             if "losses" in parts:
                 write_json("losses.json", {name: losses(place / name) for name in names})
             write_json("files.json", {name: files_of(place / name) for name in FILES_OF})
-    if "links" in parts:
-        commit_links(jobs)
 
 
 def main() -> int:
@@ -537,7 +502,7 @@ def main() -> int:
         sub.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     commands.add_parser("links")
     sub = commands.add_parser("commit")
-    sub.add_argument("parts", nargs="*", default=["options", "losses", "files", "links"])
+    sub.add_argument("parts", nargs="*", default=["options", "losses", "files"])
     sub = commands.add_parser("run")
     sub.add_argument("folder", type=Path)
     sub.add_argument("names", nargs="+", choices=CASES)
@@ -545,7 +510,7 @@ def main() -> int:
     if args.command == "run":
         return max(run(args.names, args.folder).values())
     if args.command == "commit":
-        commit(args.parts, args.jobs)
+        commit(args.parts)
         return 0
     if args.command == "record":
         record(args.file, args.only)
