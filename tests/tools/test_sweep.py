@@ -261,6 +261,7 @@ def test_a_run_that_outlives_its_killed_parent_is_not_started_twice(root):
 def test_a_signal_ends_the_runs_even_deaf_ones(root, number, capsys):
     for word in ("hold", "deaf"):
         (root / f"{word}-a").touch()
+    before = signal.signal(number, signal.default_int_handler)  # a suite in the background ignores SIGINT
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
 
     said = []
@@ -280,6 +281,7 @@ def test_a_signal_ends_the_runs_even_deaf_ones(root, number, capsys):
     assert runs[0].state is State.NEW
     assert "c" not in names(root)
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(number, before)
 
 
 def test_a_run_that_was_stopped_by_a_signal_interrupts_the_sweep(root):
