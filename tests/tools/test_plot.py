@@ -232,8 +232,8 @@ def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
     np.testing.assert_allclose(share.lines[0].get_ydata(), 100 / 3)
     np.testing.assert_allclose(share.lines[1].get_ydata(), 100 / 12)
     np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)  # (4 * 2M + 2 * 5M) / 6
-    assert "small: 2.00M flops | large: 5.00M flops" in legend(cost)
-    assert [axes.get_ylabel().split("(")[1] for axes in (accuracy, share, cost)] == ["%)", "%)", "Mflops)"]
+    assert "small: 2.00M torch flops | large: 5.00M torch flops" in legend(cost)
+    assert [axes.get_ylabel().split("(")[1] for axes in (accuracy, share, cost)] == ["%)", "%)", "M torch flops)"]
 
 
 def test_what_is_not_known_has_no_line(make_run):

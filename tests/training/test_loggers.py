@@ -60,7 +60,7 @@ def test_the_result_says_what_the_counts_say():
     ]
     result = RunResult(records, names, "top1", flops, counts, 1 / 6)
     table = result.table()
-    assert "base       small                      80.00   99.00   90.00          1.00M" in table
+    assert "base       small                      80.00   99.00   90.00                1.00M" in table
     assert "updates   100: 80 base, 20 motivated; 12 switches" in table
     assert "share     0.2000 (expected 0.1667)" in table
     assert "1.200 x small alone, 0.600 x large alone" in table

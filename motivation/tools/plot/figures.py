@@ -249,7 +249,7 @@ def _draw_cost(axes: Axes, run: RunFolder) -> list[Line2D]:
         label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {run.convention}"
         handles.append(axes.axhline(flops / scale, color="black", ls=dash, lw=1.1, label=label))
     axes.margins(y=0.1)
-    axes.set_ylabel(f"forward pass of\none image ({unit} {run.convention})", fontsize=9)
+    axes.set_ylabel(f"forward pass of\none image ({f'{unit} {run.convention}'.strip()})", fontsize=9)
     return handles
 
 
