@@ -40,22 +40,47 @@ def check_class_map(args: Namespace) -> list[str]:
     if args.dataset.lower().startswith(("torch/", "sklearn/")):
         return [f"{FLAG} {name} is not used: {args.dataset} numbers its own classes."]
     if not reads_files(args.dataset):
+        _load(name, "")
         return []
     splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
     notes: dict[str, list[str]] = {}
     for split in filter(None, splits.values()):
         root = split_root(data_folder(args), split)
-        path = name if os.path.exists(name) else os.path.join(root, name)
-        if not os.path.isfile(path):
-            _refuse(f"there is no file {name}, neither here nor in {root}")
-        with blaming(FLAG, name):
-            numbers = {name: number for name, number in load_class_map(name, root).items() if name != ""}
-        _check_numbers(numbers)
-        if path.lower().endswith(".txt"):
-            _check_lines(path)
-        for note in _check_folders(numbers, root, path):
+        for note in _compare(_load(name, root), _class_folders(root), root, name):
             notes.setdefault(note, []).append(split)
     return [f"{FLAG}: {note} (split {', '.join(splits)})." for note, splits in notes.items()]
+
+
+def check_class_names(args: Namespace, dataset: Any) -> list[str]:
+    """Check a class map against the names of the classes that a library's data set has.
+
+    Returns:
+        Classes without a number, and names without a class.
+
+    Raises:
+        StartupError: the names are written otherwise, or are others.
+    """
+    names: dict[int, str] = getattr(getattr(dataset, "reader", None), "_source_names", None) or {}
+    if not args.class_map or not names:
+        return []
+    numbers = _load(args.class_map, "")
+    by_number = numbers.keys() & names.keys()
+    classes = by_number | {name for number, name in names.items() if number not in by_number}
+    found = _compare(numbers, classes, args.dataset, args.class_map, "classes that it lacks end the run at an image")
+    return [f"{FLAG}: {note}." for note in found]
+
+
+def _load(name: str, root: str) -> dict[Any, Any]:
+    """Return the numbers of a class map by name; without those of blank lines at its end."""
+    path = name if os.path.exists(name) else os.path.join(root, name)
+    if not os.path.isfile(path):
+        _refuse(f"there is no file {name}" + (f", neither here nor in {root}" if root else ""))
+    with blaming(FLAG, name):
+        numbers = {name: number for name, number in load_class_map(name, root).items() if name != ""}
+    _check_numbers(numbers)
+    if path.lower().endswith(".txt"):
+        _check_lines(path)
+    return numbers
 
 
 def _refuse(text: str) -> None:
@@ -84,24 +109,37 @@ def _check_lines(path: str) -> None:
         _refuse(f"{twice[0]!r} stands on the lines {places} of {path}; {FORM}")
 
 
-def _check_folders(numbers: dict[Any, Any], root: str, path: str) -> list[str]:
-    """Return notes on names and folders that do not match; refuse a map whose names are folders written otherwise."""
-    folders = _class_folders(root)
+def _compare(
+    numbers: dict[Any, Any],
+    folders: set[Any],
+    root: str,
+    path: str,
+    unnamed: str = "folders that it does not name are left out",
+) -> list[str]:
+    """Return notes on names and classes that do not match; refuse a map whose names are classes written otherwise.
+
+    Args:
+        numbers: those of the map by name.
+        folders: the classes that there are.
+        root: where they are.
+        path: of the map.
+        unnamed: what becomes of classes that are not in the map.
+    """
     missing = [name for name in numbers if name not in folders]
     left_out = sorted(folder for folder in folders - numbers.keys() if folder)
     if odd := _misspelt(missing, left_out):
         name, folder = odd
         mark = " (begin the file without a byte order mark)" if name.startswith("\ufeff") else ""
-        _refuse(f"{path} has {name!r} where {root} has the folder {folder!r}{mark}; {FORM}")
+        _refuse(f"{path} has {name!r} where {root} has {folder!r}{mark}; {FORM}")
     if len(missing) == len(numbers):
-        _refuse(f"no name in {path} ({named(missing)}) is a folder with images; {root} has {named(left_out)}; {FORM}")
+        _refuse(f"no name in {path} ({named(missing)}) is a class with images; {root} has {named(left_out)}; {FORM}")
     if comments := [name for name in missing if isinstance(name, str) and name.startswith("#")]:
         _refuse(f"{path} has a comment, {comments[0]!r}, which would be a class without images; {FORM}")
     notes = []
     if missing:
         notes.append(f"there are no images of {named(missing)}, whose outputs of the model cannot learn")
     if left_out:
-        notes.append(f"folders that it does not name are left out: {named(left_out)}")
+        notes.append(f"{unnamed}: {named(left_out)}")
     if unused := set(range(max(numbers.values()))) - set(numbers.values()):
         notes.append(f"no class has the numbers {named(sorted(unused))}, so these outputs of the model cannot learn")
     return notes

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from motivation.build.class_maps import check_class_map
+from motivation.build.class_maps import check_class_map, check_class_names
 from motivation.build.data_checks import data_faults, overlap_fault
 from motivation.build.models import channels, data_config, meta_model
-from motivation.data.datasets import create_dataset
-from motivation.data.image_files import clipped_image, leave_out_hidden
+from motivation.data.datasets import class_numbers, create_dataset
+from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden
 from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
 from motivation.method.records import Role
@@ -54,8 +54,11 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
         with blaming("--dataset" if args.dataset else "--data-dir", args.dataset or folder):
             refuse_folder_of_tars(args, options["split"])
             dataset = create_dataset(args.dataset, **options, **shared)
+        notes.extend(check_class_names(args, dataset))
         if hidden := leave_out_hidden(dataset, bool(args.class_map)):
             notes.append(f"Hidden files are left out of split {options['split']!r}: {named(hidden)}.")
+        if odd := [name for name in class_numbers(dataset) if is_hidden(str(name))]:  # of a library's data set
+            notes.append(f"Split {options['split']!r} takes hidden folders for classes: {named(odd)}.")
         return dataset
 
     def training_split(is_training: bool = True) -> Any:

@@ -141,6 +141,6 @@ def clipped_image(dataset: Any) -> tuple[str, str] | None:
                     values = np.asarray(image)
                     if values.max() > 255 or (image.mode == "F" and values.max() <= 1):
                         return str(dataset.filename(index)), image.mode
-        except (OSError, ValueError, SyntaxError):  # training reports an image that cannot be read
+        except Exception:  # noqa: BLE001  (training reports an image that cannot be read)
             continue
     return None

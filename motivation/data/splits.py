@@ -67,6 +67,9 @@ def split_advice(folder: Path) -> str:
     if len(there) == 1 and (folder / there[0]).is_dir() and all(likely_splits(entries(folder / there[0]))):
         folder /= there[0]  # an archive that was unpacked into a folder of its own
         there = entries(folder)
+    around = entries(folder.absolute().parent)
+    if not any(likely_splits(there)) and folder.name in likely_splits(around) and all(likely_splits(around)):
+        folder, there = folder.absolute().parent, around  # one split was given for both
     training, validation = likely_splits(there)
     otherwise = "give --folds N --fold I to cross-validate, or --val-split '' to train without validation"
     if training and validation:

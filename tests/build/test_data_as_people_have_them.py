@@ -2,11 +2,13 @@
 what is wrong. Where timm would train on something else without a word, the run is refused."""
 
 import os
+import pickle
 import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from support.program import load
@@ -14,9 +16,11 @@ from timm.data.loader import adapt_to_chs
 from torchvision import transforms
 
 from motivation.build import loaders, models
+from motivation.build.class_maps import check_class_names
 from motivation.build.datasets import make_datasets
 from motivation.data.datasets import class_count
-from motivation.data.image_files import clipped_image
+from motivation.data.image_files import clipped_image, shared_images
+from motivation.options.faults import StartupError
 from motivation.options.parse import parse
 from motivation.tools import finetune
 from motivation.tools.train import main
@@ -24,6 +28,7 @@ from motivation.tools.train import main
 IMAGES, CLASSES = 4, "abc"
 FLAGS = ["--device", "cpu", "-b", "4", "-j", "0", "--epochs", "1", "--model", "resnet8_cifar", "--lr", "0.01"]
 RGB = ["--num-classes", "3", "--img-size", "16"]
+PETS = ("cat", "dog")
 ON_DEVICE = ["--data-on-device", "--train-pad", "1", "--color-jitter", "0"]
 
 
@@ -99,6 +104,10 @@ def test_splits_one_folder_further_down_are_found(tell, tmp_path):
     assert f"give --data-dir {tmp_path}/a/archive --train-split train --val-split val" in tell(
         "--data-dir", tmp_path / "a"
     )
+
+
+def test_one_split_given_for_both_is_seen(tell, good):
+    assert f"give --data-dir {good} --train-split train --val-split val" in tell("--data-dir", good / "train")
 
 
 def test_a_missing_split_is_guessed_from_the_folders(tell, tmp_path):
@@ -224,11 +233,11 @@ def test_the_class_that_is_too_many_is_named(tell, good):
         ("a\n\nb\nc\n", "line 2 of {map} is blank"),
         ("# classes\na\nb\nc\n", "{map} has a comment, '# classes'"),
         ("a\nb\nb\nc\n", "'b' stands on the lines 2, 3 of {map}"),
-        ("a 0\nb 1\nc 2\n", "{map} has 'a 0' where {data}/train has the folder 'a'"),
-        ("0,a\n1,b\n2,c\n", "{map} has '0,a' where {data}/train has the folder 'a'"),
-        ("a\nb\nC\n", "{map} has 'C' where {data}/train has the folder 'c'"),
-        ("\ufeffa\nb\nc\n", "has the folder 'a' (begin the file without a byte order mark)"),
-        ("x\ny\n", "no name in {map} (x, y) is a folder with images; {data}/train has a, b, c"),
+        ("a 0\nb 1\nc 2\n", "{map} has 'a 0' where {data}/train has 'a'"),
+        ("0,a\n1,b\n2,c\n", "{map} has '0,a' where {data}/train has 'a'"),
+        ("a\nb\nC\n", "{map} has 'C' where {data}/train has 'c'"),
+        ("\ufeffa\nb\nc\n", "has 'a' (begin the file without a byte order mark)"),
+        ("x\ny\n", "no name in {map} (x, y) is a class with images; {data}/train has a, b, c"),
         ("\n\n", "the file names no class"),
     ],
 )
@@ -302,6 +311,15 @@ def test_mean_and_deviation_are_those_of_timms_prefetcher(count):
     for name in ("mean", "std"):
         given = models.meta_model(args, models.Role.BASE).pretrained_cfg[name]
         assert config[name] == tuple(adapt_to_chs(given, count))
+
+
+def test_the_exported_model_of_one_channel_has_a_transform_for_its_images(tell, good, tmp_path, command):
+    tell("--data-dir", good, "--in-chans", "1", code=0)
+    command("export", tmp_path / "out" / "deep" / "run", tmp_path / "exported")
+    model = timm.create_model(f"local-dir:{tmp_path}/exported/base", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    image = Image.open(good / "val" / "a" / "0.png").convert("L")
+    assert model(transform(image)[None]).shape == (1, 3)
 
 
 @pytest.mark.parametrize("count", [2, 4, 5])
@@ -405,3 +423,49 @@ def test_images_that_ranks_count_twice_are_said(images, ranks, said, caplog):
     loaders._tell_padding(dataset, SimpleNamespace(primary=True, world_size=ranks))
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
+
+
+# data sets of libraries
+
+
+def opened(split="", names=(), **attributes):
+    """What the checks see of a data set that timm opens with a library."""
+    return SimpleNamespace(reader=SimpleNamespace(split=split, _source_names=dict(enumerate(names)), **attributes))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "shared"),
+    [
+        ("train", "validation", False),
+        ("train", "train", True),
+        ("train", "train[:10%]", True),
+        ("train[10%:]", "train[:10%]", False),
+        ("train[:10%]", "train[:10%]", True),
+        ("", "", False),
+    ],
+)
+def test_slices_of_one_split_are_compared_by_name(train, validation, shared):
+    assert bool(shared_images(opened(train), opened(validation))) == shared
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"cat": 0, "dog": 1}, []),
+        ({0: 1, 1: 0}, []),
+        ({"cat": 0, "dog": 1, "cow": 2}, ["there are no images of cow"]),
+        ({"cat": 0}, ["classes that it lacks end the run at an image: dog"]),
+        ({0: 0}, ["classes that it lacks end the run at an image: dog"]),
+        ({"Cat": 0, "dog": 1}, "has 'Cat' where hfds/pets has 'cat'"),
+    ],
+)
+def test_a_class_map_is_compared_with_the_names_of_a_librarys_classes(tmp_path, numbers, said):
+    (tmp_path / "map.pkl").write_bytes(pickle.dumps(numbers))
+    args, dataset = SimpleNamespace(class_map=str(tmp_path / "map.pkl"), dataset="hfds/pets"), opened("train", PETS)
+    if isinstance(said, str):
+        with pytest.raises(StartupError, match=said):
+            check_class_names(args, dataset)
+    else:
+        found = check_class_names(args, dataset)
+        assert len(found) == len(said)
+        assert all(text in note for text, note in zip(said, found))
