@@ -16,12 +16,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
 from timm.models import clean_state_dict, push_to_hf_hub, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.models import channels, make_model, model_name, without_files
+from motivation.build.models import channels, data_config, make_model, model_name, without_files
 from motivation.errors import InputError, writing
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
@@ -133,7 +132,7 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise RunError(f"{file} does not fit: {' '.join(str(error).split())[:300]}") from error
-    data = resolve_data_config(vars(args), model=model)
+    data = data_config(args, model)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
     when, what = "best epoch" if best else "last update", "moving average" if is_ema else "statistics as evaluated"
