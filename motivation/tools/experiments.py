@@ -206,4 +206,6 @@ def _report(args: Namespace, sweep: Sweep) -> int:
     from motivation.tools.report.paper import TABLES as PRINTED
 
     beside = ["--paper", args.table] if args.table in PRINTED else []
+    if args.table.startswith("reproduction") and not args.only:
+        beside = ["--paired"]
     return report([*(str(run.folder) for run in sweep.states), *beside])

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from motivation.method.records import Counts, Role
 from motivation.options.parse import make_parser
@@ -358,3 +360,70 @@ def test_an_empty_folder_beside_runs_is_left_out_and_said(make_run, command, tmp
     said = command("report", make_run("a", SMALL, 90.0), tmp_path / "nothing")
     assert said.err == f"left out: {tmp_path}/nothing is no run and has none in it (a run has an args.yaml)\n"
     assert "is no run and has none in it" in command("report", tmp_path / "nothing", code=2).err
+
+
+# paired differences
+
+
+def paired(command, folder, *flags):
+    """The comparisons of ``report --paired``, by the labels of both rows."""
+    table = csv.DictReader(io.StringIO(command("report", folder, "--paired", "--csv", "-", *flags).out))
+    return {(row["model"], row["against"]): row for row in table}
+
+
+def test_paired_differences_are_those_of_equal_seeds_with_scipys_interval(make_run, tmp_path, command):
+    accuracies = np.random.default_rng(0).normal(90, 1, (3, 2, 5)).round(2)
+    for seed in range(5):
+        (x, _), (b, m), (y, _) = accuracies[:, :, seed].tolist()
+        make_run(f"x{seed}", SMALL, x, seed=seed)
+        make_run(f"pair{seed}", SMALL, b, LARGE, m, seed=seed)
+        if seed < 3:
+            make_run(f"y{seed}", LARGE, y, seed=10 - seed)
+            make_run(f"z{seed}", LARGE, y, seed=seed)
+    found = paired(command, tmp_path)
+    assert len(found) == 2
+    for kind, twin, ours, theirs in (
+        ("B", f"{SMALL}-C", accuracies[1, 0], accuracies[0, 0]),
+        ("M", f"{LARGE}-C", accuracies[1, 1, :3], accuracies[2, 0, :3]),
+    ):
+        row = found[f"{PAIR}-{kind}", twin]
+        interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+        assert float(row["difference"]) == pytest.approx((interval.low + interval.high) / 2)
+        assert float(row["half_width_95"]) == pytest.approx((interval.high - interval.low) / 2)
+        assert int(row["n"]) == len(ours)
+    assert [row["seeds"] for row in found.values()] == ["0-4", "0-2"]
+    assert [row["unpaired"] for row in found.values()] == ["0", "5"]
+    text = command("report", tmp_path, "--paired").out
+    assert "5 runs of" in text
+    assert "Student's t" in text
+
+
+def test_the_rows_of_a_reproduction_are_compared_with_each_other_and_name_what_differs(make_run, tmp_path, command):
+    for seed in (0, 1):
+        make_run(f"x{seed}", SMALL, 90.0 + seed, seed=seed)
+        make_run(f"longer{seed}", SMALL, 92.0 + 2 * seed, seed=seed, epochs=230)
+        make_run(f"copy{seed}", SMALL, 91.0, LARGE, 80.0, seed=seed, motivation_bn="copy")
+        make_run(f"separate{seed}", SMALL, 91.5, LARGE, 89.0, seed=seed)
+    found = paired(command, tmp_path)
+    short = f"{SMALL}-C [epochs={DEFAULTS['epochs']}]"
+    copied, apart = (f"{PAIR}-{{}} [motivation_bn={name}]" for name in ("copy", "separate"))
+    differences = {pair: float(row["difference"]) for pair, row in found.items()}
+    assert differences == {
+        (copied.format("B"), short): 0.5,
+        (apart.format("B"), short): 1.0,
+        (f"{SMALL}-C [epochs=230]", short): 2.5,
+        (copied.format("B"), apart.format("B")): -0.5,
+        (copied.format("M"), apart.format("M")): -9.0,
+    }
+    options = {row["options_that_differ"] for row in found.values()}
+    assert options == {"", "epochs", "motivation_bn"}
+    assert "other options are equal, but for epochs" in command("report", tmp_path, "--paired").out
+
+
+def test_folds_of_a_seed_are_paired_and_runs_that_cannot_be_compared_are_refused(make_run, tmp_path, command):
+    for fold in (0, 1):
+        make_run(f"x{fold}", SMALL, 90.0, folds=5, fold=fold)
+    assert "--paired: no two rows can be compared" in command("report", tmp_path, "--paired", code=2).err
+    make_run("pair", SMALL, 91.0, LARGE, 80.0, folds=5, fold=1)
+    (row,) = paired(command, tmp_path).values()
+    assert (row["seeds"], row["n"], row["difference"], row["half_width_95"]) == ("42 (folds 1)", "1", "1.0", "")

@@ -15,6 +15,7 @@ from motivation.errors import writing
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
+from motivation.tools.report.paired import PairedTable
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
 from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Row, make_rows
 from motivation.tools.tables import MISSING, csv_text, markdown_table, number, text_table
@@ -31,6 +32,11 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or of runs; timm's own too")
     parser.add_argument("--paper", choices=sorted(TABLES), help="put a table of the paper beside them")
     parser.add_argument("--best", action="store_true", help="show best epochs too: selected on the validation data")
+    parser.add_argument(
+        "--paired",
+        action="store_true",
+        help="paired differences between the rows too, with 95 %% intervals over seeds and folds; --csv has these only",
+    )
     parser.add_argument("--unfinished", action="store_true", help="count runs that have not finished")
     parser.add_argument("--markdown", metavar="FILE", help="write the table in Markdown; - for standard output")
     parser.add_argument("--csv", metavar="FILE", help="write it as CSV, in full precision; - for standard output")
@@ -54,15 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in twice]
     for note in notes + flops.faults:
         print(f"note: {note}", file=sys.stderr)
-    printed = Printed(rows, args.best, TABLES.get(args.paper))
-    for file, form in ((args.markdown, printed.markdown), (args.csv, printed.csv)):
+    tables: list[Printed | PairedTable] = [Printed(rows, args.best, TABLES.get(args.paper))]
+    if args.paired:
+        tables.append(PairedTable(rows))
+    markdown = "\n".join(table.markdown() for table in tables)
+    for file, text in ((args.markdown, markdown), (args.csv, tables[-1].csv())):
         if file == "-":
-            print(form(), end="")
+            print(text, end="")
         elif file:
             with writing(Path(file)):
-                Path(file).write_text(form(), encoding="utf-8")
+                Path(file).write_text(text, encoding="utf-8")
     if "-" not in (args.markdown, args.csv):
-        print(printed.console(), end="")
+        print("\n".join(table.console() for table in tables), end="")
     return 0
 
 
