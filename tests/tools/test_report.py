@@ -394,7 +394,7 @@ def test_paired_differences_are_those_of_equal_seeds_with_scipys_interval(make_r
     assert [row["seeds"] for row in found.values()] == ["0-4", "0-2"]
     assert [row["unpaired"] for row in found.values()] == ["0", "5"]
     text = command("report", tmp_path, "--paired").out
-    assert "5 runs of" in text
+    assert "left out: 5 of" in text
     assert "Student's t" in text
 
 

@@ -237,6 +237,6 @@ class PairedTable:
                 unlike.setdefault(", ".join(one.options), []).append(f"{one.row.label} and {one.against.label}")
             if one.unpaired:
                 labels = f"{one.row.label} and {one.against.label}"
-                remarks.append(f"{one.unpaired} runs of {labels} have no partner of the same seed and fold: left out")
+                remarks.append(f"without a partner of the same seed and fold, left out: {one.unpaired} of {labels}")
         remarks += [f"other options are equal, but for {names}: {'; '.join(who)}" for names, who in unlike.items()]
         return remarks
