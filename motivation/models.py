@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from timm.layers import DropPath, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
 from timm.models.resnet import BasicBlock, ResNet, downsample_conv
 from torch import Tensor, nn
 
@@ -36,8 +37,8 @@ class PaddedShortcut(nn.Module):
 class CifarResNet(ResNet):
     """ResNet for images of about 32 px (He et al. 2016, section 4.2).
 
-    timm's ResNet with a stem of one 3x3 convolution and three stages; the fourth is empty. The last BatchNorm of a
-    block begins with ones, as in the paper.
+    timm's ResNet with a stem of one 3x3 convolution and three stages; the fourth is empty. Its features, for
+    ``features_only`` and ``forward_intermediates``, are the stem's and those of the three stages.
 
     Args:
         depth: 6 n + 2 layers for n blocks in each of the three stages.
@@ -47,6 +48,7 @@ class CifarResNet(ResNet):
         global_pool: timm pooling name.
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+        zero_init_last: start the last BatchNorm of every block with zeros; with ones otherwise, as in the paper.
         bn_momentum, bn_eps: of every BatchNorm.
         device, dtype: where and as what the weights are made.
 
@@ -63,6 +65,7 @@ class CifarResNet(ResNet):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        zero_init_last: bool = False,
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-5,
         device: Any = None,
@@ -77,9 +80,9 @@ class CifarResNet(ResNet):
         place = {"device": device, "dtype": dtype}
         norm: Any = partial(nn.BatchNorm2d, momentum=bn_momentum, eps=bn_eps)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        self.num_features = self.head_hidden_size = 64
+        self.num_features = 64
         self.grad_checkpointing = False
-        self.feature_info = []
+        self.feature_info = [{"num_chs": 16, "reduction": 1, "module": "act1"}]
 
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **place)  # type: ignore[assignment]
         self.bn1 = norm(16, **place)
@@ -107,7 +110,40 @@ class CifarResNet(ResNet):
             self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"})
         self.layer4 = nn.Sequential()
         self.global_pool, self.fc = create_classifier(64, num_classes, pool_type=global_pool, **place)
-        self.init_weights(zero_init_last=False)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self.init_weights(zero_init_last=zero_init_last)
+
+    def forward_intermediates(  # type: ignore[override]
+        self, x: Tensor, indices: int | list[int] | None = None, **options: Any
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the final features and those of the stem (0) and the stages (1, 2, 3), as timm's ResNet does.
+
+        Args:
+            x: ``[B, C, H, W]``
+            indices: which of the four; the last n for an integer, all for None.
+            options: those of timm's ``ResNet.forward_intermediates``.
+        """
+        # timm counts five features: a negative index would be counted from the empty fourth stage.
+        taken, _ = feature_take_indices(len(self.feature_info), indices)
+        return super().forward_intermediates(x, taken, **options)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove the stages after the last of the named features, and the head, which does not fit what is left.
+
+        Args:
+            indices: features to keep, as in ``forward_intermediates``.
+            prune_norm: without effect; there is no norm after the last stage.
+            prune_head: remove the head also where every stage stays.
+        """
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        for stage in range(last + 1, 4):
+            self.add_module(f"layer{stage}", nn.Sequential())
+        self.num_features = self.feature_info[last]["num_chs"]
+        if prune_head or last < len(self.feature_info) - 1:
+            self.reset_classifier(0, "")
+        return taken
 
 
 DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56, 110)
@@ -132,7 +168,10 @@ default_cfgs = generate_default_cfgs({f"resnet{depth}_cifar.untrained": dict(_CF
 
 def _entrypoint(depth: int):
     def create(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-        return build_model_with_cfg(CifarResNet, f"resnet{depth}_cifar", pretrained, depth=depth, **kwargs)
+        features = {"out_indices": (0, 1, 2, 3)}
+        return build_model_with_cfg(
+            CifarResNet, f"resnet{depth}_cifar", pretrained, feature_cfg=features, depth=depth, **kwargs
+        )
 
     create.__name__ = create.__qualname__ = f"resnet{depth}_cifar"
     create.__doc__ = f"ResNet-{depth} for CIFAR (He et al. 2016, section 4.2)."

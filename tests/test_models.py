@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from support.program import assert_equal, load
 
 import motivation.models
 from motivation.method.records import Role
@@ -50,6 +51,60 @@ def test_initialisation_is_he_without_zero_init_of_the_last_batchnorm():
     model = timm.create_model("resnet20_cifar")
     assert model.layer3[2].conv2.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
     assert torch.equal(model.layer3[2].bn2.weight, torch.ones(64))
+    model = timm.create_model("resnet20_cifar", zero_init_last=True)
+    assert torch.equal(model.layer3[2].bn2.weight, torch.zeros(64))
+
+
+@pytest.mark.parametrize("shortcut", "AB")
+@pytest.mark.parametrize("kind", ["list", "dict", "hook", "fx", "getter"])
+def test_features_only_gives_the_stem_and_the_three_stages(kind, shortcut):
+    images = torch.zeros(2, 3, 32, 32)
+    shapes = [(2, 16, 32, 32), (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
+    for chosen in ((0, 1, 2, 3), (1, -1)):
+        model = timm.create_model(
+            "resnet8_cifar", shortcut=shortcut, features_only=True, feature_cls=kind, out_indices=chosen
+        )
+        features = model(images)
+        features = list(features.values()) if isinstance(features, dict) else features
+        assert [feature.shape for feature in features] == [shapes[index] for index in chosen]
+        assert model.feature_info.channels() == [shapes[index][1] for index in chosen]
+        assert model.feature_info.reduction() == [32 // shapes[index][2] for index in chosen]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_intermediates_are_the_features_on_the_way(checkpointing):
+    model = timm.create_model("resnet14_cifar").eval()
+    model.set_grad_checkpointing(checkpointing)
+    images = torch.randn(2, 3, 32, 32)
+    final, features = model.forward_intermediates(images)
+    assert [feature.shape[1] for feature in features] == [16, 16, 32, 64]
+    assert torch.equal(final, model.forward_features(images))
+    assert torch.equal(features[2], model.layer2(features[1]))
+    for indices, expected in ((1, features[3:]), ([-2], features[2:3]), ([0, 3], [features[0], features[3]])):
+        found = model.forward_intermediates(images, indices, stop_early=True, intermediates_only=True)
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(("indices", "head", "shape"), [
+    ([0], True, (2, 16, 32, 32)), ([1], False, (2, 16, 32, 32)), ([-2], True, (2, 32, 16, 16)),
+    (1, True, (2, 64, 8, 8)), (1, False, (2, 10)),
+])  # fmt: skip
+def test_pruned_models_end_after_the_last_feature_that_is_kept(indices, head, shape):
+    model = timm.create_model("resnet8_cifar")
+    model.prune_intermediate_layers(indices, prune_head=head)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == shape
+    assert model.num_features == (shape[1] if len(shape) == 4 else 64)
+
+
+@pytest.mark.parametrize("pool", ["avg", "catavgmax", ""])
+def test_the_head_can_be_replaced_and_removed(pool):
+    model, images = timm.create_model("resnet8_cifar", num_classes=0, global_pool=pool), torch.zeros(2, 3, 32, 32)
+    width = model.head_hidden_size
+    assert model(images).shape == ((2, width) if pool else (2, width, 8, 8))
+    model.reset_classifier(5, "avg")
+    assert model(images).shape == (2, 5)
+    model.reset_classifier(0, "")
+    assert model(images).shape == (2, 64, 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -57,6 +112,13 @@ def test_torchscript_takes_them():
     model = timm.create_model("resnet8_cifar", scriptable=True).eval()
     images = torch.randn(2, 3, 32, 32)
     assert torch.allclose(torch.jit.script(model)(images), model(images), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_torchscript_run_trains_the_same_weights(train):
+    plain, scripted = train(name="plain"), train("--torchscript", name="scripted")
+    for name, weight in load(plain / "last.pth.tar")["state_dict"].items():
+        assert torch.allclose(weight, load(scripted / "last.pth.tar")["state_dict"][name], rtol=1e-3, atol=1e-4), name
 
 
 @pytest.mark.parametrize(("arguments", "message"), [({"depth": 21}, "6 n"), ({"shortcut": "C"}, "'A' or 'B'")])
