@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from argparse import Namespace
@@ -32,7 +33,7 @@ from motivation.training.loggers import (
 )
 from motivation.training.records import best_epoch
 from motivation.training.run import Run
-from motivation.training.run_folder import RESULT_FILE
+from motivation.training.run_folder import LABELS_FILE, RESULT_FILE
 
 _logger = logging.getLogger("train")
 
@@ -101,7 +102,7 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     run.hooks = HookList([*hooks, *own_hooks])
 
 
-def take_folder(run: Run, args_text: str, resumed: Resumed | None) -> None:
+def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed: Resumed | None) -> None:
     """Take over the folder, which may have files of an earlier run. Call it when nothing can be refused any more.
 
     If the resumed file is in this folder, it becomes the newest: the logs will be cut to it, so ``--resume auto`` must
@@ -114,6 +115,9 @@ def take_folder(run: Run, args_text: str, resumed: Resumed | None) -> None:
             os.utime(resumed.path)
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
+    (folder / LABELS_FILE).unlink(missing_ok=True)
+    if label_names:
+        (folder / LABELS_FILE).write_text(json.dumps(label_names, ensure_ascii=False, indent=1), encoding="utf-8")
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of an earlier part of this one
     if resumed is not None and resumed.state:
         _reconcile(run, resumed)

@@ -21,6 +21,7 @@ from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
+from motivation.data.datasets import label_names
 from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
@@ -154,7 +155,7 @@ def _build(
     restore(run, resumed, recorded, runtime)
     if runtime.primary:
         with blaming("--output", args.output, errors=OSError):
-            take_folder(run, args_text, resumed)
+            take_folder(run, args_text, label_names(datasets.train), resumed)
     _announce_plan(run, args, runtime)
     return run
 

@@ -140,6 +140,17 @@ def class_numbers(dataset: Any) -> dict[str, int]:
     return {}
 
 
+def label_names(dataset: Any) -> list[str] | None:
+    """Return the names of the classes in the order of their numbers; None if there are none, or a number lacks one."""
+    numbers = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+    names: list[Any] = list(getattr(dataset, "classes", None) or ())
+    if isinstance(numbers, dict):
+        by_number = {number: name for name, number in numbers.items()}
+        names = [by_number.get(number) for number in range(len(numbers))]
+    names = [", ".join(name) if isinstance(name, tuple) else name for name in names]  # ImageNet's have synonyms
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
 def customise_transform(
     transform: Any, size: tuple[int, ...], train_pad: int, policy: str | None, interpolation: str
 ) -> Any:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import importlib.util
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import clean_state_dict, push_to_hf_hub, save_for_hf
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub import errors as hub_errors
+from timm.models import clean_state_dict, model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
-import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+import motivation.models
 from motivation.build.models import channels, data_config, make_model, model_name, without_files
 from motivation.errors import InputError, writing
 from motivation.method.random_states import fork_rng
@@ -32,8 +35,8 @@ from motivation.training.run_folder import RunError, RunFolder, read_run
 from weight_maps.plugins import load_plugins
 
 ONNX_FILE = "model.onnx"
-NOT_IN_TIMM = "_cifar"
-"""End of the names of this project's own models."""
+FILES = ("config.json", "model.safetensors", "README.md")
+"""Files of an exported model, without ONNX."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Exported:
         data: timm's data configuration of its evaluation: ``input_size``, ``mean``, ``std``, ``crop_pct`` ...
         arguments: of the model's constructor, beside the number of classes.
         weights: which ones they are, for the model card.
+        metrics: ``top1`` and ``top5`` of these weights on the validation data; empty where they are not known.
+        label_names: names of the classes; None where they are not known.
     """
 
     role: Role
@@ -55,6 +60,8 @@ class Exported:
     data: dict[str, Any]
     arguments: dict[str, Any]
     weights: str
+    metrics: dict[str, float]
+    label_names: list[str] | None
 
 
 def make_parser() -> ArgumentParser:
@@ -69,6 +76,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--onnx", action="store_true", help="also as ONNX, checked by comparing outputs")
     parser.add_argument(
         "--push-to-hub", metavar="REPO", help="also to the Hugging Face hub, as REPO-base and REPO-motivated"
+    )
+    parser.add_argument(
+        "--license", help="licence of the weights, such as apache-2.0, for the model card; default none"
     )
     return parser
 
@@ -86,22 +96,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = read_run(args.run)
     if args.out.resolve() == run.path.resolve():
         raise InputError(f"OUT: {args.out} is the run's own folder; choose another")
-    for role in Role if run.motivated else [Role.BASE]:
-        one, folder = load_exported(run, role, args.best), args.out / role.value
+    models = [load_exported(run, role, args.best) for role in (Role if run.motivated else [Role.BASE])]
+    repos = make_repos(args.push_to_hub, models) if args.push_to_hub else {}
+    for one in models:
+        folder, repo = args.out / one.role.value, repos.get(one.role)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_exported(one, run, folder)
+            write_exported(one, run, folder, args.license, f"hf-hub:{repo}" if repo else "local-dir:PATH")
         print(f"{folder}: {one.name}, timm reads it and computes the same")
         if args.onnx:
             print(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
-        if args.push_to_hub:
-            repo = f"{args.push_to_hub}-{role.value}"
-            try:
-                push_to_hf_hub(one.model, repo, model_args=one.arguments, safe_serialization=True)
-            except (OSError, ValueError) as error:  # no network, no such user, no name of a repository
-                raise InputError(f"--push-to-hub: {' '.join(str(error).split())}") from error
-            print(f"pushed to {repo}")
+    for role, repo in repos.items():
+        push(args.out / role.value, repo, [*FILES, ONNX_FILE] if args.onnx else FILES)
+        print(f"pushed to {repo}")
     return 0
+
+
+@contextmanager
+def _blaming_hub() -> Iterator[None]:
+    """Turn the errors of the hub (no network, no token, no such user, no name of a repository) into an `InputError`."""
+    try:
+        yield
+    except (OSError, ValueError, hub_errors.HTTPError) as error:
+        raise InputError(f"--push-to-hub: {' '.join(str(error).split())}") from error
+
+
+def make_repos(name: str, models: Sequence[Exported]) -> dict[Role, str]:
+    """Make the repositories on the hub, before anything is written, so that nothing is half done without a network.
+
+    Raises:
+        InputError: the hub cannot be reached, or refuses.
+    """
+    with _blaming_hub():
+        return {
+            one.role: HfApi().create_repo(f"{name}-{one.role.value}", exist_ok=True).repo_id for one in models
+        }  # fmt: skip
+
+
+def push(folder: Path, repo: str, files: Sequence[str]) -> None:
+    """Push files of a folder to a repository on the hub in one commit.
+
+    Raises:
+        InputError: the hub cannot be reached, or refuses.
+    """
+    with _blaming_hub():
+        HfApi().upload_folder(
+            repo_id=repo, folder_path=folder, allow_patterns=list(files), commit_message=f"Export {folder.name}"
+        )
 
 
 def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
@@ -135,8 +176,13 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     data = data_config(args, model)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
+    of_epoch = [metrics for metrics in run.evaluated(role) if metrics["epoch"] == contents.get("epoch")]
+    metrics = {name: of_epoch[-1][name] for name in ("top1", "top5") if of_epoch and of_epoch[-1][name] is not None}
+    names = run.label_names if len(run.label_names or ()) == model.num_classes else None
     when, what = "best epoch" if best else "last update", "moving average" if is_ema else "statistics as evaluated"
-    return Exported(role, model_name(args, role), model.eval(), data, _arguments(args, role), f"of the {when}, {what}")
+    weights = f"of the {when}, {what}"
+    name, arguments = model_name(args, role), _arguments(args, role)
+    return Exported(role, name, model.eval(), data, arguments, weights, metrics, names)
 
 
 def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
@@ -147,8 +193,17 @@ def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def write_exported(one: Exported, run: RunFolder, folder: Path) -> None:
+def write_exported(
+    one: Exported, run: RunFolder, folder: Path, license: str | None = None, source: str = "local-dir:PATH"
+) -> None:
     """Write weights, configuration and model card, and read them back.
+
+    Args:
+        one: the model.
+        run: where it was trained.
+        folder: exists already.
+        license: of the weights; None for none.
+        source: name by which timm will find the folder.
 
     Raises:
         RuntimeError: the model that timm reads back does not compute the same.
@@ -160,8 +215,11 @@ def write_exported(one: Exported, run: RunFolder, folder: Path) -> None:
     config["num_classes"] = one.model.num_classes
     for name in ("test_input_size", "test_crop_pct", "label_names", "license"):
         config.pop(name, None)  # of weights that were published under this name
-    save_for_hf(one.model, str(folder), model_args=one.arguments, safe_serialization=True)
-    (folder / "README.md").write_text(model_card(one, run))
+    if license:
+        config["license"] = license
+    labels = {"label_names": one.label_names} if one.label_names else None
+    save_for_hf(one.model, str(folder), labels, model_args=one.arguments, safe_serialization=True)
+    (folder / "README.md").write_text(model_card(one, run, license, source), encoding="utf-8")
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = _sample_images(one)
     with torch.no_grad():
@@ -200,7 +258,7 @@ def write_onnx(one: Exported, file: Path) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def model_card(one: Exported, run: RunFolder) -> str:
+def model_card(one: Exported, run: RunFolder, license: str | None = None, source: str = "local-dir:PATH") -> str:
     """Return a model card: the data, accuracy, cost and k, and how to load the model."""
     result, options = run.result or {}, run.options
     trained = ""
@@ -224,20 +282,70 @@ def model_card(one: Exported, run: RunFolder) -> str:
         rows["average forward pass in training"] = f"{readable(result['average_flops'])} {run.convention}"
         rows["share of motivated updates"] = f"{result['share']:.4f}"
     rows["weights"] = one.weights
+    needs, registration = _registration(one.name, options.get("motivation_plugins") or [])
     return MODEL_CARD.format(
+        header=_card_header(one, run, license),
         name=one.name,
         trained=trained,
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        registration="import motivation.models  # registers the name with timm\n" * one.name.endswith(NOT_IN_TIMM),
+        needs=needs,
+        registration=registration,
+        source=source,
     )
 
 
+def _card_header(one: Exported, run: RunFolder, license: str | None) -> str:
+    """Return what the hub reads at the top of a card: tags, licence, data set, and the metrics of these weights."""
+    options = run.options
+    dataset = options.get("dataset") or Path(options.get("data_dir") or options.get("data") or "images").name
+    split = "training, one fold" if options.get("folds") else options.get("val_split")
+    results = [
+        EvalResult(
+            task_type="image-classification", task_name="Image classification", dataset_type=dataset,
+            dataset_name=dataset, dataset_split=split, metric_type="accuracy", metric_name=f"top-{k} accuracy (%)",
+            metric_value=round(one.metrics[f"top{k}"], 4),
+        )
+        for k in (1, 5)
+        if f"top{k}" in one.metrics
+    ]  # fmt: skip
+    kind, _, name = dataset.partition("/")
+    data = ModelCardData(
+        library_name="timm",
+        tags=["image-classification", "timm"],
+        pipeline_tag="image-classification",
+        license=license,
+        datasets=[name] if kind in ("hfds", "hfids") else None,
+        model_name=one.name if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def _registration(name: str, plugins: Sequence[str]) -> tuple[str, str]:
+    """Return what must be installed for a model's name, in words, and the lines that register it with timm."""
+    module = model_entrypoint(name).__module__ if timm.is_model(name) else "timm"
+    if module.partition(".")[0] == "timm":
+        return "", ""
+    if module == motivation.models.__name__:
+        return OTHER_MODEL.format(name=name, by="the module `motivation.models`"), OWN_REGISTRATION
+    listing = ", ".join(f"`{plugin}`" for plugin in plugins)
+    lines = f"from weight_maps.plugins import load_plugins\n\nload_plugins({list(plugins)!r})\n"
+    return OTHER_MODEL.format(name=name, by=f"the training's own plugin ({listing})"), lines
+
+
+OWN_REGISTRATION = "import motivation.models  # registers the name with timm\n"
+OTHER_MODEL = """
+`{name}` is not one of timm's models: {by} registers it. The card's code needs the program that has trained these
+weights, the package `motivation`; in a clone of it:
+
+```
+pip install .
+```
+"""
+
 MODEL_CARD = """\
 ---
-tags:
-- image-classification
-- timm
-library_name: timm
+{header}
 ---
 
 # {name}
@@ -246,11 +354,11 @@ library_name: timm
 | | |
 |---|---|
 {rows}
-
+{needs}
 ```python
 {registration}import timm
 
-model = timm.create_model('local-dir:PATH', pretrained=True).eval()
+model = timm.create_model('{source}', pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
 ```
 """

@@ -23,6 +23,8 @@ from motivation.training.flops import convention_of
 from motivation.training.records import rank_key
 
 RESULT_FILE = "result.json"
+LABELS_FILE = "label_names.json"
+"""Names of the classes in the order of the model's outputs, where the data set has names."""
 
 NOT_MEASURED = frozenset(flag.dest for flag in FLAGS.values() if not flag.measured) | {"config"}
 """Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
@@ -132,6 +134,20 @@ class RunFolder:
         if not isinstance(found, dict) or "completed" not in found:
             raise RunError(f"{path} is damaged: it does not say whether the run was completed")
         return found
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Return the names of the classes; None where the data set has none, or the run is an older one."""
+        path = self.path / LABELS_FILE
+        if not path.is_file():
+            return None
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise RunError(f"{path} is damaged: it is no list of names")
+        return names
 
     @property
     def completed(self) -> bool:

@@ -1,5 +1,7 @@
 """Digits, pad-and-crop, the CIFAR policy, and the cutting of a loader into updates."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +10,7 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from motivation.build.run import build_run
-from motivation.data.datasets import SklearnDigits, create_dataset, customise_transform
+from motivation.data.datasets import SklearnDigits, create_dataset, customise_transform, label_names
 from motivation.data.loaders import end_workers
 from motivation.data.subsets import labels_of
 from motivation.data.update_loader import UpdateLoader
@@ -202,3 +204,15 @@ def test_sets_of_transfer_learning_train_on_all_but_the_test_images(name, train,
     if name == "flowers102":
         with pytest.raises(ValueError, match="'val' are trained on; validate on 'test'"):
             opened("val")
+
+
+@pytest.mark.parametrize(("dataset", "names"), [
+    (SimpleNamespace(reader=SimpleNamespace(class_to_idx={"b": 1, "a": 0})), ["a", "b"]),
+    (SimpleNamespace(reader=SimpleNamespace(class_to_idx={"b": 1, "a": 0, "c": 4})), None),
+    (SimpleNamespace(reader=SimpleNamespace(class_to_idx={"a": 0, "also a": 0})), None),
+    (SimpleNamespace(reader=SimpleNamespace(class_to_idx={})), None),
+    (SimpleNamespace(classes=[("tench", "Tinca"), ("goldfish",)]), ["tench, Tinca", "goldfish"]),
+    (SimpleNamespace(), None),
+])  # fmt: skip
+def test_names_of_classes_are_known_only_where_each_number_has_one(dataset, names):
+    assert label_names(dataset) == names

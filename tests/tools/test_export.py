@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HTTPError
 from support.program import DIGITS, MOTIVATED, rows
 
 from motivation.data.datasets import SklearnDigits
+from motivation.tools.export import _registration
 from motivation.tools.train import main as train_main
 
 
@@ -70,11 +74,82 @@ def test_a_plain_run_gives_its_one_model(runs, tmp_path, command):
     assert "motivated training" not in (tmp_path / "base" / "README.md").read_text()
 
 
-def test_pushing_is_timms_own(runs, tmp_path, monkeypatch, command):
-    pushed = []
-    monkeypatch.setattr("motivation.tools.export.push_to_hf_hub", lambda model, repo, **options: pushed.append(repo))
-    command("export", runs / "recalibrated", tmp_path, "--push-to-hub", "me/digits")
-    assert pushed == ["me/digits-base", "me/digits-motivated"]
+class Hub:
+    """A hub that remembers what is asked of it."""
+
+    def __init__(self, monkeypatch, error=None):
+        self.made, self.pushed, self.error = [], {}, error
+        monkeypatch.setattr("motivation.tools.export.HfApi", lambda: self)
+
+    def create_repo(self, name, exist_ok):
+        if self.error:
+            raise self.error
+        self.made.append(name)
+        return SimpleNamespace(repo_id=f"me/{name}")
+
+    def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
+        self.pushed[repo_id] = {
+            file.name: file.read_bytes() for file in folder_path.iterdir() if file.name in allow_patterns
+        }
+
+
+def test_what_is_pushed_is_the_folder_that_was_written(runs, tmp_path, monkeypatch, command):
+    hub = Hub(monkeypatch)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "notes.txt").write_text("not of this export")
+    said = command("export", runs / "recalibrated", tmp_path, "--push-to-hub", "digits").out
+    assert hub.made == ["digits-base", "digits-motivated"]
+    for role in ("base", "motivated"):
+        pushed = hub.pushed[f"me/digits-{role}"]
+        assert pushed.keys() == {"config.json", "model.safetensors", "README.md"}
+        assert all(content == (tmp_path / role / name).read_bytes() for name, content in pushed.items())
+        assert f"hf-hub:me/digits-{role}" in pushed["README.md"].decode()
+        assert f"pushed to me/digits-{role}" in said
+
+
+@pytest.mark.parametrize(
+    "error", [HTTPError("[Errno -2] Name or service not known"), OSError("Token is required"), ValueError("bad name")]
+)
+def test_without_the_hub_nothing_is_written(error, runs, tmp_path, monkeypatch, command):
+    Hub(monkeypatch, error)
+    (line,) = command("export", runs / "plain", tmp_path / "out", "--push-to-hub", "me/x", code=2).err.splitlines()
+    assert line == f"error: --push-to-hub: {error}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_card_gives_the_hub_the_metrics_of_its_weights(best, runs, tmp_path, command):
+    command("export", runs / "recalibrated", tmp_path, *["--best"] * best)
+    summary = rows(runs / "recalibrated" / "summary.csv")
+    for role, column in (("base", "eval_top1"), ("motivated", "motivated_eval_top1")):
+        top1 = [float(row[column]) for row in summary]
+        data = ModelCard.load(tmp_path / role / "README.md").data
+        assert data.license is None
+        assert data.eval_results[0].dataset_name == "sklearn/digits"
+        assert data.eval_results[0].metric_value == pytest.approx(max(top1) if best else top1[-1], abs=1e-3)
+
+
+def test_a_licence_is_the_one_that_is_given(runs, tmp_path, command):
+    command("export", runs / "plain", tmp_path / "none")
+    assert "license" not in (tmp_path / "none" / "base" / "config.json").read_text()
+    command("export", runs / "plain", tmp_path / "given", "--license", "cc-by-4.0")
+    assert ModelCard.load(tmp_path / "given" / "base" / "README.md").data.license == "cc-by-4.0"
+    assert json.loads((tmp_path / "given/base/config.json").read_text())["pretrained_cfg"]["license"] == "cc-by-4.0"
+
+
+def test_the_names_of_the_classes_go_along(runs, tmp_path, command):
+    command("export", runs / "recalibrated", tmp_path)
+    for role in ("base", "motivated"):
+        assert json.loads((tmp_path / role / "config.json").read_text())["label_names"] == list("0123456789")
+        assert timm.create_model(f"local-dir:{tmp_path / role}", pretrained=True).pretrained_cfg["label_names"]
+
+
+def test_the_card_says_what_a_model_needs_that_is_not_timms(runs, tmp_path, command):
+    command("export", runs / "plain", tmp_path)
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "pip install ." in card
+    assert "import motivation.models" in card
+    assert _registration("resnet18", []) == ("", "")
 
 
 def rename_model(run):
