@@ -16,7 +16,7 @@ from timm.models import create_model, safe_model_name
 from torch import nn
 
 from motivation.build.runtime import Runtime
-from motivation.build.transfer import left_random, refuse_misfit, transfer_weights
+from motivation.build.transfer import has_head_of, left_random, refuse_misfit, transfer_weights
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.faults import StartupError, blaming
@@ -134,13 +134,19 @@ def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int
 
 
 def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:
-    """Warn of tensors that are not in the file: timm leaves them at random and does not say so."""
+    """Warn of tensors that stay random although it does not look so: they are not in the file, or timm leaves them out."""
     with blaming("--pretrained-path", errors=ValueError):
         missing = left_random(model, args.pretrained_path)
+        is_head_left_out = has_head_of(model, args.pretrained_path)
     if missing and verbose:
         _logger.warning(
             f"--pretrained-path: {len(missing)} tensors are not in {args.pretrained_path} ({missing[0]} ...) and stay "
             "random."
+        )
+    if is_head_left_out and verbose:
+        _logger.warning(
+            f"--pretrained-path: the head of {args.pretrained_path} has the model's number of classes, but as in timm "
+            "a new one is made; --initial-checkpoint keeps it."
         )
 
 

@@ -21,6 +21,7 @@ from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
+from motivation.build.without_effect import without_effect
 from motivation.data.datasets import label_names
 from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
@@ -66,7 +67,7 @@ def build_run(args: Namespace, args_text: str) -> Run:
     if faults:
         raise StartupError(faults)
     if runtime.primary:
-        for note in dict.fromkeys(datasets.notes):
+        for note in (*without_effect(args), *dict.fromkeys(datasets.notes)):
             _logger.warning(note)
     with ExitStack() as refused:
         run = _build(args, args_text, runtime, datasets, plugins, refused)

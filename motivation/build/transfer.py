@@ -70,6 +70,17 @@ def left_random(model: nn.Module, file: str | Path) -> list[str]:
     return sorted(missing)
 
 
+def has_head_of(model: nn.Module, file: str | Path) -> bool:
+    """Return True if a file has a head of the model's number of classes.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint.
+    """
+    weights, own = _weights_in(Path(file)), model.state_dict()
+    head = _head_of(model) & own.keys()
+    return bool(head) and all(name in weights and weights[name].shape == own[name].shape for name in head)
+
+
 def _weights_in(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
