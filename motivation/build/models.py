@@ -134,7 +134,7 @@ def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int
 
 
 def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:
-    """Warn of tensors that stay random although it does not look so: they are not in the file, or timm leaves them out."""
+    """Warn of tensors that stay random unexpectedly: they are not in the file, or timm leaves them out."""
     with blaming("--pretrained-path", errors=ValueError):
         missing = left_random(model, args.pretrained_path)
         is_head_left_out = has_head_of(model, args.pretrained_path)

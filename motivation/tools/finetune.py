@@ -6,6 +6,8 @@ The engine is that of `train_motivated.py`; here are the new flags, the paper's 
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ from motivation.options.parse import parse as parse_options
 from motivation.tools import train
 from motivation.training.checkpoint import read_checkpoint
 from motivation.training.run_folder import read_run
+
+_logger = logging.getLogger("train")
 
 RECIPE = {
     "opt": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 384, "lr": 0.01, "sched": "cosine",
@@ -157,7 +161,7 @@ def _sound(trained: dict[str, Any], place: Path) -> dict[str, Any]:
         ValueError: one of them is not.
     """
     models = ("motivated_model", "model_kwargs", "motivated_model_kwargs")
-    for name in (*OF_WEIGHTS, *models, "input_size", "val_input_size", "in_chans"):
+    for name in (*OF_WEIGHTS, *models, "input_size", "img_size", "val_input_size", "in_chans"):
         value = trained.get(name)
         if value is None:
             continue
@@ -195,20 +199,14 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
         _refuse("--model", f"{args.checkpoint} does not say which model it is of; give its timm name")
     trained, transfer = source.options, {}
     found: dict[str, Any] = {"model": source.model or args.model, "pretrained": source.file is None}
-    for name in (*OF_WEIGHTS, "model_kwargs"):
-        if name not in given and trained.get(name) is not None:
-            found[name] = trained[name]
-    if given & {"in_chans", "input_size"}:  # the mode is of the run's channels
-        found.pop("input_img_mode", None)
-    size = trained.get("val_input_size") or trained.get("input_size")  # the size that it was evaluated at
-    channels = trained.get("in_chans") or (size[0] if size else None)
-    if not given & {"in_chans", "input_size"} and channels:
-        found["in_chans"] = channels
-    if not given & {"input_size", "img_size"}:
-        found["input_size"] = list(size) if size else None
-    elif "img_size" in found.get("model_kwargs", {}):  # models of a fixed size are made for the new one
+    evaluated_with = _evaluated_with(args, trained, given)
+    _announce(args.checkpoint, evaluated_with)
+    found |= evaluated_with
+    if "model_kwargs" not in given and trained.get("model_kwargs") is not None:
+        found["model_kwargs"] = trained["model_kwargs"]
+    if given & {"input_size", "img_size"} and "img_size" in found.get("model_kwargs", {}):
         new = list(args.input_size[-2:]) if args.input_size else [args.img_size, args.img_size]
-        found["model_kwargs"] = {**found["model_kwargs"], "img_size": new}
+        found["model_kwargs"] = {**found["model_kwargs"], "img_size": new}  # a model of a fixed size is made for it
     if source.file is not None:
         transfer["base"] = str(source.file)
     if args.motivated_model and args.motivated_model == source.motivated_model and source.motivated_file:
@@ -216,6 +214,42 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
         if "motivated_model_kwargs" not in given:
             found["motivated_model_kwargs"] = trained.get("motivated_model_kwargs") or {}
     return {**found, "transfer": transfer}
+
+
+def _evaluated_with(args: Namespace, trained: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return the options that a run was evaluated with and that hold here too, because the user gives no others.
+
+    Args:
+        args: options.
+        trained: those of the run.
+        given: names of the options that the user has set.
+    """
+    found = {name: trained[name] for name in OF_WEIGHTS if name not in given and trained.get(name) is not None}
+    size, side = trained.get("val_input_size") or trained.get("input_size"), trained.get("img_size")
+    before = size[0] if size else trained.get("in_chans") or 3
+    channels = args.input_size[0] if "input_size" in given else args.in_chans if "in_chans" in given else before
+    if channels != before:
+        found.pop("input_img_mode", None)
+        found = {name: value for name, value in found.items() if name not in ("mean", "std") or len(value) == 1}
+    if "input_size" not in given and channels != (args.in_chans or 3):
+        found["in_chans"] = channels
+    if not given & {"input_size", "img_size"}:
+        if size:
+            found["input_size"] = [channels, *size[1:]]
+        elif side:
+            found["img_size"] = side
+    return found
+
+
+def _announce(checkpoint: str, options: dict[str, Any]) -> None:
+    """Log which options are taken from the run, once."""
+    words = []
+    for name, value in options.items():
+        if value != FLAGS[name].default:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [FLAGS[name].option, *map(str, values)]
+    if words and os.environ.get("RANK", "0") == "0":
+        _logger.info(f"As {checkpoint} was evaluated: {' '.join(words)}")
 
 
 def classes_of_data(args: Namespace) -> int | None:

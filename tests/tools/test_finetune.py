@@ -11,6 +11,7 @@ from support.program import DIGITS, FINETUNE_DIGITS, MOTIVATED, load, rows
 
 import motivation.models  # noqa: F401
 from motivation.build.transfer import transfer_weights
+from motivation.options.parse import parse as parse_options
 from motivation.tools.finetune import RECIPE, make_parser, parse
 from motivation.tools.train import main
 
@@ -190,6 +191,55 @@ def test_a_checkpoint_of_the_motivated_model_is_read_with_its_own_arguments(tmp_
 def test_channels_and_preprocessing_are_the_runs(run):
     args, _ = parse([*FINETUNE_DIGITS, "--checkpoint", str(run), "--img-size", "12"])
     assert (args.in_chans, args.img_size, args.input_size) == (1, 12, None)
+
+
+EVALUATED = {
+    "side": (["--img-size", "16"], {"img_size": 16, "input_size": None}),
+    "grey side": (["--img-size", "16", "--in-chans", "1"], {"img_size": 16, "in_chans": 1}),
+    "size": (["--input-size", "3", "16", "24"], {"input_size": [3, 16, 24]}),
+    "larger validation": (
+        ["--input-size", "3", "16", "16", "--val-input-size", "3", "24", "24"], {"input_size": [3, 24, 24]},
+    ),
+    "transform": (
+        ["--crop-pct", "0.5", "--interpolation", "nearest", "--mean", "0.1", "0.2", "0.3", "--std", "0.4"],
+        {"crop_pct": 0.5, "interpolation": "nearest", "mean": [0.1, 0.2, 0.3], "std": [0.4]},
+    ),
+    "mode": (["--in-chans", "4", "--input-img-mode", "CMYK"], {"in_chans": 4, "input_img_mode": "CMYK"}),
+}  # fmt: skip
+
+
+def written(folder, flags):
+    """A run's folder as far as fine-tuning reads it."""
+    folder.mkdir()
+    options, text = parse_options(["--model", "resnet8_cifar", *flags])
+    (folder / "args.yaml").write_text(text)
+    torch.save({"arch": "resnet8_cifar", "args": options, "state_dict": {}}, folder / "last.pth.tar")
+    return folder
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+@pytest.mark.parametrize("name", EVALUATED)
+def test_all_that_a_run_was_evaluated_with_holds_and_is_said(name, of_file, tmp_path, caplog):
+    caplog.set_level("INFO")
+    flags, expected = EVALUATED[name]
+    folder = written(tmp_path / "run", flags)
+    checkpoint = folder / "last.pth.tar" if of_file else folder
+    args, _ = parse([*FINETUNE_DIGITS, "--num-classes", "10", "--checkpoint", str(checkpoint)])
+    assert {option: getattr(args, option) for option in expected} == expected
+    (said,) = [record.message for record in caplog.records if "was evaluated" in record.message]
+    assert all(f"--{option.replace('_', '-')} " in said for option, value in expected.items() if value is not None)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    (["--img-size", "32"], {"img_size": 32, "input_size": None, "in_chans": 1, "mean": [0.3]}),
+    (["--in-chans", "3"], {"input_size": [3, 8, 8], "in_chans": 3, "mean": [0.3], "input_img_mode": None}),
+    (["--input-size", "3", "16", "16"], {"input_size": [3, 16, 16], "in_chans": None, "input_img_mode": None}),
+    (["--mean", "0.5"], {"mean": [0.5], "input_size": [1, 8, 8], "input_img_mode": "L"}),
+])  # fmt: skip
+def test_what_is_given_wins_over_the_run(given, expected, tmp_path):
+    folder = written(tmp_path / "run", ["--input-size", "1", "8", "8", "--mean", "0.3", "--input-img-mode", "L"])
+    args, _ = parse([*FINETUNE_DIGITS, "--num-classes", "10", "--checkpoint", str(folder), *given])
+    assert {option: getattr(args, option) for option in expected} == expected
 
 
 def test_auxiliary_batchnorms_are_left_behind(tmp_path):
