@@ -16,10 +16,10 @@ from timm.models import create_model, safe_model_name
 from torch import nn
 
 from motivation.build.runtime import Runtime
-from motivation.build.transfer import has_head_of, left_random, refuse_misfit, transfer_weights
+from motivation.build.transfer import has_head_of, left_random, refuse_misfit, refuse_shapes, transfer_weights
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.faults import StartupError, blaming
+from motivation.options.faults import Fault, StartupError, blaming
 
 _logger = logging.getLogger("train")
 
@@ -109,18 +109,31 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
             said = transfer_weights(model, file)
         if verbose:
             _logger.info(said)
-    head: Any = model.get_classifier() if args.head_init_scale is not None or args.head_init_bias is not None else None
     if args.head_init_scale is not None:
-        with torch.no_grad(), blaming("--head-init-scale", args.head_init_scale):
-            head.weight.mul_(args.head_init_scale)
-            head.bias.mul_(args.head_init_scale)
+        with torch.no_grad():
+            for parameter in _head_parameters(model, "--head-init-scale"):
+                parameter.mul_(args.head_init_scale)
     if args.head_init_bias is not None:
-        with blaming("--head-init-bias", args.head_init_bias):
-            nn.init.constant_(head.bias, args.head_init_bias)
+        for parameter in _head_parameters(model, "--head-init-bias", only="bias"):
+            nn.init.constant_(parameter, args.head_init_bias)
     if args.grad_checkpointing:
         with blaming("--grad-checkpointing"):
             model.set_grad_checkpointing(enable=True)
     return model
+
+
+def _head_parameters(model: Any, flag: str, only: str = "") -> list[nn.Parameter]:
+    """Return weights and biases of a model's head, of which distilled models have several; only those of one name.
+
+    Raises:
+        StartupError: there are none.
+    """
+    head = model.get_classifier()
+    heads = head if isinstance(head, (tuple, list)) else [head]
+    found = [parameter for one in heads for name, parameter in one.named_parameters() if name.endswith(only)]
+    if not found:
+        raise StartupError([Fault(flag, f"the model's head has no {only or 'weights'}")])
+    return found
 
 
 def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int | None) -> None:
@@ -130,7 +143,9 @@ def _refuse_files(args: Namespace, role: Role, checkpoint: str, num_classes: int
             refuse_misfit(meta_model(args, role, num_classes), checkpoint)
     if role is Role.BASE and args.pretrained and args.pretrained_path:
         with blaming("--pretrained-path", errors=ValueError):
-            left_random(meta_model(args, role), args.pretrained_path)
+            model = meta_model(args, role)
+            left_random(model, args.pretrained_path)
+            refuse_shapes(model, args.pretrained_path)
 
 
 def _tell_left_random(model: nn.Module, args: Namespace, verbose: bool) -> None:

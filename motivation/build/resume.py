@@ -177,13 +177,70 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
             why = error if arch == args.model else f"it is of {arch}, --model is {args.model}"
             raise ValueError(f"the checkpoint does not fit: {why}") from error
         if "optimizer" in contents and not args.no_resume_opt:
+            _refuse_other_groups(contents, optimizer, args)
+            before = _settings(optimizer)
             with blaming_part("optimizer"):
                 load_optimizer(optimizer, contents["optimizer"])
+            _tell_kept_settings(before, _settings(optimizer), runtime)
         if runtime.scaler is not None and "amp_scaler" in contents and not args.no_resume_opt:
             with blaming_part("amp_scaler"):
                 runtime.scaler.load_state_dict(contents["amp_scaler"])
     if runtime.primary:
         _logger.info(f"Resumed from {resumed.path}.")
+
+
+GROUPING = ("weight_decay", "layer_decay", "layer_decay_min_scale", "layer_decay_no_opt_scale", "opt_kwargs")
+"""Options that decide how parameters are grouped."""
+
+
+def _refuse_other_groups(contents: dict[str, Any], optimizer: Any, args: Namespace) -> None:
+    """Refuse the state of an optimizer whose groups of parameters are not those of this run.
+
+    Raises:
+        ValueError: it has no groups, or others; the message names the options that have made them.
+    """
+    saved = contents["optimizer"].get("param_groups")
+    if not saved:
+        raise ValueError("its part 'optimizer' has no parameters; --no-resume-opt begins with a new optimizer")
+    if not (isinstance(saved, list) and all(isinstance(group, dict) and "params" in group for group in saved)):
+        return  # `load_optimizer` says how it is damaged
+    before, now = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
+    if before == now:
+        return
+    trained = contents.get("args", args)
+    other = [name for name in GROUPING if getattr(trained, name, None) != getattr(args, name)]
+    then = ", ".join(f"{FLAGS[name].option} {getattr(trained, name, None)}" for name in other)
+    here = ", ".join(str(getattr(args, name)) for name in other)
+    why = (
+        f"it was trained with {then}, this run has {here}; give that"
+        if other
+        else "give the options it was trained with"
+    )
+    raise ValueError(
+        f"its optimizer has groups of {' + '.join(map(str, before))} parameters, this run's of "
+        f"{' + '.join(map(str, now))}: {why}, or --no-resume-opt"
+    )
+
+
+SETTINGS = {"lr": "--lr", "weight_decay": "--weight-decay", "momentum": "--momentum", "betas": "--opt-betas",
+            "eps": "--opt-eps"}  # fmt: skip
+"""Settings of parameter groups that a resumed optimizer brings along, and their options."""
+
+
+def _settings(optimizer: Any) -> dict[str, list[Any]]:
+    """Return the settings of all groups; the learning rate is the one that the schedule begins with."""
+    groups = optimizer.param_groups
+    found = {name: [group[name] for group in groups] for name in SETTINGS if all(name in group for group in groups)}
+    return found | {"lr": [group.get("initial_lr", group["lr"]) for group in groups]}
+
+
+def _tell_kept_settings(given: dict[str, list[Any]], kept: dict[str, list[Any]], runtime: Runtime) -> None:
+    """Warn of settings of this run that the resumed optimizer replaces by its own, as in timm."""
+    for name, flag in SETTINGS.items():
+        for now, before in zip(given.get(name, ()), kept.get(name, ()), strict=False):
+            if now != before and not (isinstance(before, (list, tuple)) and list(now) == list(before)):
+                _warn(runtime, f"{flag} {now} has no effect: the resumed optimizer goes on with its own, {before}.")
+                break
 
 
 def load_ema(resumed: Resumed, task: Any) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from timm.models import clean_state_dict
+from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor, nn
 
 from motivation.training.checkpoint import read_checkpoint
@@ -18,18 +18,22 @@ from motivation.training.checkpoint import read_checkpoint
 def transfer_weights(model: nn.Module, file: str | Path) -> str:
     """Load the weights of a checkpoint into a model in place; the EMA's if it has an EMA.
 
+    The head is replaced where the number of classes differs, and the first convolutions of models of RGB images are
+    adapted to other channels as timm adapts those of its pretrained weights.
+
     Args:
         model: a timm model.
         file: in timm's format, or safetensors.
 
     Returns:
-        A line for the log, which says if the head is a new one.
+        A line for the log, which says if the head is a new one and the first convolution adapted.
 
     Raises:
         ValueError: the file is damaged or no checkpoint, or of another architecture.
     """
     weights = _weights_in(Path(file))
     own, head = model.state_dict(), _head_of(model)
+    adapted = _adapt_channels(weights, model)
     new_head = sorted(n for n in head if n in weights and n in own and weights[n].shape != own[n].shape)
     if head and not any(name in weights for name in head):
         new_head = sorted(head & own.keys())
@@ -39,19 +43,57 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
         fitted = _converted(weights, model, file) | own_head
     _refuse_other_architecture(file, fitted, own)
     model.load_state_dict(fitted)
+    channels = f", its first convolution adapted from 3 channels to {own[adapted[0]].shape[1]}" if adapted else ""
     if not new_head:
-        return f"Weights of {file}, with its head."
+        return f"Weights of {file}, with its head{channels}."
     before = weights[new_head[-1]].shape[0] if new_head[-1] in weights else "no"
-    return f"Weights of {file}; its head of {before} classes is replaced by a new one of {own[new_head[-1]].shape[0]}."
+    replaced = f"its head of {before} classes is replaced by a new one of {own[new_head[-1]].shape[0]}"
+    return f"Weights of {file}{channels}; {replaced}."
 
 
 def refuse_misfit(model: nn.Module, file: str | Path) -> None:
     """Refuse a file whose weights are not those of a model as it is, with its head.
 
     Raises:
-        ValueError: the file is damaged or no checkpoint, or of another architecture.
+        ValueError: the file is damaged or no checkpoint, or of another architecture, channels or classes.
     """
-    _refuse_other_architecture(file, _weights_in(Path(file)), model.state_dict())
+    _refuse_with_hint(_weights_in(Path(file)), model, file)
+
+
+def refuse_shapes(model: nn.Module, file: str | Path) -> None:
+    """Refuse a file with tensors of other shapes than a model's outside of the head.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint, or of another architecture or channels.
+    """
+    weights, own = _weights_in(Path(file)), model.state_dict()
+    shared = own.keys() & weights.keys() - _head_of(model)
+    _refuse_with_hint(own | {name: weights[name] for name in shared}, model, file)
+
+
+def _refuse_with_hint(weights: dict[str, Tensor], model: nn.Module, file: str | Path) -> None:
+    try:
+        _refuse_other_architecture(file, weights, model.state_dict())
+    except ValueError as error:
+        hint = _hint(weights, model)
+        raise ValueError(f"{error}{hint}") from error
+
+
+def _hint(weights: dict[str, Tensor], model: nn.Module) -> str:
+    """Return what to do about weights that differ from a model's in the head or the channels of the images only."""
+    own, head, first = model.state_dict(), _head_of(model), _first_convolutions(model)
+    other = {name for name in own if name not in weights or weights[name].shape != own[name].shape}
+    if not other or not other <= head | first or not weights.keys() <= own.keys() | head:
+        return ""
+    hints = []
+    if other & head:
+        classes = [len(weights[name]) for name in other & head if name in weights]
+        same = f"--num-classes {classes[0]} keeps it, " if classes else ""
+        hints.append(f"the head differs: {same}finetune.py --checkpoint makes a new one")
+    for name in sorted(other & first & weights.keys())[:1]:
+        adapts = ", finetune.py --checkpoint adapts it" if weights[name].shape[1] == 3 and not hints else ""
+        hints.append(f"its images have {weights[name].shape[1]} channels: --in-chans {weights[name].shape[1]}{adapts}")
+    return f"; {'; '.join(hints)}"
 
 
 def left_random(model: nn.Module, file: str | Path) -> list[str]:
@@ -108,6 +150,23 @@ def _head_of(model: nn.Module) -> set[str]:
     classifier = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return {f"{name}.{end}" for name in names for end in ("weight", "bias")}
+
+
+def _first_convolutions(model: nn.Module) -> set[str]:
+    """Return the names of the weights that see the images."""
+    first = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv") or ()
+    return {f"{name}.weight" for name in ((first,) if isinstance(first, str) else first)}
+
+
+def _adapt_channels(weights: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Adapt first convolutions over 3 channels to the model's number of channels in place; returns their names."""
+    own, adapted = model.state_dict(), []
+    for name in sorted(_first_convolutions(model) & weights.keys() & own.keys()):
+        before, wanted = weights[name].shape, own[name].shape
+        if len(before) == 4 and before[1] == 3 and wanted[1] != 3 and before[2:] == wanted[2:]:
+            weights[name] = adapt_input_conv(wanted[1], weights[name])
+            adapted.append(name)
+    return adapted
 
 
 def _converted(weights: dict[str, Tensor], model: nn.Module, file: str | Path) -> dict[str, Tensor]:

@@ -10,12 +10,14 @@ import argparse
 import logging
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.models import clean_state_dict
 
@@ -46,8 +48,22 @@ def blaming_file(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{error.filename or path} cannot be written: {_reason(error)}") from error
 
 
+_scalar, _array = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+_SAFE: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDSU"},
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
+"""Classes and functions that a file may name: options, NumPy's numbers and arrays (as NumPy 1 and 2 call them)."""
+
+
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
-    """Load a training checkpoint to the CPU; only tensors and plain values are accepted.
+    """Load a training checkpoint to the CPU; only tensors, plain values, and NumPy's numbers and arrays are accepted.
+
+    NumPy's numbers become Python's.
 
     Args:
         mmap: leave the tensors in the file until they are used.
@@ -58,10 +74,12 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise ValueError(f"no checkpoint at {path}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_SAFE):
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is no checkpoint, or one that carries code, which is never run") from error
+        named = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        which = f" (it names {named[1]})" if named else ""
+        raise ValueError(f"{path} is no checkpoint, or one that carries code, which is never run{which}") from error
     except PermissionError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged file raises whatever its bytes lead to
@@ -69,7 +87,21 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {why})") from error
     if not isinstance(contents, dict):
         raise ValueError(f"{path} holds a {type(contents).__name__}, not a checkpoint")
-    return contents
+    return _without_numpy_numbers(contents)
+
+
+def _without_numpy_numbers(value: Any) -> Any:
+    """Return nested values with NumPy's numbers as Python's, which is what is checked and compared elsewhere."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numpy_numbers, value))
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**_without_numpy_numbers(vars(value)))
+    if isinstance(value, dict):  # in place: an OrderedDict of weights has attributes
+        for name, item in value.items():
+            value[name] = _without_numpy_numbers(item)
+    return value
 
 
 def weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, Any], Any]:

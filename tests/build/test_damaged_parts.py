@@ -1,5 +1,6 @@
 """A checkpoint that is damaged inside a part is refused in one line that names the file and the part."""
 
+import numpy as np
 import pytest
 import torch
 from support.program import DIGITS, MOTIVATED, load
@@ -64,6 +65,43 @@ def test_a_damaged_part_is_named(place, value, named, run, tmp_path, capsys):
 def test_a_damaged_place_inside_an_epoch_is_named(name, run, tmp_path, capsys):
     place = (OURS, "ranks", 0, "feed", name)
     refused(run / "recovery-0-3.pth.tar", place, ["x"], "'feed'", tmp_path, capsys)
+
+
+def test_an_empty_optimizer_says_how_to_begin_with_a_new_one(run, tmp_path, capsys):
+    refused(run / "last.pth.tar", ("optimizer",), {}, "--no-resume-opt begins with a new optimizer", tmp_path, capsys)
+    refused(run / "last.pth.tar", ("optimizer", "param_groups"), [], "--no-resume-opt", tmp_path, capsys)
+
+
+def test_options_that_group_parameters_otherwise_are_named(run, tmp_path, capsys):
+    argv = [*FLAGS, "--resume", str(run / "last.pth.tar"), "--output", str(tmp_path), "--weight-decay", "0"]
+    assert main(argv) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.endswith("it was trained with --weight-decay 2e-05, this run has 0.0; give that, or --no-resume-opt")
+
+
+def test_settings_that_the_resumed_optimizer_replaces_are_said(run, tmp_path, caplog):
+    flags = ["--weight-decay", "0.1", "--momentum", "0.5", "--lr", "0.2", "--epochs", "2"]
+    argv = [*FLAGS, "--resume", str(run / "last.pth.tar"), "--output", str(tmp_path)]
+    assert main([*argv, *flags]) == 0
+    said = [record.message for record in caplog.records if "has no effect: the resumed" in record.message]
+    assert said == [
+        "--lr 0.2 has no effect: the resumed optimizer goes on with its own, 0.05.",
+        "--weight-decay 0.1 has no effect: the resumed optimizer goes on with its own, 2e-05.",
+        "--momentum 0.5 has no effect: the resumed optimizer goes on with its own, 0.9.",
+    ]
+    caplog.clear()
+    assert main([*argv, "--epochs", "2"]) == 0
+    assert "has no effect" not in caplog.text
+
+
+def test_a_file_with_numbers_of_numpy_is_resumed(run, tmp_path):
+    contents = load(run / "last.pth.tar")
+    contents["metric"], contents["epoch"] = np.float64(contents["metric"]), np.int64(contents["epoch"])
+    contents["args"].lr = np.float64(contents["args"].lr)
+    torch.save(contents, tmp_path / "numpy.pth")
+    argv = [*FLAGS, "--resume", str(tmp_path / "numpy.pth"), "--output", str(tmp_path), "--experiment", "again"]
+    assert main([*argv, "--epochs", "2"]) == 0
+    assert load(tmp_path / "again" / "last.pth.tar")["epoch"] == 1
 
 
 def refused(file, place, value, named, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """Checkpoints: timm's names and order, never half a file."""
 
+import argparse
 import math
 import os
+from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,3 +157,21 @@ def test_a_metric_that_is_not_a_number_is_the_worst(decreasing, tmp_path):
         save(one, epoch, metric)
     assert one.best_epoch == (2 if decreasing else 1)
     assert [entry[0] for entry in one.kept] == [f"checkpoint-{n}.pth.tar" for n in ((2, 4) if decreasing else (1, 4))]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_and_arrays_of_numpy_are_read_and_numbers_become_pythons(zipped, tmp_path):
+    options = argparse.Namespace(lr=np.float64(0.1), sizes=[np.int32(3)])
+    contents = {"metric": np.float32(0.5), "epoch": np.int64(2), "args": options, "array": np.arange(3)}
+    torch.save(contents, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "a.pth")
+    assert (found["metric"], found["epoch"], found["args"].lr, found["args"].sizes) == (0.5, 2, 0.1, [3])
+    assert {type(found["metric"]), type(found["epoch"]), type(found["args"].lr)} == {float, int}
+    assert (found["array"] == np.arange(3)).all()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_file_would_run_is_named(zipped, tmp_path):
+    torch.save({"folder": PurePosixPath("x")}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"never run \(it names pathlib.PurePosixPath\)"):
+        read_checkpoint(tmp_path / "a.pth")
