@@ -20,6 +20,7 @@ from motivation.build.transfer import has_head_of, left_random, refuse_misfit, r
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
+from motivation.training.checkpoint import SAFE_GLOBALS
 
 _logger = logging.getLogger("train")
 
@@ -97,7 +98,7 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
     options = {**settings, **options, "model_name": model_name(args, role)}
     flag, value = (FILE_FLAG[role], checkpoint) if checkpoint else (MODEL_FLAG[role], options["model_name"])
     try:
-        with blaming(flag, value):
+        with blaming(flag, value), torch.serialization.safe_globals(SAFE_GLOBALS):
             model: Any = create_model(**options)
     except StartupError:
         _refuse_files(args, role, checkpoint, num_classes)

@@ -18,6 +18,7 @@ from motivation.method.pair import Position
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
+from motivation.options.flag_types import Flag
 from motivation.options.flags import FLAGS
 from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, weights_in
 from motivation.training.run import Run
@@ -209,8 +210,9 @@ def _refuse_other_groups(contents: dict[str, Any], optimizer: Any, args: Namespa
         return
     trained = contents.get("args", args)
     other = [name for name in GROUPING if getattr(trained, name, None) != getattr(args, name)]
-    then = ", ".join(f"{FLAGS[name].option} {getattr(trained, name, None)}" for name in other)
-    here = ", ".join(str(getattr(args, name)) for name in other)
+    then, here = (
+        ", ".join(_words(FLAGS[name], getattr(options, name, None)) for name in other) for options in (trained, args)
+    )
     why = (
         f"it was trained with {then}, this run has {here}; give that"
         if other
@@ -220,6 +222,10 @@ def _refuse_other_groups(contents: dict[str, Any], optimizer: Any, args: Namespa
         f"its optimizer has groups of {' + '.join(map(str, before))} parameters, this run's of "
         f"{' + '.join(map(str, now))}: {why}, or --no-resume-opt"
     )
+
+
+def _words(flag: Flag, value: Any) -> str:
+    return f"no {flag.option}" if value in (None, {}) else f"{flag.option} {value}"
 
 
 SETTINGS = {"lr": "--lr", "weight_decay": "--weight-decay", "momentum": "--momentum", "betas": "--opt-betas",

@@ -49,7 +49,7 @@ def blaming_file(path: Path) -> Iterator[None]:
 
 
 _scalar, _array = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
-_SAFE: list[Any] = [
+SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     np.ndarray,
@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise ValueError(f"no checkpoint at {path}")
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))

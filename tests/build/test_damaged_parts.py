@@ -76,7 +76,9 @@ def test_options_that_group_parameters_otherwise_are_named(run, tmp_path, capsys
     argv = [*FLAGS, "--resume", str(run / "last.pth.tar"), "--output", str(tmp_path), "--weight-decay", "0"]
     assert main(argv) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.endswith("it was trained with --weight-decay 2e-05, this run has 0.0; give that, or --no-resume-opt")
+    assert line.endswith(
+        "it was trained with --weight-decay 2e-05, this run has --weight-decay 0.0; give that, or --no-resume-opt"
+    )
 
 
 def test_settings_that_the_resumed_optimizer_replaces_are_said(run, tmp_path, caplog):

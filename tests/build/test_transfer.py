@@ -1,12 +1,16 @@
 """Weights of other heads and channels: adapted where timm adapts its own, or one line that says what to do."""
 
+import numpy as np
 import pytest
 import timm
 import torch
 from support.program import DIGITS
 
 import motivation.models  # noqa: F401
+from motivation.build.models import make_model
 from motivation.build.transfer import refuse_misfit, transfer_weights
+from motivation.method.records import Role
+from motivation.options.parse import parse
 from motivation.tools.train import main
 
 
@@ -64,10 +68,6 @@ def test_pretrained_weights_of_other_channels_name_their_file(saved, tmp_path, c
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "resnet8_cifar"])
 def test_the_initial_head_is_scaled_also_where_there_are_two(name, tmp_path):
-    from motivation.build.models import make_model
-    from motivation.method.records import Role
-    from motivation.options.parse import parse
-
     kwargs = ["--model-kwargs", "depth=1"] if "deit" in name else []
     words = [*DIGITS, "--model", name, "--input-size", "3", "224", "224", *kwargs]
     models = []
@@ -87,3 +87,11 @@ def test_a_model_without_a_head_names_the_flag(tmp_path, capsys):
     argv = [*DIGITS, "--head-init-scale", "0.5", "--gp", "avg", "--model-kwargs", "num_classes=0"]
     assert main([*argv, "--output", str(tmp_path)]) == 2
     assert "--head-init-scale: the model's head has no weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--initial-checkpoint"], ["--pretrained", "--pretrained-path"]])
+def test_weights_beside_numbers_of_numpy_are_read(flags, saved, tmp_path):
+    model, file = saved(in_chans=1)
+    torch.save({"state_dict": model.state_dict(), "metric": np.float64(1.0)}, file)
+    made = make_model(parse([*DIGITS, *flags, str(file)])[0], Role.BASE)
+    assert torch.equal(made.conv1.weight, model.conv1.weight)
