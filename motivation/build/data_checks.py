@@ -53,6 +53,8 @@ def data_faults(
 def overlap_fault(args: Namespace, train: Any, validation: Any) -> Fault | None:
     """Return the fault of validation images that are trained on, which timm does not notice."""
     count = shared_images(train, validation)
+    if args.train_split == args.val_split:  # of streamed data, more is not known
+        count = count or max(1, len(validation))
     if not count:
         return None
     text = f"training and validation would both read {count} image{'s' * (count > 1)}"

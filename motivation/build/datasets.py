@@ -9,13 +9,13 @@ from typing import Any
 
 from motivation.build.class_maps import check_class_map, check_class_names
 from motivation.build.data_checks import data_faults, overlap_fault
-from motivation.build.models import channels, data_config, meta_model
+from motivation.build.models import data_config, meta_model
 from motivation.data.datasets import class_numbers, create_dataset
 from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden
 from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
 from motivation.method.records import Role
-from motivation.options.derived import data_folder, holds_images_out
+from motivation.options.derived import channels, data_folder, holds_images_out
 from motivation.options.faults import Fault, StartupError, blaming
 
 

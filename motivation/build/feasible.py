@@ -12,9 +12,10 @@ from timm.data import resolve_data_config
 
 from motivation.build.conditions import plugin_faults
 from motivation.build.maps import model_map
-from motivation.build.models import MODEL_FLAG, channels, meta_model, model_name
+from motivation.build.models import MODEL_FLAG, meta_model, model_name
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
+from motivation.options.derived import channels
 from motivation.options.faults import Fault, collecting
 from weight_maps import WeightMapError
 from weight_maps.plugins import load_plugins

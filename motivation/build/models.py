@@ -19,6 +19,7 @@ from motivation.build.runtime import Runtime
 from motivation.build.transfer import has_head_of, left_random, refuse_misfit, refuse_shapes, transfer_weights
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
+from motivation.options.derived import channels
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.training.checkpoint import SAFE_GLOBALS
 
@@ -26,13 +27,6 @@ _logger = logging.getLogger("train")
 
 MODEL_FLAG = {Role.BASE: "--model", Role.MOTIVATED: "--motivated-model"}
 FILE_FLAG = {Role.BASE: "--initial-checkpoint", Role.MOTIVATED: "--motivated-initial-checkpoint"}
-
-
-def channels(args: Namespace) -> int:
-    """Return the number of channels of the input images."""
-    if args.in_chans is not None:
-        return args.in_chans
-    return args.input_size[0] if args.input_size is not None else 3
 
 
 def model_name(args: Namespace, role: Role) -> str:

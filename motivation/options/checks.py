@@ -15,7 +15,7 @@ from timm.optim import list_optimizers
 
 from motivation.method.condition_registry import condition_names
 from motivation.options.config_files import nearest
-from motivation.options.derived import mixes, world_size
+from motivation.options.derived import channels, mixes, world_size
 from motivation.options.faults import Fault, one_line
 from motivation.options.file_checks import file_faults
 from motivation.options.flags import FLAGS
@@ -76,6 +76,8 @@ def _combination_faults(args: Namespace) -> Iterator[Fault]:
          "mixup and cutmix with augmentation splits need --no-prefetcher"),
         ("--aug-splits", naflex and splits > 1, "not with --naflex-loader"),
         ("--train-img-sizes", naflex and sizes, "not with --naflex-loader"),
+        ("--no-prefetcher", naflex and args.no_prefetcher, "not with --naflex-loader"),
+        ("--naflex-loader", naflex and channels(args) != 3, "takes images of 3 channels only"),
         ("--use-multi-epochs-loader", naflex and args.use_multi_epochs_loader, "not with --naflex-loader"),
         ("--naflex-patch-size-probs", _lengths_differ(args.naflex_patch_size_probs, args.naflex_patch_sizes or ()),
          "as many numbers as --naflex-patch-sizes"),
@@ -116,15 +118,15 @@ def _lengths_differ(numbers: Sequence[float] | None, others: Sequence[float]) ->
 
 
 def _size_faults(args: Namespace) -> Iterator[Fault]:
-    channels = args.input_size[0] if args.input_size else args.in_chans or 3
-    yield from _image_mode_faults(args, channels)
-    if args.in_chans is not None and args.in_chans != channels:
-        yield Fault("--in-chans", f"{args.in_chans}, but --input-size has {channels} channels")
-    if args.val_input_size and args.val_input_size[0] != channels:
-        yield Fault("--val-input-size", f"{args.val_input_size[0]} channels, but training images have {channels}")
+    count = args.input_size[0] if args.input_size else channels(args)
+    yield from _image_mode_faults(args, count)
+    if args.in_chans is not None and args.in_chans != count:
+        yield Fault("--in-chans", f"{args.in_chans}, but --input-size has {count} channels")
+    if args.val_input_size and args.val_input_size[0] != count:
+        yield Fault("--val-input-size", f"{args.val_input_size[0]} channels, but training images have {count}")
     for flag, numbers in (("--mean", args.mean), ("--std", args.std)):
-        if numbers and len(numbers) not in (1, channels):
-            yield Fault(flag, f"{len(numbers)} numbers for {channels} channels")
+        if numbers and len(numbers) not in (1, count):
+            yield Fault(flag, f"{len(numbers)} numbers for {count} channels")
     for flag, numbers in (("--scale", args.scale), ("--ratio", args.ratio), ("--cutmix-minmax", args.cutmix_minmax)):
         if _lengths_differ(numbers, (0, 1)):
             yield Fault(flag, f"two numbers, lowest and highest, not {len(numbers)}")
@@ -154,20 +156,20 @@ GREY_OR_RGB = ("L", "RGB")
 """Modes that PIL's operations of automatic augmentation take."""
 
 
-def _image_mode_faults(args: Namespace, channels: int) -> Iterator[Fault]:
+def _image_mode_faults(args: Namespace, count: int) -> Iterator[Fault]:
     if args.dataset.lower().startswith("torch/"):  # timm's torch/ sets do not look at it
         return
-    fitting = [mode for mode, count in IMAGE_MODES.items() if count == channels]
+    fitting = [mode for mode, number in IMAGE_MODES.items() if number == count]
     mode = args.input_img_mode or next((mode for mode in GREY_OR_RGB if mode in fitting), None)
     if mode is None:
-        text = f"say which mode images of {channels} channels have: {' or '.join(fitting)}"
-        yield Fault("--input-img-mode", text) if fitting else Fault("--in-chans", f"PIL has no {channels} channels")
+        text = f"say which mode images of {count} channels have: {' or '.join(fitting)}"
+        yield Fault("--input-img-mode", text) if fitting else Fault("--in-chans", f"PIL has no {count} channels")
     elif mode not in IMAGE_MODES:
-        hint = "L" if channels == 1 else "RGB"
+        hint = "L" if count == 1 else "RGB"
         text = f"use one of {', '.join(IMAGE_MODES)} ({hint}?); pixels of other modes are not one byte per channel"
         yield Fault("--input-img-mode", text, mode)
     elif mode not in fitting:
-        text = f"{mode} has {IMAGE_MODES[mode]} channels, the models take {channels} (--in-chans)"
+        text = f"{mode} has {IMAGE_MODES[mode]} channels, the models take {count} (--in-chans)"
         yield Fault("--input-img-mode", text)
     elif args.no_aug:
         return
@@ -175,8 +177,8 @@ def _image_mode_faults(args: Namespace, channels: int) -> Iterator[Fault]:
         yield Fault("--color-jitter", "not for images of mode LAB; give --color-jitter 0")
     elif mode not in GREY_OR_RGB and args.aa:
         yield Fault("--aa", f"augments images of the modes L and RGB, not of {mode}; give --aa ''", args.aa)
-    elif channels not in (1, 3) and args.grayscale_prob:
-        yield Fault("--grayscale-prob", f"not for images of {channels} channels")
+    elif count not in (1, 3) and args.grayscale_prob:
+        yield Fault("--grayscale-prob", f"not for images of {count} channels")
 
 
 def _device_faults(args: Namespace) -> Iterator[Fault]:

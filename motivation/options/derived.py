@@ -12,6 +12,13 @@ def mixes(args: Namespace) -> bool:
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
 
 
+def channels(args: Namespace) -> int:
+    """Return the number of channels of the input images."""
+    if args.in_chans is not None:
+        return args.in_chans
+    return args.input_size[0] if args.input_size is not None else 3
+
+
 def accum_steps(args: Namespace) -> int:
     """Return the number of micro-batches of one update; 0 is 1, as in timm."""
     return max(1, args.grad_accum_steps)

@@ -23,10 +23,11 @@ from timm.models import clean_state_dict, model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models
-from motivation.build.models import channels, data_config, make_model, model_name, without_files
+from motivation.build.models import data_config, make_model, model_name, without_files
 from motivation.errors import InputError, writing
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
+from motivation.options.derived import channels
 from motivation.options.parse import OptionParser
 from motivation.options.parse import make_parser as training_parser
 from motivation.training.checkpoint import read_checkpoint

@@ -60,6 +60,8 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--batch-size", "2000"], "has 1437 images"),
         (["--aug-repeats", "0.5"], "at least 1, not 0.5"),
         (["--aug-repeats", "3", "--train-img-sizes", "8", "16"], "--aug-repeats: not with --train-img-sizes"),
+        (["--naflex-loader", "--train-pad", "0"], "--naflex-loader: takes images of 3 channels only"),
+        (["--naflex-loader", "--no-prefetcher", "--train-pad", "0"], "--no-prefetcher: not with --naflex-loader"),
         (["--jsd-loss"], "--jsd-loss: needs --aug-splits"),
         (["--train-pad", "1", "--no-aug"], "--train-pad"),
         (["--opt-kwargs", "nonsense=1"], "--opt sgd: TypeError"),
