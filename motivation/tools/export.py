@@ -336,8 +336,8 @@ def _registration(name: str, plugins: Sequence[str]) -> tuple[str, str]:
 
 OWN_REGISTRATION = "import motivation.models  # registers the name with timm\n"
 OTHER_MODEL = """
-`{name}` is not one of timm's models: {by} registers it. The card's code needs the program that has trained these
-weights, the package `motivation`; in a clone of it:
+`{name}` is not one of timm's models: {by} registers it.
+The code below needs the program that has trained these weights, the package `motivation`; in a clone of it:
 
 ```
 pip install .
