@@ -97,7 +97,7 @@ def test_what_a_motivated_run_leaves_behind(train, capsys):
     folder = train(*MOTIVATED)
     base = ["args.yaml", "checkpoint-0.pth.tar", "checkpoint-1.pth.tar", "last.pth.tar", "model_best.pth.tar"]
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [*base, "motivated", "result.json", "summary.csv", "updates.csv"]
+        [*base, "label_names.json", "motivated", "result.json", "summary.csv", "updates.csv"]
     )
     assert sorted(p.name for p in (folder / "motivated").iterdir()) == base[1:]
     columns = list(rows(folder / "summary.csv")[0])
