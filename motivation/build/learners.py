@@ -185,6 +185,7 @@ def make_rule(args: Namespace, runtime: Runtime, reference_batch: float) -> Upda
         clip_mode=args.clip_mode,
         world_size=runtime.world_size,
         synchronize=_synchronize(runtime.device) if args.synchronize_step else None,
+        exact_loss=bool(args.motivated_model) and runtime.dtype in (torch.float16, torch.bfloat16),
     )
     mode = args.naflex_loss_scale if args.naflex_loader else args.variable_batch_loss_scale
     if args.naflex_loader or (args.train_img_sizes is not None and mode != "none"):

@@ -18,7 +18,7 @@ from timm.layers import set_fast_norm
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from motivation.options.faults import blaming
+from motivation.options.faults import Fault, StartupError, blaming
 from motivation.training.allocator import keep_freed_memory
 
 _logger = logging.getLogger("train")
@@ -101,6 +101,7 @@ def _join(device: str) -> Namespace:
     Returns:
         What timm finds out: ``device``, ``rank``, ``local_rank``, ``world_size``.
     """
+    _refuse_missing_launcher()
     joined = Namespace(device=device)
     if "TORCHELASTIC_RESTART_COUNT" in os.environ and os.environ.get("GROUP_WORLD_SIZE") == "1":
         with suppress(RuntimeError):  # registered already
@@ -109,6 +110,24 @@ def _join(device: str) -> Namespace:
     with blaming("--device", device):
         utils.init_distributed_device(joined)
     return joined
+
+
+def _refuse_missing_launcher() -> None:
+    """Refuse to wait for other processes where nothing has started any.
+
+    Raises:
+        StartupError: a variable announces them, as in a shell on a SLURM node, but no launcher has said how to meet.
+    """
+    if not utils.is_distributed_env():
+        return
+    needed = ["MASTER_ADDR", "MASTER_PORT"] + ["RANK"] * ("SLURM_PROCID" not in os.environ)
+    if missing := [name for name in needed if name not in os.environ]:
+        announced = "WORLD_SIZE" if "WORLD_SIZE" in os.environ else "SLURM_NTASKS"
+        text = (
+            f"several processes are announced, but without {', '.join(missing)}: start them with torchrun or srun, or "
+            f"unset {announced} to train in this one"
+        )
+        raise StartupError([Fault(f"{announced}={os.environ[announced]}", text)])
 
 
 _ATTEMPT = "torchrunattempt"

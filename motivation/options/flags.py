@@ -127,7 +127,7 @@ GROUPS: tuple[Group, ...] = (
         Flag("--model-dtype", str, "dtype of the weights themselves", choices=("float32", "float16", "bfloat16")),
         Flag("--no-ddp-bb", bool, "do not broadcast buffers in every forward pass of a distributed run"),
         Flag("--synchronize-step", bool, "wait for the device after every update", measured=False),
-        Flag("--local_rank", int, "set by older launchers", default=0, measured=False),
+        Flag("--local_rank", int, "set by older launchers; --local-rank is the same", default=0, measured=False),
         Flag("--device-modules", str, "Python modules to import first", nargs="+", metavar="MODULE", measured=False),
     )),
     Group("Optimizer", (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -42,6 +44,12 @@ class OptionParser(ArgumentParser):
             for flag in group.flags:
                 flag.add_to(place)
                 self.flags[flag.dest] = flag
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; ``--local-rank=0``, as torch's launcher sends it since 2.0, is ``--local_rank=0``."""
+        words = sys.argv[1:] if args is None else args
+        words = [re.sub("^--local-rank(?==|$)", "--local_rank", word) for word in words]
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the program with code 2."""

@@ -50,15 +50,13 @@ def on_batch_statistics(model: nn.Module, update: bool = False) -> Iterator[None
 
     Args:
         model: its modes are put back.
-        update: True to update the running statistics, as a cumulative average.
+        update: True to update the running statistics, with the momentum that the layers are given inside.
     """
     layers = batchnorms(model)
     settings = [(layer, layer.momentum, layer.track_running_stats) for layer in layers]
     split = [layer for layer in layers if isinstance(layer, SplitBatchNorm2d)]
     for layer in layers:
         layer.track_running_stats = update
-        if update:
-            layer.momentum = None  # torch: a cumulative average
     for layer in split:
         layer.forward = partial(_unsplit, layer)  # type: ignore[method-assign]
     try:
@@ -124,8 +122,12 @@ class Recalibration:
 
     @torch.no_grad()
     def _observe(self, model: nn.Module) -> None:
+        layers = batchnorms(model)
         with fork_rng():
-            for images in itertools.islice(self._images(), self.batches):
+            for done, images in enumerate(itertools.islice(self._images(), self.batches)):
+                for layer in layers:
+                    # a cumulative average; with momentum None each layer would wait for its counter on the device
+                    layer.momentum = 1 / (done + 1)
                 with self.autocast():
                     model(self.prepare(images))
         if self.world_size > 1:

@@ -32,6 +32,8 @@ class UpdateRule:
         world_size: number of ranks.
         synchronize: waits for the device after a step; None not to wait.
         measures_gradients: True to report the norm of the gradients in each outcome.
+        exact_loss: True to report the loss in float32 of float32 logits although the model computes in less. The 8
+            bits of a bfloat16 loss would tie neighbouring updates, and a tie ends a streak.
     """
 
     autocast: Callable[[], AbstractContextManager] = nullcontext
@@ -42,6 +44,7 @@ class UpdateRule:
     world_size: int = 1
     synchronize: Callable[[], None] | None = None
     measures_gradients: bool = False
+    exact_loss: bool = False
 
 
 @torch.no_grad()
@@ -111,12 +114,13 @@ class Learner(Side):
         images, data_time_s = 0, 0.0
         for batch in micro_batches:
             with nullcontext() if batch.is_last else self.task.no_sync():
-                loss = self._forward(batch)  # over accum_steps, so that the sum over micro-batches is the mean
-                loss_sum = loss.detach() if loss_sum is None else loss_sum + loss.detach()
+                # both over accum_steps, so that the sum over micro-batches is the mean
+                loss, reported = self._forward(batch)
+                loss_sum = reported if loss_sum is None else loss_sum + reported
                 local = DeferredScalar(loss, batch.accum_steps)
                 local_losses.append((local, batch.size))
                 if batch.is_last:  # start the device-to-host copy now, so that backward overlaps it
-                    single = self.rule.world_size == 1 and batch.accum_steps == 1
+                    single = self.rule.world_size == 1 and batch.accum_steps == 1 and not self.rule.exact_loss
                     mean_loss, stop_votes = (local, None) if single else self._over_ranks(loss_sum, stop_vote)
                 self._backward(loss, batch.size)
             images += batch.size * self.rule.world_size
@@ -126,10 +130,24 @@ class Learner(Side):
                 return Outcome(mean_loss, local_losses, images, data_time_s, batch, norm, stop_votes)
         return None
 
-    def _forward(self, batch: MicroBatch) -> Tensor:
+    def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the loss to train with and the loss to report, each over the number of micro-batches."""
         with self.rule.autocast():
-            loss = self.task(batch.images, batch.targets)["loss"]
-        return loss / batch.accum_steps if batch.accum_steps > 1 else loss
+            result = self.task(batch.images, batch.targets)
+        loss = result["loss"]
+        reported = self._exact_loss(result, batch.targets) if self.rule.exact_loss else loss.detach()
+        if batch.accum_steps > 1:
+            return loss / batch.accum_steps, reported / batch.accum_steps
+        return loss, reported
+
+    @torch.no_grad()
+    def _exact_loss(self, result: dict[str, Tensor], targets: Tensor) -> Tensor:
+        """Return the loss in float32 of float32 logits; a teacher's part stays in the precision of the model."""
+        targets = targets.float() if targets.is_floating_point() else targets  # soft ones, of Mixup
+        loss = self.task.criterion(result["output"].float(), targets)
+        for teaching in result.keys() & {"kd_loss", "distill_loss"}:
+            loss = self.task.task_loss_weight * loss + self.task.distill_loss_weight * result[teaching].float()
+        return loss
 
     def _over_ranks(self, loss: Tensor, stop_vote: bool) -> tuple[DeferredScalar, DeferredScalar | None]:
         """Return the mean of the loss and the number of ranks that want to stop, with one message for both."""

@@ -101,7 +101,9 @@ def _statistics(run: Run) -> dict[str, dict[str, torch.Tensor]]:
     for key, module in _modules(run).items() if run.world_size > 1 else ():
         buffers = dict(module.named_buffers())
         found[key] = {name: buffers[name].detach().cpu().clone() for name in running_statistics(module)}
-    return found | run.evaluator.training_statistics
+    for key, statistics in run.evaluator.training_statistics.items():
+        found[key] = {name: value.cpu() for name, value in statistics.items()}  # a rank has no device of another's
+    return found
 
 
 @torch.no_grad()

@@ -106,6 +106,28 @@ def test_a_missing_device_is_named(capsys, tmp_path):
     assert errors(capsys, tmp_path, "--device", "cuda") == ["error: --device: cuda is not available; use --device cpu"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({"SLURM_NTASKS": "2"}, "MASTER_ADDR, MASTER_PORT, RANK"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, "MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}, "MASTER_PORT"),
+    ],
+)
+def test_processes_that_nothing_has_started_are_named_by_their_variable(
+    monkeypatch, capsys, tmp_path, variables, missing
+):
+    for name in ("WORLD_SIZE", "RANK", "SLURM_NTASKS", "SLURM_PROCID", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (line,) = errors(capsys, tmp_path)
+    announced = "WORLD_SIZE=2" if "WORLD_SIZE" in variables else "SLURM_NTASKS=2"
+    assert line.startswith(f"error: {announced}: ")
+    assert f"without {missing}: " in line
+    assert "torchrun or srun" in line
+
+
 def test_a_missing_split_is_named_where_the_other_is_a_folder(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "other").mkdir()

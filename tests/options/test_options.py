@@ -42,6 +42,11 @@ def test_flag_of_timm_is_accepted_alike(expected):
         assert list(action.choices) == expected["choices"]
 
 
+def test_the_rank_that_torchs_launcher_sends_is_taken_in_both_spellings():
+    for word in ("--local_rank=3", "--local-rank=3"):
+        assert parse([word])[0].local_rank == 3
+
+
 def test_choices_have_every_name_that_timm_takes():
     source = inspect.getsource(timm.scheduler.scheduler_factory)
     schedules = [*re.findall(r"if sched == '(\w+)'", source), "wsd", "rsqrt"]

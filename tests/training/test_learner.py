@@ -88,6 +88,24 @@ def test_autocast_is_used_in_the_forward_pass():
     assert seen == [torch.bfloat16]
 
 
+def test_the_exact_loss_of_a_bfloat16_model_has_no_ties_and_changes_no_weight():
+    """Losses of about 5.0 that differ by 0.3 %: a step of bfloat16 there is 0.03."""
+    models = [Toy().bfloat16() for _ in range(2)]
+    learners = [learner(model, rule=UpdateRule(exact_loss=exact)) for model, exact in zip(models, (True, False))]
+    reported = {True: [], False: []}
+    for seed in range(40):
+        part = batch(seed, size=64)
+        part.images = part.images.bfloat16() * 0.01
+        for one in learners:
+            with torch.no_grad():
+                one.model.head.bias.copy_(torch.tensor([0.0, 5.7, 0.0]))
+            outcome = one.train([part])
+            reported[one.rule.exact_loss].append(outcome.loss.value)
+        assert torch.equal(*map(weights, learners))
+    assert len(set(reported[True])) == 40
+    assert len(set(reported[False])) < 30
+
+
 def test_a_batch_scale_weighs_the_gradient_but_not_the_reported_loss():
     plain = learner(Toy(), weight_decay=0.0)
     half = learner(Toy(), weight_decay=0.0, rule=UpdateRule(batch_scale=lambda images: images / 16))
