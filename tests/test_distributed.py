@@ -30,6 +30,7 @@ RUNS = {
     "all_together": ALL_TOGETHER,
     "not_shared": ["--dist-bn", "", "--no-ddp-bb", "--epochs", "1"],
     "first_part": [*MOTIVATED, "--epochs", "1"],
+    "plain_ema": ["--model-ema", "--epochs", "1"],
     **{
         name: [*MOTIVATED, "--motivation-condition", name, "--grad-accum-steps", "2", "-b", "30", "--clip-grad", "0.1"]
         for name in ("ema", "valloss", "slope", "random")
@@ -58,7 +59,10 @@ def runs(tmp_path_factory):
     stopped = [*MOTIVATED, "--epochs", "5", "--val-interval", "9", "--motivation-plugins", str(folder / "stop.py")]
     scheduled = [*MOTIVATED, "--motivation-condition", "scheduled", "--epochs", "1"]
     scheduled += ["--motivation-scheduled-runs", str(folder / "first_part" / "run")]
-    plan, folders = planned(folder, {**RUNS, "resumed": resumed, "stopped": stopped, "scheduled": scheduled})
+    plain = str(folder / "plain_ema" / "run" / "last.pth.tar")
+    from_plain = [*MOTIVATED, "--model-ema", "--epochs", "2", "--resume", plain]
+    later = {"resumed": resumed, "stopped": stopped, "scheduled": scheduled, "from_plain": from_plain}
+    plan, folders = planned(folder, {**RUNS, **later})
     finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, plan))
     return folders
 
@@ -74,6 +78,11 @@ def check_ranks(folder):
         for key, value in a["models"][name].items():
             assert torch.equal(value, b["models"][name][key]), (name, key)
     return a
+
+
+def test_the_motivated_model_begins_alike_on_all_ranks_around_a_plain_checkpoint(runs):
+    seen = check_ranks(runs["from_plain"])
+    assert {"base ema", "motivated ema"} <= seen["models"].keys()
 
 
 @pytest.mark.parametrize("name", ["plain", "motivated", "all_together"])

@@ -243,7 +243,10 @@ def _make_motivated(
         of_base = groups[min(index, len(groups) - 1)]
         group["initial_lr"] = of_base.get("initial_lr", of_base["lr"])  # a resumed base has that of its file
     schedule, _ = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
-    return Learner(Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model), weights_map
+    learner = Learner(Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model)
+    if learner.ema is not None and runtime.distributed:
+        learner.ema.set(learner.model)  # it was made of this rank's weights, before DDP sent those of rank 0
+    return learner, weights_map
 
 
 def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:

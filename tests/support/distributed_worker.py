@@ -39,8 +39,9 @@ def train_one(folder, argv):
     if run.folder is not None:
         report(run, args)
     models = {learner.role.value: learner.model.state_dict() for learner in run.pair.sides}
-    if run.pair.base.ema is not None:
-        models["ema"] = run.pair.base.ema.module.state_dict()
+    for learner in run.pair.sides:
+        if learner.ema is not None:
+            models[f"{learner.role.value} ema"] = learner.ema.module.state_dict()
     seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by}
     torch.save(seen, f"{folder}/rank{os.environ['RANK']}.pth")
 
