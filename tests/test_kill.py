@@ -164,10 +164,10 @@ def test_a_disk_that_is_full_for_a_log_is_one_line(name, train, monkeypatch, cap
             raise OSError(28, "No space left on device")
         return opened(path, mode, *args, **kwargs)
 
-    def write_text(self, text):
+    def write_text(self, text, **options):
         if name in self.name:
             raise OSError(28, "No space left on device")
-        return written(self, text)
+        return written(self, text, **options)
 
     monkeypatch.setattr("builtins.open", full)
     monkeypatch.setattr(Path, "write_text", write_text)

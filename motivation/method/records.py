@@ -51,6 +51,7 @@ class DeferredScalar:
             if self._event is not None:
                 self._event.synchronize()
             self._value = float(self._host) * self._factor
+            self._event, self._host = None, 0.0  # pinned memory is scarce
         return self._value
 
 
