@@ -261,6 +261,7 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
         run.start_epoch = resumed.start_epoch
     state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
     position = Position(*state["pair"]["position"]) if state else Position(0, 0, 0, is_between_epochs=True)
+    run.trained = _trained(resumed)
     run.resumed_mid_epoch = not position.is_between_epochs
     run.clock.move_to(run.start_epoch, 0 if position.is_between_epochs else position.update)
     if resumed is not None and state:
@@ -272,6 +273,16 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     if run.stopped_by is not None:
         last = run.start_epoch - 1
         _warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {last}: {run.stopped_by}")
+
+
+def _trained(resumed: Resumed | None) -> tuple[int, int] | None:
+    """Return the epochs, and updates of the next one, that led to the weights; None for a file that does not say."""
+    if resumed is None:
+        return 0, 0
+    if not resumed.state:
+        return None
+    place = Position(*resumed.state["pair"]["position"])
+    return (place.epoch + 1, 0) if place.is_between_epochs else (place.epoch, place.update)
 
 
 def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def transfer_weights(model: nn.Module, file: str | Path) -> str:
     fitted = weights | own_head
     if not _fit(fitted, own):
         fitted = _converted(weights, model, file) | own_head
-    _refuse_other_architecture(file, fitted, own)
+    _refuse_with_hint(fitted, model, file)
     model.load_state_dict(fitted)
     channels = f", its first convolution adapted from 3 channels to {own[adapted[0]].shape[1]}" if adapted else ""
     if not new_head:
@@ -91,8 +91,9 @@ def _hint(weights: dict[str, Tensor], model: nn.Module) -> str:
         same = f"--num-classes {classes[0]} keeps it, " if classes else ""
         hints.append(f"the head differs: {same}finetune.py --checkpoint makes a new one")
     for name in sorted(other & first & weights.keys())[:1]:
-        adapts = ", finetune.py --checkpoint adapts it" if weights[name].shape[1] == 3 and not hints else ""
-        hints.append(f"its images have {weights[name].shape[1]} channels: --in-chans {weights[name].shape[1]}{adapts}")
+        found = weights[name].shape[1]
+        adapts = ", finetune.py --checkpoint adapts it" if found == 3 and not hints else ""
+        hints.append(f"its images have {found} channel{'s' * (found > 1)}: --in-chans {found}{adapts}")
     return f"; {'; '.join(hints)}"
 
 

@@ -180,8 +180,9 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     of_epoch = [metrics for metrics in run.evaluated(role) if metrics["epoch"] == contents.get("epoch")]
     metrics = {name: of_epoch[-1][name] for name in ("top1", "top5") if of_epoch and of_epoch[-1][name] is not None}
     names = run.label_names if len(run.label_names or ()) == model.num_classes else None
-    when, what = "best epoch" if best else "last update", "moving average" if is_ema else "statistics as evaluated"
-    weights = f"of the {when}, {what}"
+    last = "the last update" if run.completed else f"epoch {contents.get('epoch')}, counted from 0"
+    when, what = "the best epoch" if best else last, "moving average" if is_ema else "statistics as evaluated"
+    weights = f"of {when}, {what}"
     name, arguments = model_name(args, role), _arguments(args, role)
     return Exported(role, name, model.eval(), data, arguments, weights, metrics, names)
 
@@ -272,7 +273,7 @@ def model_card(one: Exported, run: RunFolder, license: str | None = None, source
         "data": options.get("dataset") or "a folder of images",
         "classes": one.model.num_classes,
         "image size": " x ".join(map(str, one.data["input_size"])),
-        "epochs": options.get("epochs"),
+        "epochs": _epochs(run),
     }
     best = "best" if one.role is Role.BASE else "best_motivated"
     for which, label in (("last", "last epoch"), (best, "best epoch, selected on the validation data")):
@@ -280,8 +281,9 @@ def model_card(one: Exported, run: RunFolder, license: str | None = None, source
             rows[f"top-1, {label}"] = f"{metrics['top1']:.2f} %"
     if "flops" in result:
         rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} {run.convention}"
-        rows["average forward pass in training"] = f"{readable(result['average_flops'])} {run.convention}"
-        rows["share of motivated updates"] = f"{result['share']:.4f}"
+        until = "" if run.completed else ", up to the interruption"
+        rows[f"average forward pass in training{until}"] = f"{readable(result['average_flops'])} {run.convention}"
+        rows[f"share of motivated updates{until}"] = f"{result['share']:.4f}"
     rows["weights"] = one.weights
     needs, registration = _registration(one.name, options.get("motivation_plugins") or [])
     return MODEL_CARD.format(
@@ -293,6 +295,12 @@ def model_card(one: Exported, run: RunFolder, license: str | None = None, source
         registration=registration,
         source=source,
     )
+
+
+def _epochs(run: RunFolder) -> str:
+    """Return the epochs of a run in words: fewer than were asked for, if it was interrupted or stopped."""
+    asked, trained = run.options.get("epochs"), run.epochs[-1]["epoch"] + 1 if run.epochs else None
+    return f"{trained} of {asked}" if trained is not None and asked and trained < asked else str(asked)
 
 
 def _card_header(one: Exported, run: RunFolder, license: str | None) -> str:

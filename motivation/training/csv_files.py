@@ -41,7 +41,7 @@ def _rewrite(path: Path, columns: list[str]) -> None:
 
 
 def keep_rows_before(path: Path, run: RunView) -> None:
-    """Drop the rows of updates and epochs that a resumed run is about to repeat.
+    """Drop the rows of updates and epochs that a resumed run is about to repeat, or that its weights have not seen.
 
     A header or line that a crash has cut short is dropped too. If no row is left and the run begins with an epoch, the
     file belongs to another run in the same folder: it is renamed to ``<name>.previous``, or ``<name>.previous-2`` ...
@@ -54,7 +54,9 @@ def keep_rows_before(path: Path, run: RunView) -> None:
         path.unlink()
         return
     columns = next(csv.reader([header]), [])
-    start = (run.start_epoch, run.start_update if "update" in columns else 0)
+    place = (run.start_epoch, run.start_update)
+    epoch, update = place if run.trained is None else min(place, run.trained)
+    start = (epoch, update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, start)]
     if not kept and not run.start_update:
         previous, numbers = path.with_name(f"{path.name}.previous"), itertools.count(2)

@@ -175,7 +175,7 @@ def _count_on_copy(model: nn.Module, input_size: tuple[int, ...], count: Callabl
     with fork_rng(), torch.no_grad(), _attention_as_matrix_products():
         try:
             return count(_evaluating_copy(model, "meta"), torch.empty(1, *input_size, device="meta"))
-        except (RuntimeError, NotImplementedError):
+        except Exception:  # noqa: BLE001  (what a missing value raises depends on how the model asks for it)
             return count(_evaluating_copy(model, "cpu"), torch.zeros(1, *input_size))
 
 
@@ -183,10 +183,12 @@ def _evaluating_copy(model: nn.Module, device: str) -> nn.Module:
     """Return a copy on the device in float32, in evaluation mode, without gradients; integers stay integers.
 
     The tensors are converted first, so that a copy on the meta device takes no memory and one on the CPU shares what is
-    there already (nothing writes to it).
+    there already (nothing writes to it). So are plain attributes, of which `torch.nn.utils.weight_norm` has one that
+    Python cannot copy.
     """
     tensors: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
+    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    for tensor in [*model.parameters(), *model.buffers(), *plain]:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         converted = tensor.detach().to(device=device, dtype=dtype)
         is_parameter = isinstance(tensor, nn.Parameter)

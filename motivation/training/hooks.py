@@ -33,6 +33,8 @@ class RunView:
         updates_per_epoch: optimizer updates in each epoch.
         motivated: True if there is a motivated model.
         start_update: updates of the first epoch that were done before the run was resumed, else 0.
+        trained: the epochs, and updates of the next one, that the weights have been trained; less than the run's first
+            where ``--start-epoch`` has passed over some. None if that is not known.
     """
 
     epochs: int
@@ -40,6 +42,7 @@ class RunView:
     updates_per_epoch: int
     motivated: bool
     start_update: int = 0
+    trained: tuple[int, int] | None = None
 
 
 class Hook:

@@ -28,7 +28,8 @@ def train(run: Run) -> None:
         NotFiniteError: too many losses in a row were not finite, or the last ones.
     """
     done = run.pair.update if run.resumed_mid_epoch else 0
-    view = RunView(run.epochs, run.start_epoch, run.feed.updates_per_epoch, run.pair.motivated is not None, done)
+    motivated = run.pair.motivated is not None
+    view = RunView(run.epochs, run.start_epoch, run.feed.updates_per_epoch, motivated, done, run.trained)
     try:
         run.hooks.run_start(view)
         with Interrupt() as run.interrupt:

@@ -91,6 +91,7 @@ class Run:
         ranking: the metric by which checkpoints of the base are ranked.
         guard: watches for losses that are not finite.
         losses: mean loss of the current epoch.
+        trained: see `RunView`.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
         completed: True once all epochs were trained.
         flops: forward FLOPs of both models; None in a plain run.
@@ -118,6 +119,7 @@ class Run:
     guard: NonFiniteLossGuard = field(default_factory=NonFiniteLossGuard)
     losses: LossMeter = field(default_factory=LossMeter)
     records: list[EpochRecord] = field(default_factory=list)
+    trained: tuple[int, int] | None = None
     resumed_mid_epoch: bool = False
     completed: bool = False
     interrupt: Interrupt = field(default_factory=Interrupt)

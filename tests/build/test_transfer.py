@@ -40,8 +40,8 @@ def test_weights_of_rgb_images_are_adapted_to_other_channels_as_timm_does(channe
     ({"num_classes": 3}, {}, "the head differs: --num-classes 3 keeps it, finetune.py --checkpoint makes a new one"),
     ({"num_classes": 0}, {}, "the head differs: finetune.py --checkpoint makes a new one"),
     ({}, {"in_chans": 1}, "its images have 3 channels: --in-chans 3, finetune.py --checkpoint adapts it"),
-    ({"in_chans": 1}, {}, "its images have 1 channels: --in-chans 1"),
-    ({"in_chans": 1, "num_classes": 3}, {}, "makes a new one; its images have 1 channels: --in-chans 1"),
+    ({"in_chans": 1}, {}, "its images have 1 channel: --in-chans 1"),
+    ({"in_chans": 1, "num_classes": 3}, {}, "makes a new one; its images have 1 channel: --in-chans 1"),
 ])  # fmt: skip
 def test_a_file_that_differs_in_head_or_channels_is_refused_with_what_to_do(file_has, model_has, hint, saved):
     _, file = saved(**file_has)
@@ -63,7 +63,7 @@ def test_pretrained_weights_of_other_channels_name_their_file(saved, tmp_path, c
     assert main([*argv, "--output", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith(f"error: --pretrained-path: {file} is of another architecture")
-    assert line.endswith("its images have 1 channels: --in-chans 1")
+    assert line.endswith("its images have 1 channel: --in-chans 1")
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "resnet8_cifar"])

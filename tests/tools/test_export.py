@@ -1,7 +1,9 @@
 """Train once, deploy twice: timm reads what is exported, with the accuracy that the run had."""
 
 import json
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ from support.program import DIGITS, MOTIVATED, rows
 from motivation.data.datasets import SklearnDigits
 from motivation.tools.export import _registration
 from motivation.tools.train import main as train_main
+from motivation.training.loggers import UpdatesCsv
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,22 @@ def test_the_best_checkpoint_on_request_a_card_and_an_onnx_file_that_computes_th
         "of the best epoch",
     ):  # fmt: skip
         assert said in card, said
+
+
+def test_the_card_of_an_interrupted_run_says_how_far_it_came(train, tmp_path, command, monkeypatch):
+    def write(self, record, real=UpdatesCsv.update_end):
+        real(self, record)
+        if record.step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UpdatesCsv, "update_end", write)
+        run = train(*MOTIVATED, "--epochs", "3", code=130)
+    command("export", run, tmp_path / "out")
+    card = (tmp_path / "out" / "base" / "README.md").read_text()
+    assert "| epochs | 1 of 3 |" in card
+    assert "| weights | of epoch 0, counted from 0, statistics as evaluated |" in card
+    assert "| share of motivated updates, up to the interruption |" in card
 
 
 def test_a_plain_run_gives_its_one_model(runs, tmp_path, command):

@@ -56,6 +56,15 @@ def test_going_back_with_the_weights_of_that_epoch_forgets_what_came_after(train
     assert sum(assert_one_figure(again).values()) == 15
 
 
+@pytest.mark.parametrize(("file", "done"), [("checkpoint-0", 5), ("recovery-1-1", 7), (None, 0)])
+def test_passing_over_epochs_forgets_those_that_the_weights_have_not_seen(file, done, train):
+    first = train(*MOTIVATED, "--recovery-interval", "2", "--epochs", "2")
+    from_there = ["--resume", first / f"{file}.pth.tar"] if file else []
+    again = train(*MOTIVATED, "--epochs", "5", *from_there, "--start-epoch", "3")
+    assert sum(assert_one_figure(again).values()) == len(rows(again / "updates.csv")) == done + 10
+    assert [row["epoch"] for row in rows(again / "summary.csv")] == [*(["0"] if file else []), "3", "4"]
+
+
 @pytest.mark.parametrize("file", ["recovery-1-1", "last"])
 def test_each_update_counts_at_the_image_size_it_had(file, train):
     flags = [*MOTIVATED, "--recovery-interval", "2", "--epochs", "2"]

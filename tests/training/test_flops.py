@@ -95,6 +95,26 @@ def test_an_lstm_is_counted_on_the_meta_device_and_on_the_cpu(needs_values):
     assert forward_macs(Recurrent(), (5, 10)) == 2 * 5 * layers
 
 
+@pytest.mark.parametrize("ask", [lambda bias: bias.item(), lambda bias: bias.numpy(), lambda bias: f"{bias:.1f}"])
+def test_a_model_that_needs_values_is_counted_however_it_asks_for_them(ask):
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 5)
+
+        def forward(self, images):
+            return self.linear(images.flatten(1)) * float(ask(self.linear.bias.detach()[0]))
+
+    assert forward_flops(Asking(), (1, 2, 2)) == thop_flops(Asking(), (1, 2, 2)) == 2 * 4 * 5
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore")
+def test_a_weight_that_is_computed_from_others_is_counted(wrap):
+    layer = wrap(nn.Conv2d(3, 4, 3))
+    assert forward_macs(layer, (3, 8, 8)) == 4 * 6 * 6 * 27
+
+
 def test_a_module_with_two_parents_is_counted_once_a_call():
     class Shared(nn.Module):
         def __init__(self):
