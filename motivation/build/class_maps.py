@@ -75,6 +75,8 @@ def _load(name: str, root: str) -> dict[Any, Any]:
     path = name if os.path.exists(name) else os.path.join(root, name)
     if not os.path.isfile(path):
         _refuse(f"there is no file {name}" + (f", neither here nor in {root}" if root else ""))
+    if not path.lower().endswith((".txt", ".pkl")):
+        _refuse(f"{path} is no .txt ({FORM}) and no .pkl (a dictionary of names and numbers)")
     with blaming(FLAG, name):
         numbers = {name: number for name, number in load_class_map(name, root).items() if name != ""}
     _check_numbers(numbers)

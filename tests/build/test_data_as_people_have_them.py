@@ -255,6 +255,15 @@ def test_a_class_map_that_is_none_is_refused(tell, good, text, line, tars):
     assert line.format(map=file, data=good).replace(f"{good}/train", data) in said
 
 
+def test_a_class_map_of_another_format_is_told_the_two_that_there_are(tell, good):
+    file = good.parent / "map.json"
+    file.write_text('{"a": 0, "b": 1, "c": 2}')
+    said = tell("--data-dir", good, "--class-map", file)
+    assert said.startswith("error: --class-map: ")
+    assert ".txt" in said
+    assert ".pkl" in said
+
+
 @pytest.mark.parametrize("text", ["a\nb\nc\n", "a\nb\nc", "a\r\nb\r\nc\r\n", "a\nb\nc\n\n\n"])
 def test_a_class_map_with_other_line_ends_is_one(tell, good, text):
     (good.parent / "map.txt").write_bytes(text.encode())
