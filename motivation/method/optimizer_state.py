@@ -38,6 +38,8 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     options = [
         {name: value for name, value in group.items() if name in optimizer.defaults} for group in optimizer.param_groups
     ]
+    # some optimizers, such as AdaHessian, begin with state that is not yet all of a first step's
+    begun = {parameter: set(kept) for parameter, kept in inner_optimizer(optimizer).state.items()}
     optimizer.load_state_dict(state)
     _keep_scalars(optimizer, state)
     for index, group in enumerate(optimizer.param_groups):
@@ -46,11 +48,17 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 raise ValueError(f"parameter group {index} has no {name!r}")
             if isinstance(value, (int, float)) and not isinstance(group[name], (int, float, Tensor)):
                 raise ValueError(f"{name!r} of parameter group {index} is no number")
-        _refuse_other_shapes(optimizer, index)
+        _refuse_other_shapes(optimizer, index, begun)
 
 
-def _refuse_other_shapes(optimizer: Optimizer, group_index: int) -> None:
-    """Refuse state of a shape that a first step does not give it; probes one parameter of each shape."""
+def _refuse_other_shapes(optimizer: Optimizer, group_index: int, begun: dict[Tensor, set[str]]) -> None:
+    """Refuse state of a shape that a first step does not give it; probes one parameter of each shape.
+
+    Args:
+        optimizer: with the state.
+        group_index: of the parameters to look at.
+        begun: names of the state that parameters have before their first step.
+    """
     made: dict[tuple[int, ...], dict[str, Any]] = {}
     for parameter in optimizer.param_groups[group_index]["params"]:
         shape, state = tuple(parameter.shape), inner_optimizer(optimizer).state.get(parameter)
@@ -62,7 +70,7 @@ def _refuse_other_shapes(optimizer: Optimizer, group_index: int) -> None:
             except Exception:  # noqa: BLE001  (an optimizer may raise anything for a parameter it does not take)
                 made[shape] = {}
         for name, expected in made[shape].items():
-            if name not in state and name != SLOW_WEIGHTS:
+            if name not in state and name != SLOW_WEIGHTS and set(state) != begun.get(parameter):
                 raise ValueError(f"a parameter of {list(shape)} has no {name!r}")
             found = state.get(name)
             if found is not None and expected is not None and _form(found) != _form(expected):

@@ -226,6 +226,17 @@ def test_torchs_schedulers_which_wrap_the_step_do_not_disturb_the_probe(name, op
     assert not scheduled.state
 
 
+@pytest.mark.parametrize("name", ["adahessian", "lookahead_adahessian", "adagrad", "lamb"])
+def test_the_state_of_an_optimizer_that_has_not_stepped_yet_is_loaded(name):
+    def make():
+        return create_optimizer_v2([nn.Parameter(torch.ones(4, 3))], opt=name, lr=0.1)
+
+    saved = make().state_dict()
+    other = make()
+    load_optimizer(other, saved)
+    assert other.state_dict()["state"].keys() == saved["state"].keys()
+
+
 @pytest.mark.parametrize("name", ["nadam", "adafactor", "lookahead_nadam"])
 def test_scalars_of_half_precision_parameters_are_loaded_bit_for_bit(name):
     weight = nn.Parameter(torch.ones(4, 3, dtype=torch.bfloat16))
