@@ -190,7 +190,7 @@ def load_state(run: Run, state: dict[str, Any], rank: int) -> None:
 
 
 FILE_VALUES = (dict, list, tuple, str, int, float, torch.Tensor, type(None))
-"""What a checkpoint can hold, beside the options."""
+"""Types of the values that a checkpoint holds; its options may be of others."""
 
 
 @contextmanager

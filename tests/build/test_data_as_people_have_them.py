@@ -438,7 +438,7 @@ def test_images_that_ranks_count_twice_are_said(images, ranks, said, caplog):
 
 
 def opened(split="", names=(), **attributes):
-    """What the checks see of a data set that timm opens with a library."""
+    """Stand in for a data set that timm opens with a library."""
     return SimpleNamespace(reader=SimpleNamespace(split=split, _source_names=dict(enumerate(names)), **attributes))
 
 

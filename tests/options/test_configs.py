@@ -83,12 +83,12 @@ TRANSFER = {
     "warmup_epochs": 0, "warmup_lr": 0, "min_lr": 0, "cooldown_epochs": 0, "aug_repeats": 3,
 }  # fmt: skip
 DROPOUT = [0.2, 0.2, 0.3, 0.3, 0.4, 0.4]
-"""Of EfficientNet-B0 to B5 (Tan & Le)."""
+"""Dropout of EfficientNet-B0 to B5 (Tan & Le)."""
 EPOCHS = {"cifar10": 300, "cifar100": 300, "flowers102": 2000, "oxford_pets": 1000}
 
 
 def recipe_of(name):
-    """What a file must state, by its name."""
+    """Return the options that a file must state, by its name."""
     folder, _, stem = name.removesuffix(".yaml").partition("/")
     if folder == "finetune":
         return {**TRANSFER, "epochs": EPOCHS[stem]}

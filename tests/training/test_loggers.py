@@ -30,7 +30,7 @@ RECORD = EpochRecord(
     3, 1.5, {"loss": 1.0, "top1": 70.0, "top5": 99.0}, None, 0.1, counted(3, 1, switches=2),
     counted(12, 4, switches=8), 7.0,
 )  # fmt: skip
-"""Of a run whose motivated model was not evaluated."""
+"""An epoch of a run whose motivated model was not evaluated."""
 
 
 def test_every_event_reaches_every_hook_in_order():

@@ -19,7 +19,7 @@ from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, num
 from motivation.training.run_folder import RunError, RunFolder
 
 LEVEL = 0.95
-"""Of the confidence intervals."""
+"""Confidence level of the intervals."""
 
 Pairing = tuple[int, int | None]
 """Seed and fold of a run."""
