@@ -64,7 +64,8 @@ class Link:
     def views(self, base: Tensor, motivated: Tensor, axes: Sequence[int] | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of views of equal shape that share memory with ``base`` and ``motivated``.
 
-        A plain slice gives one pair; an axis in several runs (a fused qkv) gives one pair for each run.
+        A plain slice gives one pair; an axis in several runs (a fused qkv) gives one pair for each run, or one for all
+        where that is fewer copies, see `_joined`.
 
         Args:
             base: tensor of the shape `shape`, or with the axes ``axes`` of it.
@@ -80,7 +81,23 @@ class Link:
                 small = small.narrow(dim, start, length)
                 large = large.narrow(dim, target, length)
             pairs.append((small, large))
+        return _joined(pairs)
+
+
+def _joined(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Join the views of equal runs at equal distances to one view with a further axis in front.
+
+    Contiguous views stay apart: many of these are copied at a time, slices one by one.
+    """
+    if len(pairs) < 2 or pairs[0][1].is_contiguous() or len({small.shape for small, _ in pairs}) > 1:
         return pairs
+    views = []
+    for runs in zip(*pairs, strict=True):
+        distances = {b.storage_offset() - a.storage_offset() for a, b in itertools.pairwise(runs)}
+        if len(distances) > 1 or min(distances) < 0:
+            return pairs
+        views.append(runs[0].as_strided((len(runs), *runs[0].shape), (*distances, *runs[0].stride())))
+    return [(views[0], views[1])]
 
 
 def _runs_of(axis: Axis) -> list[tuple[int, int, int]]:

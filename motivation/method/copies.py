@@ -21,18 +21,23 @@ def grouped(pairs: Iterable[TensorPair]) -> Copies:
     """
     groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for source, target in pairs:
-        same_dense_layout = source.stride() == target.stride() and _is_dense(source)
+        same_dense_layout = _axes(source) == _axes(target) and _is_dense(source)
         sources, targets = groups[source.device, target.device, source.dtype, target.dtype, same_dense_layout]
         sources.append(source)
         targets.append(target)
     return list(groups.values())
 
 
+def _axes(tensor: Tensor) -> list[tuple[int, int]]:
+    """Return stride and size of all axes but those of one element, whose stride means nothing."""
+    return [(stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
+
+
 def _is_dense(tensor: Tensor) -> bool:
     """Return True if the elements fill a contiguous piece of memory, in any order of the axes."""
     expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1 and stride != expected:
+    for stride, size in sorted(_axes(tensor)):
+        if stride != expected:
             return False
         expected *= size
     return True

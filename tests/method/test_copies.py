@@ -120,9 +120,10 @@ def test_slices_stand_apart_from_whole_tensors():
         (torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last), torch.zeros(2, 3, 4, 4)),
         (torch.ones(7), torch.zeros(9)[:7]),
         (torch.ones(4, 1).expand(4, 3), torch.zeros(4, 3)),
+        (torch.ones(1, 1, 3), torch.zeros(1, 1, 6)[:, :, :3]),
     ]
     copies = grouped(pairs)
-    assert [len(sources) for sources, _ in copies] == [3, 2]
+    assert [len(sources) for sources, _ in copies] == [3, 3]
     copy_all(copies)
     assert all(torch.equal(source, target) for source, target in pairs)
     assert large.sum() == 9

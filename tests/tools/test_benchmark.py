@@ -1,6 +1,7 @@
 """The benchmark: what it computes of its measurements, and that each of its parts runs."""
 
 import pytest
+import timm
 import torch
 from timm.optim import create_optimizer_v2
 from torch.autograd import DeviceType
@@ -9,8 +10,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from motivation.__main__ import main as command
 from motivation.method.records import DeferredScalar
+from motivation.method.side import Side
+from motivation.method.switch import Switch
 from motivation.tools.benchmark.around import _after_arrival
 from motivation.tools.benchmark.command import main
+from motivation.tools.benchmark.launches import LaunchCounter, launches
 from motivation.tools.benchmark.probe import Probe
 from motivation.tools.benchmark.race import (
     Program,
@@ -27,6 +31,7 @@ from motivation.tools.benchmark.scale import run_hours, scale_table
 from motivation.tools.benchmark.switching import switch_row
 from motivation.tools.benchmark.timeline import device_spans, gaps, idle_percent, profile_updates
 from motivation.tools.benchmark.timing import median_ms, synchronize
+from weight_maps import find_map
 
 RESULTS = {
     "base": Result(3.0, [Turn(2.0, (10,)), Turn(4.0, (10,))]),
@@ -73,11 +78,63 @@ def test_a_motivated_run_on_paper_costs_the_mean_of_both_weighted_by_its_share()
 
 
 def test_a_switch_is_timed_with_all_that_it_copies():
-    _, _, tensors, megabytes, *times, _ = switch_row("resnet8_cifar", "resnet14_cifar", "adamw", torch.device("cpu"), 1)
+    row = switch_row("resnet8_cifar", "resnet14_cifar", "adamw", torch.device("cpu"), 1)
+    _, _, tensors, megabytes, kernels, on_host, *times, _ = row
     parameters = 78_330  # of resnet8_cifar with 10 classes
     assert float(megabytes) == pytest.approx((3 * parameters + 8) * 4 / 1e6, abs=0.06)
     assert int(tensors) > 3 * 20
+    assert int(kernels) == 1 + -(-2 * int(on_host) // 64)  # weights; two moments of each, 64 at a time
     assert min(map(float, times)) > 0
+
+
+LARGE, CHUNKS = torch.zeros(8, 8), torch.empty(321 * 65536, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kernels"),
+    [
+        ([], 0),
+        ([(torch.ones(3), torch.ones(3))] * 70, 2),  # 64 and 6
+        ([(torch.ones(3), torch.ones(3, dtype=torch.int))] * 70, 2),
+        ([(torch.ones(3), torch.ones(3)), (torch.ones(3), torch.ones(3, dtype=torch.int))], 2),
+        ([(LARGE[:4, :4], torch.ones(4, 4)), (torch.ones(4), torch.ones(4))], 2),  # a slice, so one by one
+        ([(LARGE[:1, :4], torch.ones(1, 4)), (torch.ones(4), torch.ones(4))], 1),  # an axis of one has no stride
+        ([(torch.ones(2, 3), torch.ones(3, 2).t())] * 3, 3),
+        ([(torch.ones(2), torch.ones(2, device="meta"))] * 3, 3),
+        ([(CHUNKS, CHUNKS)] * 2, 3),  # 642 chunks, of which 320 in a launch
+    ],
+)
+def test_kernels_are_counted_as_a_gpu_would_launch_them(pairs, kernels):
+    assert launches(pairs) == kernels
+
+
+def test_all_that_an_operation_does_is_counted():
+    targets, sources = ([torch.zeros(3) for _ in range(70)] for _ in range(2))
+    steps = [torch.tensor(1.0) for _ in range(5)]
+    with LaunchCounter() as counter:
+        torch._foreach_copy_([*targets, *steps], [*sources, *steps])
+        targets[0].view(3, 1).add_(1)
+    assert (counter.kernels, counter.host) == (3, 5)
+
+
+def test_the_parts_of_a_fused_layer_are_one_kernel():
+    sizes = {"img_size": 8, "patch_size": 4, "num_classes": 3, "in_chans": 2, "depth": 2}
+    tiny = {"embed_dim": 64, "num_heads": 1, **sizes}, {"embed_dim": 128, "num_heads": 2, **sizes}
+    small, large = (
+        Side(model, torch.optim.AdamW(model.parameters()))
+        for model in (timm.create_model("vit_tiny_patch16_224", **options) for options in tiny)
+    )
+    for side in (small, large):
+        for parameter in side.model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        side.optimizer.step()
+    switch = Switch(small, large, find_map("vit_tiny_patch16_224", "vit_small_patch16_224", small.model, large.model))
+    switch.expand()
+    slices = 3 * (2 * 4 + 2)  # weights and two moments of qkv, proj, fc1, fc2, and of position embedding and head
+    with LaunchCounter() as counter:
+        switch.expand()
+    assert counter.kernels == slices + 2  # the other weights and the other moments, up to 64 at a time
+    assert counter.host == len(small.optimizer.state)
 
 
 SCRIPT = """

@@ -97,6 +97,33 @@ def test_runs_of_an_axis_keep_their_order_like_a_fused_qkv():
     assert Link("b", "b", leading((4,))).covers((4,))
 
 
+@pytest.mark.parametrize(
+    ("index", "width", "copies"),
+    [
+        ((((0, 2), (4, 6), (8, 10)), ((0, 3),)), 5, 1),  # slices of q, k and v at equal distances
+        ((((0, 2), (4, 6), (8, 10)), ((0, 3),)), 3, 3),  # whole rows, which are copied with other whole tensors
+        ((((0, 2), (4, 6), (9, 11)), ((0, 3),)), 5, 3),
+        ((((8, 10), (4, 6), (0, 2)), ((0, 3),)), 5, 3),
+        ((((0, 2), (4, 7), (8, 10)), ((0, 3),)), 5, 3),
+        ((((0, 7),), ((0, 1), (2, 3), (4, 5))), 5, 1),
+        ((((0, 2), (4, 6)), ((0, 1), (2, 3))), 5, 4),
+        ((((0, 0),), ((0, 3),)), 5, 1),
+    ],
+)
+def test_equal_runs_at_equal_distances_are_one_copy(index, width, copies):
+    link = Link("qkv", "qkv", index)
+    small, large = torch.rand(link.shape), torch.zeros(12, width)
+    expected = large.clone()
+    rows, columns = ([i for start, stop in axis for i in range(start, stop)] for axis in index)
+    expected[torch.tensor(rows, dtype=torch.long)[:, None], torch.tensor(columns)] = small
+    WeightMap((link,)).expand({"qkv": small}, {"qkv": large})
+    assert torch.equal(large, expected)
+    assert len(link.views(small, large)) == copies
+    taken = torch.zeros_like(small)
+    WeightMap((link,)).extract({"qkv": large}, {"qkv": taken})
+    assert torch.equal(taken, small)
+
+
 def test_a_prefixed_map_is_the_map_of_two_parents():
     weights_map = WeightMap(links(), {"d": "why"}).prefixed("student.")
     assert {link.base for link in weights_map.links} == {"student.a", "student.b"}

@@ -37,7 +37,7 @@ from motivation.tools.benchmark.recipes import (
     program_flags,
 )
 from motivation.tools.benchmark.scale import scale_table
-from motivation.tools.benchmark.switching import switch_table
+from motivation.tools.benchmark.switching import OPTIMIZERS, switch_table
 from motivation.tools.benchmark.timeline import WARMUP_UPDATES, timeline_table
 from motivation.tools.benchmark.timing import machine
 
@@ -57,7 +57,8 @@ def make_parser() -> ArgumentParser:
 
     switch = commands.add_parser("switch", help="a switch beside a flat copy of as many bytes")
     switch.add_argument("--rounds", type=_positive, default=50, help="how often each copy is made")
-    switch.set_defaults(run=lambda args: switch_table(torch.device(args.device), args.rounds))
+    switch.add_argument("--opts", nargs="+", default=list(OPTIMIZERS), help="optimizers, by timm's names")
+    switch.set_defaults(run=lambda args: switch_table(torch.device(args.device), args.rounds, args.opts))
 
     racing = commands.add_parser("race", help="training scripts in turns: images/s, start-up, cost of motivation")
     racing.add_argument("--programs", nargs="+", choices=PROGRAMS, default=["plain", "larger", "motivated"])
