@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from motivation.build.class_maps import check_class_map, check_class_names
 from motivation.build.data_checks import data_faults, overlap_fault
 from motivation.build.models import data_config, meta_model
-from motivation.data.datasets import class_numbers, create_dataset
+from motivation.data.datasets import class_numbers, create_dataset, label_names
 from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden
 from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
@@ -34,6 +35,12 @@ class DataSets:
     validation: Any
     held_out: Any = None
     notes: list[str] = field(default_factory=list)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of images of each split, and of classes, where they are known."""
+        splits = {"training images": self.train, "validation images": self.validation}
+        sizes = {name: len(split) for name, split in splits.items() if isinstance(split, Sized)}
+        return sizes | {"classes": len(label_names(self.train) or ())}
 
 
 def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from argparse import Namespace
 from types import ModuleType
 from typing import Any
@@ -16,15 +17,19 @@ from motivation.build.models import MODEL_FLAG, meta_model, model_name
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
 from motivation.options.derived import channels
-from motivation.options.faults import Fault, collecting
+from motivation.options.faults import Fault, blaming, collecting
 from weight_maps import WeightMapError
 from weight_maps.plugins import load_plugins
 
 
 def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[Fault]]:
-    """Load the plugins; return them, and what is wrong with them, with the options, and with condition and hooks."""
+    """Load modules and plugins; return the plugins, and what is wrong with all, with options, condition and hooks."""
+    unloaded: list[Fault] = []
+    for module in args.device_modules or ():
+        with collecting(unloaded), blaming("--device-modules", module):
+            importlib.import_module(module)
     plugins, unloadable = load_plugins(args.motivation_plugins)
-    faults = [Fault("--motivation-plugins", fault) for fault in unloadable] + option_faults(args)
+    faults = unloaded + [Fault("--motivation-plugins", fault) for fault in unloadable] + option_faults(args)
     if not any(fault.flag.startswith("--motivation-") for fault in faults):
         faults += plugin_faults(args, plugins)
     return plugins, faults

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
+from motivation.build.ranks import Ranks
 from motivation.build.runtime import Runtime
 from motivation.errors import InputError
 from motivation.method.optimizer_state import load_optimizer
@@ -47,6 +47,13 @@ class Resumed:
         return bool(self.state) and not Position(*self.state["pair"]["position"]).is_between_epochs
 
     @property
+    def place(self) -> str:
+        """Words for the epoch and update after which the file was written."""
+        position = Position(*self.state["pair"]["position"]) if self.state else None
+        update = "" if position is None or position.is_between_epochs else f", update {position.update}"
+        return f"epoch {self.contents.get('epoch')}{update}"
+
+    @property
     def start_epoch(self) -> int:
         """The epoch to continue with."""
         epoch: int = self.contents.get("epoch", 0)
@@ -54,13 +61,14 @@ class Resumed:
         return epoch if self.is_mid_epoch or names_next else epoch + 1
 
 
-def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | None:
+def open_resumed(args: Namespace, folder: Path, runtime: Runtime, ranks: Ranks) -> Resumed | None:
     """Read the file of ``--resume``, the same on all ranks; None if the run begins anew.
 
     Args:
         args: options.
         folder: of the run; ``--resume auto`` takes the newest whole checkpoint in it.
         runtime: of this rank.
+        ranks: the processes of the run.
 
     Raises:
         StartupError: the file is damaged, or it does not fit the options; or there are checkpoints in the folder, but
@@ -70,7 +78,7 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | N
         return None
     path, contents = args.resume, None
     if path == RESUME_NEWEST:
-        path, contents = _find_newest(folder, runtime)
+        path, contents = _find_newest(folder, runtime, ranks)
         if not path:
             return None
     with blaming("--resume", path, errors=ValueError):
@@ -83,13 +91,11 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime) -> Resumed | N
     return Resumed(Path(path), contents, state)
 
 
-def _find_newest(folder: Path, runtime: Runtime) -> tuple[str, dict[str, Any] | None]:
+def _find_newest(folder: Path, runtime: Runtime, ranks: Ranks) -> tuple[str, dict[str, Any] | None]:
     """Return the newest whole checkpoint of a folder, empty if there is none, and on the primary rank its contents."""
     newest = newest_whole(folder) if runtime.primary else None
-    told = [("" if newest is None else str(newest[0]), len(checkpoints_in(folder)) if runtime.primary else 0)]
-    if runtime.distributed:
-        dist.broadcast_object_list(told, src=0, device=runtime.device)
-    path, count = told[0]
+    found = ("" if newest is None else str(newest[0]), len(checkpoints_in(folder)) if runtime.primary else 0)
+    path, count = ranks.compare({}, message=found)
     if count and not path:
         text = (
             f"none of the {count} checkpoints in {folder} can be read (see above), and a new run would write over "

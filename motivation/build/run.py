@@ -19,6 +19,7 @@ from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.loaders import Data, make_loaders
 from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
+from motivation.build.ranks import Ranks, facts_of_options
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.build.without_effect import without_effect
@@ -28,7 +29,7 @@ from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import accum_steps, data_folder
-from motivation.options.faults import StartupError, blaming
+from motivation.options.faults import blaming
 from motivation.training.batchnorm import batchnorms
 from motivation.training.evaluate import Evaluator
 from motivation.training.finite import NonFiniteLossGuard
@@ -45,32 +46,33 @@ NEEDED_AT_ONCE = ("--device", "--device-modules", "--seed", "--model-dtype")
 """With a fault of one of these flags nothing further can be tried."""
 
 
-def build_run(args: Namespace, args_text: str) -> Run:
+def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Run:
     """Make everything a run needs, in timm's order.
 
     Args:
         args: options; they stay as they are.
         args_text: for ``args.yaml``.
+        ranks: the processes of the run; they are compared before anything is made that waits for all of them.
 
     Raises:
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
+    ranks = ranks or Ranks()
+    ranks.require_launcher()
     plugins, faults = startup_faults(args)
-    if any(fault.flag in NEEDED_AT_ONCE for fault in faults):
-        raise StartupError(faults)
-    runtime = start_runtime(args)
+    ranks.compare(facts_of_options(args), [fault for fault in faults if fault.flag in NEEDED_AT_ONCE])
+    runtime = start_runtime(args, ranks)
     faults += model_faults(args)
     datasets = DataSets(None, None)
     if not any(fault.flag in DATA_FLAGS for fault in faults):
         datasets, found = open_datasets(args, runtime.world_size)
         faults += found
-    if faults:
-        raise StartupError(faults)
+    ranks.compare({f"the number of {name}": count for name, count in datasets.sizes().items()}, faults)
     if runtime.primary:
         for note in (*without_effect(args), *dict.fromkeys(datasets.notes)):
             _logger.warning(note)
     with ExitStack() as refused:
-        run = _build(args, args_text, runtime, datasets, plugins, refused)
+        run = _build(args, args_text, runtime, ranks, datasets, plugins, refused)
         refused.pop_all()
     return run
 
@@ -79,6 +81,7 @@ def _build(
     args: Namespace,
     args_text: str,
     runtime: Runtime,
+    ranks: Ranks,
     datasets: DataSets,
     plugins: list[ModuleType],
     refused: ExitStack,
@@ -89,11 +92,18 @@ def _build(
     models.announce(base_model, args.model, runtime)
     config = models.data_config(args, base_model, runtime.primary)
     folder, lock = claim_folder(args, config, runtime, refused)
-    resumed = open_resumed(args, folder, runtime)
+    resumed = open_resumed(args, folder, runtime, ranks)
     patch_size = models.patch_size(base_model)
     base_model = models.place_model(base_model, args, runtime)
     data = make_loaders(args, runtime, config, patch_size, num_classes, datasets)
     ranking = args.eval_metric if data.validator is not None else "loss"
+    facts = {
+        "the number of the model's parameters": sum(parameter.numel() for parameter in base_model.parameters()),
+        "the number of updates in an epoch": data.feed.updates_per_epoch,
+        "the number of validation batches": len(data.validator.loader) if data.validator is not None else 0,
+        "the place in the resumed training": "" if resumed is None else resumed.place,
+    }
+    ranks.compare(facts)
     lr, lr_base_scale = make.learning_rate(args, runtime, data.reference_batch)
     resolved = make.Resolved(num_classes, lr, lr_base_scale, data.feed.updates_per_epoch, ranking)
     base, epochs = _make_base(base_model, args, runtime, resolved, data, resumed)

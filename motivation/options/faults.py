@@ -38,7 +38,7 @@ class Fault:
 class StartupError(InputError):
     """The options cannot be run; ``faults`` says why."""
 
-    def __init__(self, faults: Iterable[Fault]):
+    def __init__(self, faults: Iterable[Fault | str]):
         super().__init__(*faults)
 
 

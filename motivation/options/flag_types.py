@@ -89,6 +89,7 @@ class Flag:
         argument: the argument of a condition's constructor that it gives.
         of_weights: True if weights need the value of the run that made them; fine-tuning takes it from there.
         measured: True if it changes the results of a run; runs that differ only in others are of one configuration.
+        per_rank: True if each process may have its own value: a path, or what only the first process reads.
         per_image: True if it works on single images or on how they are drawn, which ``--data-on-device`` cannot.
     """
 
@@ -112,6 +113,7 @@ class Flag:
     argument: str = ""
     of_weights: bool = False
     measured: bool = True
+    per_rank: bool = False
     per_image: bool = False
 
     def __post_init__(self) -> None:

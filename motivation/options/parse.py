@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from motivation.errors import EXIT_BAD_INPUT, InputError, print_errors
+from motivation.errors import InputError
 from motivation.options.config_files import nearest, read_config, shown
 from motivation.options.flag_types import Flag, Group
 from motivation.options.flags import GROUPS
@@ -52,16 +51,18 @@ class OptionParser(ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End the program with code 2."""
+        """Refuse the words of the command line.
+
+        Raises:
+            InputError: always.
+        """
         message = message.removeprefix("argument ")
         if message.startswith("unrecognized arguments:"):
             known = [flag for action in self._actions for flag in action.option_strings]
             words = message.split(": ", 1)[1].split()
             words = [word + nearest(word.partition("=")[0], known) for word in words if word.startswith("-")] or words
             message = "unknown: " + "; ".join(words)
-        if os.environ.get("RANK", "0") == "0":  # every process has the same words
-            print_errors(f"{' '.join(message.split())} (--help lists all options)")
-        self.exit(EXIT_BAD_INPUT)
+        raise InputError(f"{' '.join(message.split())} (--help lists all options)")
 
 
 def make_parser(
@@ -79,12 +80,14 @@ def make_parser(
 def parse(argv: Sequence[str] | None = None, parser: OptionParser | None = None) -> tuple[Namespace, str]:
     """Return the options, and all of them as YAML text.
 
-    The command line wins over the files, a later file over an earlier one, and files over the defaults. Wrong options
-    end the program with code 2.
+    The command line wins over the files, a later file over an earlier one, and files over the defaults.
 
     Args:
         argv: the words; default those of the command line.
         parser: default that of `train_motivated.py`.
+
+    Raises:
+        InputError: an option is wrong.
     """
     parser = parser or make_parser()
     first = OptionParser(add_help=False)

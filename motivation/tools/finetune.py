@@ -86,8 +86,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Namespace, str]:
     """Return the options of a fine-tuning run, and all of them as YAML text.
 
     Raises:
-        StartupError: ``--checkpoint`` names no weights, or they do not go with the other options. Other wrong options
-            end the program with code 2.
+        StartupError: ``--checkpoint`` names no weights, or they do not go with the other options.
+        InputError: another option is wrong.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     args, _ = parse_options(words, make_parser())

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from traceback import format_exc
 
 import torch.distributed as dist
 from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
+from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
-from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, print_errors
+from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError
 from motivation.method.records import Role
-from motivation.options.faults import StartupError
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
@@ -41,10 +41,11 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         parse: makes options of them; `motivation.tools.finetune.parse` for fine-tuning.
     """
     setup_default_logging()
+    ranks = Ranks()
     run: Run | None = None
     try:
         args, args_text = parse(argv)
-        run = build_run(args, args_text)
+        run = build_run(args, args_text, ranks)
         train(run)
         if run.folder is not None:
             report(run, args)
@@ -53,44 +54,35 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         if run.completed:
             return 0
         if run.folder is not None:
-            _logger.warning(f"Stopped by {signal.Signals(run.interrupted_by).name}{_kept(run)} (--resume auto).")
+            name, kept = signal.Signals(run.interrupted_by).name, _kept(run)
+            _logger.warning(f"Stopped by {name}{kept and '; '}{kept} (--resume auto).")
         return exit_code(run.interrupted_by)
-    except StartupError as error:
-        _say(*error.faults)
+    except InputError as error:
+        ranks.refuse(error)
         return EXIT_BAD_INPUT
     except NotFiniteError as error:
-        _say(f"{error}{_kept(run)}")
+        ranks.say_once(error, _kept(run))
         return EXIT_NOT_FINITE
     except (DataError, CheckpointError, PluginError) as error:
-        _say(f"{error}{_kept(run)}", every_rank=True)
-        return EXIT_FAILED
-    except RuntimeError as error:
-        if not (dist.is_initialized() and _lost_a_rank(error)):
-            raise
-        _logger.warning(f"Rank {dist.get_rank()} ends: another rank is gone{_kept(run)}.")
+        ranks.say_once(error, _kept(run))
         return EXIT_FAILED
     except KeyboardInterrupt:
-        _say("interrupted before the training began")
+        ranks.say_once("interrupted before the training began")
         return EXIT_INTERRUPTED
+    except Exception as error:
+        if ranks.world_size == 1:
+            raise
+        ranks.say_once("another rank is gone" if is_lost_connection(error) else format_exc(), _kept(run))
+        return EXIT_FAILED
     finally:
         if run is not None and run.lock is not None:
             run.lock.release()
 
 
-def _say(*faults: object, every_rank: bool = False) -> None:
-    if every_rank or os.environ.get("RANK", "0") == "0":
-        print_errors(*faults)
-
-
 def _kept(run: Run | None) -> str:
     """Say where a run that failed can be taken up."""
     newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
-    return f"; the last good checkpoint is {newest[0]}" if newest else ""
-
-
-def _lost_a_rank(error: RuntimeError) -> bool:
-    """Return True if ranks cannot reach each other any more: the cause is on another rank, which says it."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)  # gloo has no error class
+    return f"the last good checkpoint is {newest[0]}" if newest else ""
 
 
 def report(run: Run, args: Namespace) -> None:

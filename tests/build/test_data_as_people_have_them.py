@@ -58,10 +58,7 @@ def tell(tmp_path, capsys, caplog):
         capsys.readouterr()
         there = set(tmp_path.rglob("*"))
         out = ["--output", str(tmp_path / "out" / "deep"), "--experiment", "run"]
-        try:
-            ended = main([*base, *out, *map(str, flags)], parse=parse)
-        except SystemExit as stop:
-            ended = stop.code
+        ended = main([*base, *out, *map(str, flags)], parse=parse)
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert ended == code, errors
         if code == 2:

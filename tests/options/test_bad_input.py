@@ -256,10 +256,7 @@ FINETUNE_CASES = [
 def refused(capsys, world, argv, expected, **kwargs):
     """Run the program on what must be refused, with the earlier run in the way of all that it might write."""
     before, places = state_of(world), sorted(os.listdir(world))
-    try:
-        code = main([word.format(w=world) for word in argv], **kwargs)
-    except SystemExit as stop:
-        code = stop.code
+    code = main([word.format(w=world) for word in argv], **kwargs)
     said = capsys.readouterr().err
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 2, said

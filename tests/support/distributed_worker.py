@@ -12,6 +12,7 @@ import torch
 from timm.utils import setup_default_logging
 
 import motivation.models  # noqa: F401
+from motivation.build.ranks import Ranks
 from motivation.build.run import build_run
 from motivation.options.parse import parse
 from motivation.tools.train import report
@@ -30,9 +31,9 @@ class Witness(Hook):
         self._seen["signals"].append({name: signal.value for name, signal in record.signals.items()})
 
 
-def train_one(folder, argv):
+def train_one(folder, argv, ranks):
     args, text = parse(argv)
-    run = build_run(args, text)
+    run = build_run(args, text, ranks)
     witness = Witness()
     run.hooks = HookList([*run.hooks.hooks, witness])
     train(run)
@@ -51,8 +52,9 @@ def main():
     init = torch.distributed.init_process_group
     # the ranks meet once, not for each run
     torch.distributed.init_process_group = lambda **options: torch.distributed.is_initialized() or init(**options)
+    ranks = Ranks()
     for folder, argv in json.loads(Path(sys.argv[1]).read_text()):
-        train_one(folder, argv)
+        train_one(folder, argv, ranks)
         torch.distributed.barrier()  # rank 0 has written its files
     torch.distributed.destroy_process_group()
 

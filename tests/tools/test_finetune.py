@@ -167,11 +167,7 @@ def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, c
         str(tmp_path),
         *flags,
     ]
-    try:
-        code = main(argv, parse=parse)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
+    assert main(argv, parse=parse) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
 
