@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from timm.utils import unwrap_model
 
 from motivation.build import learners as make
@@ -24,18 +26,20 @@ from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, 
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.build.without_effect import without_effect
 from motivation.data.datasets import label_names
-from motivation.method.conditions import Never
+from motivation.method.conditions import Condition, Never
 from motivation.method.pair import MotivatedPair
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import accum_steps, data_folder
 from motivation.options.faults import blaming
+from motivation.training.agreement import DecisionCheck
 from motivation.training.batchnorm import batchnorms
 from motivation.training.evaluate import Evaluator
 from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.flops import forward_flops
 from motivation.training.hooks import HookList, hooks_of
 from motivation.training.learner import Learner
+from motivation.training.plugin_errors import is_users
 from motivation.training.run import Clock, Run
 from weight_maps import WeightMap, map_for
 
@@ -122,6 +126,7 @@ def _build(
             motivated, weights_map = _make_motivated(base, args, runtime, resolved, data)
             with blaming("--opt", args.opt, errors=ValueError):  # an optimizer whose state cannot be carried over
                 pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
+            pair.confirm = _decision_check(condition, runtime)
             _announce_map(pair, weights_map, args, runtime)
             size = tuple(config["input_size"])
             flops = {learner.role: forward_flops(unwrap_model(learner.eval_model), size) for learner in pair.sides}
@@ -196,6 +201,14 @@ def recorded_args(args: Namespace, runtime: Runtime, resolved: make.Resolved, re
         "distributed": runtime.distributed,
     }
     return Namespace(**{**vars(args), **found})
+
+
+def _decision_check(condition: Condition, runtime: Runtime) -> Callable[[bool], bool]:
+    """Return what compares the decisions of a user's own condition over ranks; ours cannot differ."""
+    if not runtime.distributed or not is_users(condition):
+        return bool
+    group = dist.group.WORLD if runtime.device.type == "cpu" else dist.new_group(backend="gloo")
+    return DecisionCheck(condition.name, runtime.world_size, group)
 
 
 def _dist_bn(args: Namespace, runtime: Runtime) -> str:

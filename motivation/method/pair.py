@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -84,6 +85,8 @@ class MotivatedPair(Generic[S]):
         condition: as given.
         counts: updates of each model, switches, and the share of motivated updates.
         epoch, update, step: see `Position`.
+        confirm: is called with each decision before it takes effect, and returns it; where several processes train, it
+            may compare theirs.
 
     Raises:
         ValueError: the motivated model does not contain the base, the optimizers' state cannot be carried, or an
@@ -105,6 +108,7 @@ class MotivatedPair(Generic[S]):
         self.counts = Counts()
         self.epoch = self.update = self.step = 0
         self._between_epochs = False
+        self.confirm: Callable[[bool], bool] = bool
         if motivated is not None:
             base_model, motivated_model = base.model, motivated.model
             if weights_map is None:
@@ -151,7 +155,7 @@ class MotivatedPair(Generic[S]):
         Copies the shared weights if the condition's decision has changed (lines 25-38 of Algorithm 1, which makes the
         copies at the end of the previous iteration). After `end_epoch`, returns the base until the next epoch starts.
         """
-        self._activate(motivated=not self._between_epochs and bool(self.condition.motivated))
+        self._activate(motivated=self.confirm(not self._between_epochs and bool(self.condition.motivated)))
         return self.active
 
     def observe(

@@ -31,6 +31,17 @@ class Fails(Condition):
     def load_state_dict(self, state):
         pass
 """
+DECIDES_ALONE = """
+import os
+from motivation import Condition, register_condition
+
+@register_condition("decides_alone")
+class DecidesAlone(Condition):
+    motivated = False
+
+    def observe(self, record):
+        self.motivated = record.step == 1 and os.environ["RANK"] == "1"
+"""
 NODES = [{"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}] * 2
 
 
@@ -52,6 +63,9 @@ def ends(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "fails.py").write_text(FAILS_ON_RANK_1)
     whole, incomplete = images(folder / "whole", 8), images(folder / "incomplete", 6)
+    (folder / "alone.py").write_text(DECIDES_ALONE)
+    alone = ["--motivation-plugins", str(folder / "alone.py"), "--motivation-condition", "decides_alone"]
+    alone += ["--motivated-model", "resnet14_cifar"]
     plugin = ["--motivation-plugins", str(folder / "fails.py"), "--motivation-condition", "fails_on_rank_1"]
     plugin += ["--motivated-model", "resnet14_cifar"]
     (folder / "locked").write_text("")
@@ -66,6 +80,7 @@ def ends(tmp_path_factory):
         "folder": (["--output", str(folder / "locked"), "--resume", "auto"], ["--resume", "auto"]),
         "optimizer": (["--opt-kwargs", "foo=1"], ["--opt-kwargs", "foo=1"]),
         "plugin": (plugin, plugin),
+        "alone": (alone, alone),
         "data on another node": (whole, [*whole, "--data-dir", str(folder / "missing")]),
         "bug": (bug, bug),  # the last: it stays in the process
     }
@@ -122,6 +137,12 @@ def test_a_plugin_that_fails_on_another_rank_is_said_there_and_the_other_rank_kn
     assert line.startswith(f"error: rank 1 on {HOST}: ")
     assert "fails.py" in line
     assert "KeyError" in line
+
+
+def test_ranks_that_decide_differently_end_by_the_name_of_the_condition(ends):
+    (line,) = [line for end in ends["alone"] for line in lines(end, 1)]
+    assert "the condition 'decides_alone' does not decide alike on all ranks" in line
+    assert "on [1] of 2 ranks" in line
 
 
 def test_a_bug_keeps_its_traceback_and_is_said_once(ends):
