@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from timm.utils import dispatch_clip_grad
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +16,7 @@ from motivation.data.update_loader import MicroBatch
 from motivation.method.optimizer_state import load_optimizer
 from motivation.method.records import DeferredScalar, Role
 from motivation.method.side import Side
+from motivation.training.loss_message import LossMessage
 from motivation.training.records import Outcome
 
 
@@ -119,13 +119,14 @@ class Learner(Side):
                 loss_sum = reported if loss_sum is None else loss_sum + reported
                 local = DeferredScalar(loss, batch.accum_steps)
                 local_losses.append((local, batch.size))
-                if batch.is_last:  # start the device-to-host copy now, so that backward overlaps it
-                    single = self.rule.world_size == 1 and batch.accum_steps == 1 and not self.rule.exact_loss
-                    mean_loss, stop_votes = (local, None) if single else self._over_ranks(loss_sum, stop_vote)
+                if batch.is_last:
+                    is_mean = batch.accum_steps == 1 and not self.rule.exact_loss
+                    receive = self._send(loss_sum, local if is_mean else None, stop_vote)
                 self._backward(loss, batch.size)
             images += batch.size * self.rule.world_size
             data_time_s += batch.data_time_s
             if batch.is_last:
+                mean_loss, stop_votes = receive()
                 norm = self._step()
                 return Outcome(mean_loss, local_losses, images, data_time_s, batch, norm, stop_votes)
         return None
@@ -149,13 +150,24 @@ class Learner(Side):
             loss = self.task.task_loss_weight * loss + self.task.distill_loss_weight * result[teaching].float()
         return loss
 
-    def _over_ranks(self, loss: Tensor, stop_vote: bool) -> tuple[DeferredScalar, DeferredScalar | None]:
-        """Return the mean of the loss and the number of ranks that want to stop, with one message for both."""
-        if self.rule.world_size == 1:
-            return DeferredScalar(loss), None
-        message = torch.stack([loss, loss.new_full((), float(stop_vote))])
-        dist.all_reduce(message)
-        return DeferredScalar(message[0] / self.rule.world_size), DeferredScalar(message[1])
+    def _send(
+        self, loss: Tensor, local: DeferredScalar | None, stop_vote: bool
+    ) -> Callable[[], tuple[DeferredScalar, DeferredScalar | None]]:
+        """Start the loss on its way to the host and to other ranks, so that the backward pass overlaps it.
+
+        Args:
+            loss: mean over the images of this rank.
+            local: the same, if it is on its way already.
+            stop_vote: see `train`.
+
+        Returns:
+            A function to call after the backward pass: it returns the mean of the loss over ranks, and the number of
+            ranks that want to stop.
+        """
+        if self.rule.world_size > 1:
+            return LossMessage(loss, stop_vote, self.rule.world_size).receive
+        mean_loss = DeferredScalar(loss) if local is None else local
+        return lambda: (mean_loss, None)
 
     def _backward(self, loss: Tensor, images: int) -> None:
         if self.rule.batch_scale is not None:

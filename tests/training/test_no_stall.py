@@ -3,14 +3,18 @@
 On a CPU the order of things shows it; the last tests need a GPU.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.program import MOTIVATED, built
+from support.toys import Toy, batch, learner
 
 from motivation.method.records import DeferredScalar
+from motivation.training import loss_message
 from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.hooks import Hook
-from motivation.training.learner import Learner
+from motivation.training.learner import Learner, UpdateRule
 from motivation.training.loop import train
 
 
@@ -67,6 +71,46 @@ def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
     with_read = [*update, "read"]  # the first for its line; the guard reads the others ten updates late
     assert events[: 22 * 4 + 12] == [*with_read, *update * 10, *with_read * 11]
     assert events[22 * 4 + 12 :] == [*update, *["read"] * 11]
+
+
+@pytest.mark.parametrize("accum_steps", [1, 2])
+def test_ranks_add_up_their_losses_while_the_backward_pass_runs(events, monkeypatch, accum_steps):
+    class Work:
+        """A sum over two ranks with equal losses, of which the other has been asked to stop too."""
+
+        def __init__(self, tensor):
+            self._tensor = tensor
+
+        def wait(self):
+            events.append("wait")
+            self._tensor.mul_(2)
+
+    def all_reduce(tensor, async_op=False):
+        assert async_op
+        events.append("message")
+        return Work(tensor)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    one = learner(Toy(), rule=UpdateRule(world_size=2))
+    parts = [batch(0, accum_steps=accum_steps, is_last=number + 1 == accum_steps) for number in range(accum_steps)]
+    outcome = one.train(parts, stop_vote=True)
+    first = ["forward", "sent", "backward"] * (accum_steps - 1)
+    assert events == [*first, "forward", "sent", "message", "backward", "wait", "sent", "sent", "step"]
+    local = sum(loss.value for loss, _ in outcome.local_losses) / accum_steps
+    assert outcome.loss.value == pytest.approx(local, rel=1e-6)
+    assert outcome.stop_votes.value == 2
+
+
+def test_the_sum_of_losses_on_a_gpu_is_waited_for_by_a_stream_of_its_own(monkeypatch):
+    used = []
+    device = torch.device("cuda", 1)
+    tensor = SimpleNamespace(device=device, record_stream=lambda stream: used.append(("keeps its memory for", stream)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: used.append(("works on", stream)))
+    loss_message._copy_stream.cache_clear()
+    loss_message._beside_computation(tensor)
+    loss_message._copy_stream.cache_clear()
+    assert used == [("keeps its memory for", "a stream of cuda:1"), ("works on", "a stream of cuda:1")]
 
 
 class Counting(Hook):

@@ -1,0 +1,53 @@
+"""The message that ranks exchange at every update, on its way while the backward pass runs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from motivation.method.records import DeferredScalar
+
+
+class LossMessage:
+    """Sum the loss of an update and the votes to stop over all ranks.
+
+    Making it starts the sum, after which the backward pass is to be enqueued. Neither stands in the way of the other:
+    the compute stream of a GPU never waits for the sum.
+
+    Args:
+        loss: mean over this rank's images, 0-d.
+        stop_vote: True if this rank has been asked to stop.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, loss: Tensor, stop_vote: bool, world_size: int):
+        self._world_size = world_size
+        self._sum = torch.stack([loss, loss.new_full((), float(stop_vote))])
+        self._work = dist.all_reduce(self._sum, async_op=True)
+
+    def receive(self) -> tuple[DeferredScalar, DeferredScalar]:
+        """Start the copy to the host; return the mean of the loss over ranks, and the number of votes.
+
+        On the CPU this waits for the sum, so call it when the backward pass is done or enqueued.
+        """
+        with _beside_computation(self._sum):
+            self._work.wait()
+            return DeferredScalar(self._sum[0] / self._world_size), DeferredScalar(self._sum[1])
+
+
+def _beside_computation(tensor: Tensor) -> AbstractContextManager:
+    """Make the context of work on a tensor of a GPU that the current stream does not wait for."""
+    if tensor.device.type != "cuda":
+        return nullcontext()
+    stream = _copy_stream(tensor.device)
+    tensor.record_stream(stream)  # its memory is the current stream's, to be used again when the copy is done
+    return torch.cuda.stream(stream)
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
