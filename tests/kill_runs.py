@@ -64,6 +64,8 @@ MORE = {
                      "--checkpoint-hist", "1"],
     "lookahead": [*MOTIVATED, "--opt", "lookahead_adamw", "--lr", "0.005", "--model-ema", "--model-ema-warmup"],
     "adahessian": [*MOTIVATED, "--opt", "adahessian", "--motivation-condition", "ema", "--grad-accum-steps", "2"],
+    "lookahead_adahessian": [*MOTIVATED, "--opt", "lookahead_adahessian"],
+    "bfloat16_ema": [*MOTIVATED, "--model-dtype", "bfloat16", "--model-ema", "--model-ema-decay", "0.9"],
     "jsd": [*MOTIVATED, "--aug-splits", "3", "--jsd-loss", "--aa", "rand-m5", "--split-bn", "-j", "3", "-b", "160",
             "--resplit", "--reprob", "0.3"],
     "sizes": [*MOTIVATED, "--train-img-sizes", "8", "12", "--train-batch-sizes", "80", "40", "-j", "2"],

@@ -62,7 +62,8 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     joined = Namespace(device=args.device, dist_url=ranks.address())
     with blaming("--device", args.device):
         utils.init_distributed_device(joined)
-    device = torch.device(joined.device)
+        device = torch.device(joined.device)
+        _make_current(device)
     if device.type == "cpu":
         keep_freed_memory()
     dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
@@ -85,3 +86,10 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
         precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
         _logger.info(f"Training on {device} in {precision}, {runtime.world_size} process(es).")
     return runtime
+
+
+def _make_current(device: torch.device) -> None:
+    """Make a device the current one, whose random states are saved; timm does so for CUDA and Ascend only."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and device.type == accelerator.type and device.index is not None:
+        torch.accelerator.set_device_index(device)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from motivation.method.ema import apply_decay
+from motivation.method.optimizer_probe import inner_optimizer
 from motivation.method.optimizer_state import load_optimizer
 
 
@@ -62,8 +64,9 @@ class Side:
         self.pending_decay = 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the weights, buffers, optimizer state and EMA."""
+        """Return the weights, buffers, optimizer state, EMA and states of private generators."""
         state: dict[str, Any] = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state["generators"] = self.generator_states()
         if self.ema is not None:
             state |= {"state_dict_ema": self.ema_model.state_dict(), "pending_decay": self.pending_decay}
         return state
@@ -76,6 +79,37 @@ class Side:
         if self.ema is not None:
             self.ema_model.load_state_dict(state["state_dict_ema"])
             self.pending_decay = state["pending_decay"]
+        self.load_generator_states(state.get("generators", {}))
+
+    def _generator_owners(self) -> list[tuple[Any, torch.device]]:
+        """Return the optimizer and the EMA, each with the device of its tensors."""
+        owners = [(inner_optimizer(self.optimizer), self.model)]
+        if self.ema is not None:
+            owners.append((self.ema, self.ema_model))
+        return [(owner, next(model.parameters()).device) for owner, model in owners]
+
+    def generator_states(self) -> dict[str, Tensor]:
+        """Return the states of random generators that the optimizer and the EMA have of their own.
+
+        In timm these are AdaHessian's, and the one by which `ModelEmaV3` rounds averages in bfloat16.
+        """
+        return {
+            name: value.get_state()
+            for owner, _ in self._generator_owners()
+            for name, value in vars(owner).items()
+            if isinstance(value, torch.Generator)
+        }
+
+    def load_generator_states(self, states: Mapping[str, Tensor]) -> None:
+        """Restore `generator_states`; those of generators that are not here, or on another kind of device, are left."""
+        for owner, device in self._generator_owners():
+            for name in states.keys() & vars(owner).keys():
+                # AdaHessian begins with one on the CPU and replaces it at the first step by one on the device
+                for generator in (getattr(owner, name), torch.Generator(device)):
+                    if generator.get_state().shape == states[name].shape:
+                        generator.set_state(states[name])
+                        setattr(owner, name, generator)
+                        break
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:

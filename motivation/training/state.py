@@ -137,21 +137,12 @@ def _validation_loaders(run: Run) -> list[CheckedLoader]:
 
 
 def _generators(run: Run) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the states of random generators that optimizers have of their own, such as AdaHessian's."""
-    return {
-        learner.role.value: {name: generator.get_state() for name, generator in _generators_of(learner).items()}
-        for learner in run.pair.sides
-    }
+    return {learner.role.value: learner.generator_states() for learner in run.pair.sides}
 
 
 def _load_generators(run: Run, state: dict[str, dict[str, torch.Tensor]]) -> None:
     for learner in run.pair.sides:
-        for name, value in state.get(learner.role.value, {}).items():
-            _generators_of(learner)[name].set_state(value)
-
-
-def _generators_of(learner: Learner) -> dict[str, torch.Generator]:
-    return {name: value for name, value in vars(learner.optimizer).items() if isinstance(value, torch.Generator)}
+        learner.load_generator_states(state.get(learner.role.value, {}))
 
 
 RANK_PARTS = (

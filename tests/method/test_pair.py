@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.program import assert_equal
 from support.toys import Toy, batch, toy_map
+from timm.optim import Adahessian, Lookahead
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
@@ -21,11 +22,11 @@ from weight_maps import Link, WeightMap, WeightMapError
 ROOT = Path(__file__).parents[2]
 
 
-def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", ema=False, **options):
+def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", ema=None, **options):
+    """A pair of toys; ``ema`` is the dtype of the averages, None for no averages."""
     models = Toy(4, 2, seed=1), Toy(6, 3, seed=2)
-    sides = [
-        Side(model, opt(model.parameters(), lr=0.05), ModelEmaV3(model, decay=0.9) if ema else None) for model in models
-    ]
+    emas = [None if ema is None else ModelEmaV3(model, decay=0.9, dtype=ema) for model in models]
+    sides = [Side(model, opt(model.parameters(), lr=0.05), one) for model, one in zip(models, emas, strict=True)]
     return MotivatedPair(*sides, toy_map(models[0]), make_condition(condition, k, **options), batchnorm)
 
 
@@ -87,7 +88,7 @@ def test_a_record_says_where_the_run_is():
 
 
 def test_an_ema_that_a_side_brings_along_follows_every_update():
-    pair, alone = made("never", ema=True), Toy(4, 2, seed=1)
+    pair, alone = made("never", ema=torch.float32), Toy(4, 2, seed=1)
     tracked = ModelEmaV3(alone, decay=0.9)
     for seed in range(4):
         step(pair, seed)
@@ -123,7 +124,7 @@ def test_other_signals_are_given_by_the_loop(condition, signal):
 
 
 @pytest.mark.parametrize("cut", [3, 4, 7])
-@pytest.mark.parametrize(("opt", "ema"), [(torch.optim.AdamW, True), (torch.optim.RMSprop, False)])
+@pytest.mark.parametrize(("opt", "ema"), [(torch.optim.AdamW, torch.float32), (torch.optim.RMSprop, None)])
 def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt, ema):
     whole, first, second = (made(opt=opt, ema=ema) for _ in range(3))
     for pair in (whole, first):
@@ -139,6 +140,27 @@ def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt, ema):
         assert (record.role, record.step, loss) == (expected[seed][0].role, seed + 1, expected[seed][1])
     assert_equal(second.state_dict(), whole.state_dict())
     assert {record.role for record, _ in expected} == set(Role)
+
+
+def test_the_generators_of_optimizer_and_ema_are_a_part_of_the_state():
+    def opt(parameters, lr):
+        return Lookahead(Adahessian(parameters, lr=lr))
+
+    one, other = (made(opt=opt, ema=torch.bfloat16) for _ in range(2))
+    generators = [one.base.optimizer._base_optimizer.generator, one.motivated.ema._sr_generator]
+    for generator in generators:
+        torch.rand(3, generator=generator)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    restored = [other.base.optimizer._base_optimizer.generator, other.motivated.ema._sr_generator]
+    for generator, again in zip(generators, restored, strict=True):
+        assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=again))
+
+
+def test_the_state_of_a_generator_on_another_kind_of_device_is_left_out():
+    side = made(ema=torch.bfloat16).base
+    before = side.generator_states()
+    side.load_generator_states({name: torch.zeros(16, dtype=torch.uint8) for name in before})  # as CUDA's are
+    assert_equal(side.generator_states(), before)
 
 
 def test_a_state_of_another_condition_is_refused():

@@ -57,10 +57,18 @@ def test_a_recovery_file_holds_the_present_base_in_a_motivated_stretch(train):
     assert torch.equal(newest["conv1.weight"], load(folder / "last.pth.tar")["state_dict"]["conv1.weight"])
 
 
-def test_a_recovery_file_goes_on_inside_its_epoch(train, caplog):
-    whole = train(*MOTIVATED, "--recovery-interval", "2", "--model-ema", "--reprob", "0.2", name="whole")
+INSIDE = {
+    "ema_erasing": ("--model-ema", "--reprob", "0.2"),
+    "ema_rounded_at_random": ("--model-ema", "--model-ema-decay", "0.9", "--model-dtype", "bfloat16"),
+    "generator_under_lookahead": ("--opt", "lookahead_adahessian"),
+}
+
+
+@pytest.mark.parametrize("flags", INSIDE.values(), ids=INSIDE)
+def test_a_recovery_file_goes_on_inside_its_epoch(flags, train, caplog):
+    whole = train(*MOTIVATED, "--recovery-interval", "2", *flags, name="whole")
     recovery = whole / "recovery-1-1.pth.tar"
-    again = train(*MOTIVATED, "--recovery-interval", "2", "--model-ema", "--reprob", "0.2", "--resume", recovery)
+    again = train(*MOTIVATED, "--recovery-interval", "2", *flags, "--resume", recovery)
     assert "trained again" not in caplog.text
     assert [row["update"] for row in rows(again / "updates.csv")] == ["2", "3", "4"]
     assert rows(again / "updates.csv") == rows(whole / "updates.csv")[-3:]
@@ -68,6 +76,9 @@ def test_a_recovery_file_goes_on_inside_its_epoch(train, caplog):
         a, b = load(whole / file), load(again / file)
         for key in a.keys() - {"args", "motivation"}:
             assert_equal(b[key], a[key], f"{file}/{key}")
+    a, b = (load(run / "last.pth.tar")["motivation"] for run in (whole, again))
+    for key in ("pair", "ranks"):
+        assert_equal(b[key], a[key], key)
 
 
 def test_an_epoch_of_other_updates_is_trained_again_and_the_updates_before_it_count_too(train, caplog):
