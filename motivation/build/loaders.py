@@ -23,7 +23,7 @@ from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
 from motivation.data.subsets import refuse_iterable
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.random_states import fork_rng
-from motivation.options.derived import accum_steps, mixes
+from motivation.options.derived import accum_steps, mixes, pins_memory
 from motivation.options.faults import blaming
 from motivation.training.batchnorm import Recalibration
 from motivation.training.evaluate import HeldOut, Validator
@@ -132,8 +132,9 @@ class _LoaderMaker:
         self.splits = args.aug_splits if args.aug_splits > 0 else 0
         self.resumable: ResumableLoader | DeviceLoader | None = None
         self.common = dict(
-            mean=config["mean"], std=config["std"], pin_memory=args.pin_mem, device=runtime.device,
-            img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed, use_prefetcher=self.prefetcher,
+            mean=config["mean"], std=config["std"], pin_memory=pins_memory(args, runtime.device.type),
+            device=runtime.device, img_dtype=runtime.dtype or torch.float32, distributed=runtime.distributed,
+            use_prefetcher=self.prefetcher,
         )  # fmt: skip
         interpolation = args.train_interpolation
         self.interpolation = config["interpolation"] if args.no_aug or not interpolation else interpolation

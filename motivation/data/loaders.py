@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import pickle
 import signal
 import traceback
 from collections import deque
@@ -98,7 +99,7 @@ class CheckedLoader:
             self.workers_run = loader.num_workers > 0 and loader.persistent_workers
 
     def _next(self, batches: Iterator[Any], index: int) -> Any:
-        """Return the next ``(batch, states of its worker)``, None at the end.
+        """Return the next ``(batch, pickled states of its worker)``, None at the end.
 
         Raises:
             DataError: the batch could not be made.
@@ -244,7 +245,7 @@ class ResumableLoader(CheckedLoader):
                 return
             batch, worker_state = item
             if worker_state is not None:
-                self._worker_states[index % len(self._worker_states)].append((index, worker_state))
+                self._worker_states[index % len(self._worker_states)].append((index, pickle.loads(worker_state)))
             yield batch
             if index == skip and before_first is not None:
                 set_rng_state(now)
@@ -292,7 +293,10 @@ def _from_dict(state: dict[str, Any] | None) -> RngState | None:
 
 
 class _Collate:
-    """Checks labels before collating; in a worker it returns the worker's random states with the batch."""
+    """Checks labels before collating; in a worker it returns the worker's random states with the batch.
+
+    They are sent as bytes: torch looks into everything else for tensors to pin, 600 numbers one by one.
+    """
 
     def __init__(self, collate: Any, classes: int | None):
         self._collate, self._classes, self.sends_rng_state = collate, classes, False
@@ -304,7 +308,8 @@ class _Collate:
             if _is_out_of_range(item[1], self._classes):
                 raise DataError(f"the label {item[1]} is none of {self._classes} classes")
         batch = self._collate(items)
-        return batch, get_rng_state() if self.sends_rng_state and get_worker_info() is not None else None
+        in_worker = get_worker_info() is not None
+        return batch, pickle.dumps(get_rng_state()) if self.sends_rng_state and in_worker else None
 
 
 class _WorkerInit:

@@ -135,8 +135,8 @@ class UpdateLoader:
             if index < skip:
                 continue
             if self.needs_device_transfer:
-                targets = targets.to(device=self.device)
-                images = images.to(device=self.device, dtype=self.dtype)
+                targets = targets.to(device=self.device, non_blocking=True)
+                images = images.to(device=self.device, dtype=self.dtype, non_blocking=True)
             if self.mixup is not None:
                 images, targets = self.mixup(images, targets)
             if self.channels_last:

@@ -31,6 +31,14 @@ def holds_images_out(args: Namespace) -> bool:
     return bool(args.motivated_model) and "validation_loss" in needs_of(args.motivation_condition)
 
 
+def pins_memory(args: Namespace, device_type: str) -> bool:
+    """Return True if batches are copied to the device from pinned memory.
+
+    From other memory the host may have to wait for the copy, and so for the whole update before it.
+    """
+    return (args.pin_mem or device_type == "cuda") and not args.no_pin_mem
+
+
 def data_folder(args: Namespace) -> str | None:
     """Return the folder of the data set; timm has two flags for it."""
     return args.data_dir or args.data

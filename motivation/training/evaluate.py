@@ -79,7 +79,8 @@ class Validator:
 
     def _forward(self, model: nn.Module, images: Any, targets: Tensor) -> tuple[Any, Tensor]:
         if self.needs_device_transfer:
-            images, targets = images.to(device=self.device, dtype=self.dtype), targets.to(device=self.device)
+            images = images.to(device=self.device, dtype=self.dtype, non_blocking=True)
+            targets = targets.to(device=self.device, non_blocking=True)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():

@@ -13,9 +13,12 @@ import pytest
 import torch
 from support.program import DIGITS
 from timm.data import resolve_data_config
+from torch.utils.data._utils import pin_memory
 
+from motivation.build import loaders as build_loaders
 from motivation.build.datasets import open_datasets
 from motivation.build.loaders import make_loaders
+from motivation.build.ranks import Ranks
 from motivation.build.runtime import start_runtime
 from motivation.data.loaders import end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
@@ -45,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 
 def feed_of(flags):
     args = parse([*DIGITS, *flags])[0]
-    runtime = start_runtime(args)
+    runtime = start_runtime(args, Ranks())
     return make_loaders(args, runtime, resolve_data_config(vars(args)), None, 10, open_datasets(args, 1)[0]).feed
 
 
@@ -90,6 +93,39 @@ def test_a_loader_goes_on_from_any_place_also_twice(flags):
         after = go_on(flags, parts, second, states=states)
         assert parts == whole, (first, second, last)
         assert str(after) == str(end)
+
+
+@pytest.mark.parametrize("flags", [[], ["--mixup", "0.5"], ["--no-prefetcher"]])
+def test_to_pin_a_batch_touches_its_tensors_and_not_each_number_of_the_random_states(flags, monkeypatch):
+    loader = feed_of(["-j", "1", "-b", "16", *flags]).resumable
+    batch = next(iter(loader.loader))
+    touched = []
+
+    def count(data, device=None, real=pin_memory.pin_memory):
+        touched.append(type(data))
+        return real(data, device)
+
+    monkeypatch.setattr(pin_memory, "pin_memory", count)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    pinned = pin_memory.pin_memory(batch)
+    end_workers(loader)
+    assert len(touched) == 5  # the pair of batch and states, the batch, its images, its targets, the states
+    assert pinned[1] == batch[1]
+    assert isinstance(batch[1], bytes)
+
+
+def test_all_loaders_pin_where_it_is_asked_for(monkeypatch):
+    made = []
+
+    def create(dataset, real=build_loaders.create_loader, **options):
+        made.append(options["pin_memory"])
+        return real(dataset, **options)
+
+    monkeypatch.setattr(build_loaders, "create_loader", create)
+    feed_of(["--pin-mem", "--motivation-bn-recalibrate", "1"])
+    feed_of(["--pin-mem", "--no-pin-mem"])
+    feed_of([])
+    assert made == [True] * 3 + [False] * 4
 
 
 def record(loss, update=0):

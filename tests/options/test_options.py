@@ -10,6 +10,7 @@ import timm
 from timm.utils import ParseKwargs
 
 from motivation.errors import InputError
+from motivation.options.derived import pins_memory
 from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser, parse
 
@@ -20,7 +21,7 @@ OURS = {
     "motivated_initial_checkpoint", "motivated_pretrained", "motivated_eval", "val_input_size", "train_pad",
     "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
     "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold", "log_tensorboard",
-    "max_nonfinite", "data_on_device",
+    "max_nonfinite", "data_on_device", "no_pin_mem",
 }  # fmt: skip
 
 
@@ -65,6 +66,20 @@ def test_no_flag_is_there_that_is_neither_timms_nor_described():
 def test_every_flag_has_a_help_text():
     assert all(action.help for action in make_parser()._actions)
     assert "--motivated-model" in make_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpu", "cuda"),
+    [
+        ([], False, True),
+        (["--pin-mem"], True, True),
+        (["--no-pin-mem"], False, False),
+        (["--pin-mem", "--no-pin-mem"], False, False),
+    ],
+)
+def test_memory_is_pinned_on_cuda_unless_it_is_switched_off(flags, cpu, cuda):
+    args = parse(flags)[0]
+    assert (pins_memory(args, "cpu"), pins_memory(args, "cuda")) == (cpu, cuda)
 
 
 def write(tmp_path, text):
