@@ -47,7 +47,7 @@ def stopping(tmp_path, number, times=1):
     return ["--motivation-plugins", str(tmp_path / "stops.py"), *kwargs]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_saves_and_stops_after_the_update(number, train, tmp_path, caplog):
     whole = train(*MOTIVATED, name="whole")
     before = signal.getsignal(number)
@@ -79,14 +79,25 @@ def test_a_signal_that_comes_while_a_stream_is_written_is_kept():
         logging.getLogger("train").removeHandler(handler)
 
 
-def test_under_torchrun_a_second_sigterm_is_the_first_passed_on(monkeypatch):
+def test_a_hangup_that_nohup_has_switched_off_stays_so(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.requested == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_under_torchrun_the_same_signal_again_is_the_first_passed_on(number, monkeypatch):
     ended = []
     monkeypatch.setattr("motivation.training.signals.os._exit", ended.append)
     with Interrupt() as interrupt:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert (interrupt.requested, ended) == (signal.SIGTERM, [])
+            os.kill(os.getpid(), number)
+        assert (interrupt.requested, ended) == (number, [])
         os.kill(os.getpid(), signal.SIGINT)
         assert ended == [130]
 

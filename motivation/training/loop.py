@@ -21,7 +21,7 @@ _logger = logging.getLogger("train")
 def train(run: Run) -> None:
     """Train all epochs; evaluate and save those that are due.
 
-    SIGINT, SIGTERM or SIGUSR1 (see `motivation.training.signals`) during an update: finish the update, write a recovery
+    A signal (see `motivation.training.signals.SIGNALS`) during an update: finish the update, write a recovery
     checkpoint, stop. During evaluation or saving: finish these, then stop.
 
     Raises:

@@ -12,9 +12,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = tuple(
-    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if (number := getattr(signal, name, None)) is not None
 )
-"""Ctrl-C, and the signals that schedulers send before they end or preempt a job."""
+"""Ctrl-C, the end of a terminal, and the signals that schedulers send before they end or preempt a job."""
 
 
 def exit_code(number: int) -> int:
@@ -29,7 +31,8 @@ def exit_code(number: int) -> int:
 class Interrupt:
     """Catch signals: the first of `SIGNALS` sets `requested` to its number, a second one ends the process at once.
 
-    Under torchrun a second SIGTERM is ignored: when a scheduler sends one to all processes, torchrun sends another.
+    Under torchrun the same signal a second time is ignored: when a scheduler sends one to all processes, torchrun passes
+    its own on. A SIGHUP that the program was started to ignore, as by nohup, stays ignored.
 
     Attributes:
         requested: number of the signal that has come, 0 before.
@@ -41,7 +44,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._received) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._received) for number in SIGNALS if not _nohup(number)}
         return self
 
     def __exit__(
@@ -52,7 +55,7 @@ class Interrupt:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.requested and number == signal.SIGTERM and "TORCHELASTIC_RUN_ID" in os.environ:
+        if self.requested == number and "TORCHELASTIC_RUN_ID" in os.environ:
             return  # it is torchrun's; a process that does not end is killed by torchrun later
         if self.requested:
             _say(f"{name} again: stopped at once.")
@@ -60,6 +63,10 @@ class Interrupt:
             os._exit(exit_code(number))
         self.requested = number
         _say(f"{name}: the run saves and stops after this update (once more to stop at once).")
+
+
+def _nohup(number: int) -> bool:
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _say(line: str) -> None:
