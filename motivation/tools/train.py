@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         if run.folder is not None:
             report(run, args)
         if dist.is_initialized():
+            dist.barrier()  # a launcher may end the others with the first that exits: not while files are written
             dist.destroy_process_group()
         if run.completed:
             return 0
