@@ -1,6 +1,7 @@
 """Two processes on the CPU: ranks agree on the active model and end with equal weights."""
 
 import csv
+import itertools
 import json
 
 import pytest
@@ -110,6 +111,13 @@ def test_every_condition_decides_alike_on_all_ranks(name, signal, runs):
     seen = check_ranks(runs[name])
     assert set(seen["roles"]) == {"base", "motivated"}
     assert all(signal in signals for signals in seen["signals"])
+
+
+@pytest.mark.parametrize(("name", "expected"), [("plain", 1), ("motivated", 1), ("slope", 1), ("valloss", 2)])
+def test_an_update_sends_one_message_for_loss_signal_and_votes(name, expected, runs):
+    counts = check_ranks(runs[name])["messages"]
+    sent = [after - before for (_, before), (update, after) in itertools.pairwise(counts) if update]
+    assert set(sent) == {expected}, "the held-out loss is a second one"
 
 
 def test_a_stop_that_the_first_rank_asks_for_ends_all_ranks(runs):

@@ -78,8 +78,8 @@ class Ranks:
         if self._store is None:
             address = f"env://?rank={self.rank}&world_size={self.world_size}"
             self._store, _, _ = next(rendezvous(address, timeout=PATIENCE))
-            if "TORCHELASTIC_RESTART_COUNT" in os.environ and os.environ.get("GROUP_WORLD_SIZE") == "1":
-                # the store outlives a restart on one machine, and with it the addresses of processes that are gone
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                # the store outlives a restart, and with it the addresses of processes that are gone
                 attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
                 self._store = dist.PrefixStore(f"attempt {attempt}", self._store)
         return self._store
@@ -189,6 +189,22 @@ def _missing_launcher() -> Fault | None:
         f"unset {announced} to train in this one"
     )
     return Fault(f"{announced}={os.environ[announced]}", text)
+
+
+UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Switches off that all restarts of torchrun on several machines share one store, in which the dead stay listed."""
+
+
+def restart_faults() -> list[Fault]:
+    """Return why torchrun could not restart the processes on several machines, which is better said at the start."""
+    restarts, nodes = (int(os.environ.get(name, 0)) for name in ("TORCHELASTIC_MAX_RESTARTS", "GROUP_WORLD_SIZE"))
+    if not restarts or nodes < 2 or os.environ.get(UNSHARED_STORE) == "1":
+        return []
+    text = (
+        f"set {UNSHARED_STORE}=1 for torchrun on all machines; without it a restarted process waits for some that are "
+        "gone"
+    )
+    return [Fault("--max-restarts", text, str(restarts))]
 
 
 # --- what is compared

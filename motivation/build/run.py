@@ -21,7 +21,7 @@ from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.loaders import Data, make_loaders
 from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
-from motivation.build.ranks import Ranks, facts_of_options
+from motivation.build.ranks import Ranks, facts_of_options, restart_faults
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
 from motivation.build.without_effect import without_effect
@@ -64,7 +64,8 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
     ranks = ranks or Ranks()
     ranks.require_launcher()
     plugins, faults = startup_faults(args)
-    ranks.compare(facts_of_options(args), [fault for fault in faults if fault.flag in NEEDED_AT_ONCE])
+    needed = restart_faults() + [fault for fault in faults if fault.flag in NEEDED_AT_ONCE]
+    ranks.compare(facts_of_options(args), needed)
     runtime = start_runtime(args, ranks)
     faults += model_faults(args)
     datasets = DataSets(None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,15 +120,18 @@ class Learner(Side):
                 loss_sum = reported if loss_sum is None else loss_sum + reported
                 local = DeferredScalar(loss, batch.accum_steps)
                 local_losses.append((local, batch.size))
-                if batch.is_last:
-                    is_mean = batch.accum_steps == 1 and not self.rule.exact_loss
-                    receive = self._send(loss_sum, local if is_mean else None, stop_vote)
+                is_mean = batch.accum_steps == 1 and not self.rule.exact_loss
+                send = partial(self._send, loss_sum, local if is_mean else None, stop_vote)
+                if batch.is_last and not self.rule.measures_gradients:
+                    receive = send()
                 self._backward(loss, batch.size)
             images += batch.size * self.rule.world_size
             data_time_s += batch.data_time_s
             if batch.is_last:
-                mean_loss, stop_votes = receive()
-                norm = self._step()
+                if self.rule.measures_gradients:
+                    receive = send(self._measure_gradients())
+                mean_loss, stop_votes, norm = receive()
+                self._step()
                 return Outcome(mean_loss, local_losses, images, data_time_s, batch, norm, stop_votes)
         return None
 
@@ -151,23 +155,26 @@ class Learner(Side):
         return loss
 
     def _send(
-        self, loss: Tensor, local: DeferredScalar | None, stop_vote: bool
-    ) -> Callable[[], tuple[DeferredScalar, DeferredScalar | None]]:
+        self, loss: Tensor, local: DeferredScalar | None, stop_vote: bool, norm: Tensor | None = None
+    ) -> Callable[[], tuple[DeferredScalar, DeferredScalar | None, DeferredScalar | None]]:
         """Start the loss on its way to the host and to other ranks, so that the backward pass overlaps it.
+
+        A norm that is wanted goes with it, which is then sent after the backward pass.
 
         Args:
             loss: mean over the images of this rank.
             local: the same, if it is on its way already.
             stop_vote: see `train`.
+            norm: of the gradients; None if it is not wanted.
 
         Returns:
-            A function to call after the backward pass: it returns the mean of the loss over ranks, and the number of
-            ranks that want to stop.
+            A function to call after the backward pass: it returns the mean of the loss over ranks, the number of ranks
+            that want to stop, and the norm, the same on all ranks.
         """
         if self.rule.world_size > 1:
-            return LossMessage(loss, stop_vote, self.rule.world_size).receive
+            return LossMessage(loss, stop_vote, self.rule.world_size, norm).receive
         mean_loss = DeferredScalar(loss) if local is None else local
-        return lambda: (mean_loss, None)
+        return lambda: (mean_loss, None, None if norm is None else DeferredScalar(norm))
 
     def _backward(self, loss: Tensor, images: int) -> None:
         if self.rule.batch_scale is not None:
@@ -176,15 +183,17 @@ class Learner(Side):
             loss = self.rule.scaler.scale(loss)
         loss.backward(create_graph=self._second_order)
 
-    def _step(self) -> DeferredScalar | None:
-        """Clip the gradients and step the optimizer; return the norm of the gradients if it is wanted."""
+    def _measure_gradients(self) -> Tensor:
+        if self.rule.scaler is not None:
+            self.rule.scaler.unscale_(self.optimizer)
+        return gradient_norm(self.task.get_trainable_module())
+
+    def _step(self) -> None:
+        """Clip the gradients and step the optimizer."""
         rule = self.rule
-        norm = None
-        if rule.scaler is not None and (rule.clip_grad is not None or rule.measures_gradients):
-            rule.scaler.unscale_(self.optimizer)
-        if rule.measures_gradients:
-            norm = DeferredScalar(gradient_norm(self.task.get_trainable_module()))
         if rule.clip_grad is not None:
+            if rule.scaler is not None and not rule.measures_gradients:  # else they were unscaled to be measured
+                rule.scaler.unscale_(self.optimizer)
             parameters = self.task.get_clip_parameters(exclude_head="agc" in rule.clip_mode)
             dispatch_clip_grad(parameters, value=rule.clip_grad, mode=rule.clip_mode)
         if rule.scaler is None:
@@ -195,7 +204,6 @@ class Learner(Side):
         self.optimizer.zero_grad()
         if rule.synchronize is not None:
             rule.synchronize()
-        return norm
 
     def end_epoch(self) -> None:
         """Do what some optimizers need after their last update of an epoch."""

@@ -13,7 +13,7 @@ from motivation.method.records import DeferredScalar
 
 
 class LossMessage:
-    """Sum the loss of an update and the votes to stop over all ranks.
+    """Sum the loss of an update and the votes to stop over all ranks, and tell all ranks the first one's gradient norm.
 
     Making it starts the sum, after which the backward pass is to be enqueued. Neither stands in the way of the other:
     the compute stream of a GPU never waits for the sum.
@@ -22,21 +22,26 @@ class LossMessage:
         loss: mean over this rank's images, 0-d.
         stop_vote: True if this rank has been asked to stop.
         world_size: number of ranks.
+        norm: norm of the gradients, 0-d, which different GPUs may round differently; None if it was not measured.
     """
 
-    def __init__(self, loss: Tensor, stop_vote: bool, world_size: int):
+    def __init__(self, loss: Tensor, stop_vote: bool, world_size: int, norm: Tensor | None = None):
         self._world_size = world_size
-        self._sum = torch.stack([loss, loss.new_full((), float(stop_vote))])
+        votes = loss.new_full((), float(stop_vote))
+        norms = [] if norm is None else [norm if dist.get_rank() == 0 else torch.zeros_like(norm)]
+        self._sum = torch.stack([loss, votes, *norms])
         self._work = dist.all_reduce(self._sum, async_op=True)
 
-    def receive(self) -> tuple[DeferredScalar, DeferredScalar]:
-        """Start the copy to the host; return the mean of the loss over ranks, and the number of votes.
+    def receive(self) -> tuple[DeferredScalar, DeferredScalar, DeferredScalar | None]:
+        """Start the copy to the host; return the mean of the loss over ranks, the number of votes, and the norm.
 
         On the CPU this waits for the sum, so call it when the backward pass is done or enqueued.
         """
         with _beside_computation(self._sum):
             self._work.wait()
-            return DeferredScalar(self._sum[0] / self._world_size), DeferredScalar(self._sum[1])
+            loss, votes, *norms = self._sum
+            norm = DeferredScalar(norms[0]) if norms else None
+            return DeferredScalar(loss / self._world_size), DeferredScalar(votes), norm
 
 
 def _beside_computation(tensor: Tensor) -> AbstractContextManager:

@@ -31,7 +31,7 @@ def exit_code(number: int) -> int:
 class Interrupt:
     """Catch signals: the first of `SIGNALS` sets `requested` to its number, a second one ends the process at once.
 
-    Under torchrun the same signal a second time is ignored: when a scheduler sends one to all processes, torchrun passes
+    Under torchrun the same signal again is ignored: when a scheduler sends one to all processes, torchrun passes
     its own on. A SIGHUP that the program was started to ignore, as by nohup, stays ignored.
 
     Attributes:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.program import DIGITS, ROOT, environment, free_port
 
-from motivation.build.ranks import is_lost_connection
+from motivation.build.ranks import is_lost_connection, restart_faults
 from motivation.options.flags import FLAGS
 
 HOST = platform.node()
@@ -150,6 +150,18 @@ def test_a_bug_keeps_its_traceback_and_is_said_once(ends):
     assert said.count("Traceback") == 1
     assert "TypeError" in said
     assert [end[0] for end in ends["bug"]] == [1, 1]
+
+
+def test_restarts_on_several_machines_need_a_store_for_each(monkeypatch):
+    for name, value in {"TORCHELASTIC_MAX_RESTARTS": "3", "GROUP_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    (fault,) = restart_faults()
+    assert str(fault).startswith("--max-restarts 3: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert restart_faults() == []
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    assert restart_faults() == []
 
 
 @pytest.mark.parametrize(

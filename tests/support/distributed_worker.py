@@ -16,19 +16,40 @@ from motivation.build.ranks import Ranks
 from motivation.build.run import build_run
 from motivation.options.parse import parse
 from motivation.tools.train import report
+from motivation.training import learner
 from motivation.training.hooks import Hook, HookList
 from motivation.training.loop import train
 
 
 class Witness(Hook):
     def __init__(self):
-        self._seen = {"roles": [], "losses": [], "local_losses": [], "signals": []}
+        self._seen = {"roles": [], "losses": [], "local_losses": [], "signals": [], "messages": []}
 
     def update_end(self, record):
+        self._seen["messages"].append((record.update, MESSAGES.count))
         self._seen["roles"].append(record.role.value)
         self._seen["losses"].append(record.loss)
         self._seen["local_losses"].append(record.outcome.local_losses[0][0].value)
         self._seen["signals"].append({name: signal.value for name, signal in record.signals.items()})
+
+
+class CountedAllReduce:
+    """Counts the program's own messages; those of DDP are made elsewhere."""
+
+    def __init__(self):
+        self.count, self._all_reduce = 0, torch.distributed.all_reduce
+
+    def __call__(self, *arguments, **options):
+        self.count += 1
+        return self._all_reduce(*arguments, **options)
+
+
+MESSAGES = CountedAllReduce()
+
+
+def rounded_otherwise(norm, rank):
+    """The norm of the gradients as another GPU might round it."""
+    return lambda model: norm(model) * (1 + rank * 1e-6)
 
 
 def train_one(folder, argv, ranks):
@@ -39,10 +60,10 @@ def train_one(folder, argv, ranks):
     train(run)
     if run.folder is not None:
         report(run, args)
-    models = {learner.role.value: learner.model.state_dict() for learner in run.pair.sides}
-    for learner in run.pair.sides:
-        if learner.ema is not None:
-            models[f"{learner.role.value} ema"] = learner.ema.module.state_dict()
+    models = {side.role.value: side.model.state_dict() for side in run.pair.sides}
+    for side in run.pair.sides:
+        if side.ema is not None:
+            models[f"{side.role.value} ema"] = side.ema.module.state_dict()
     seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by}
     torch.save(seen, f"{folder}/rank{os.environ['RANK']}.pth")
 
@@ -53,6 +74,8 @@ def main():
     # the ranks meet once, not for each run
     torch.distributed.init_process_group = lambda **options: torch.distributed.is_initialized() or init(**options)
     ranks = Ranks()
+    torch.distributed.all_reduce = MESSAGES
+    learner.gradient_norm = rounded_otherwise(learner.gradient_norm, ranks.rank)
     for folder, argv in json.loads(Path(sys.argv[1]).read_text()):
         train_one(folder, argv, ranks)
         torch.distributed.barrier()  # rank 0 has written its files
