@@ -79,6 +79,17 @@ def test_a_signal_that_comes_while_a_stream_is_written_is_kept():
         logging.getLogger("train").removeHandler(handler)
 
 
+def test_a_schedulers_second_signal_leaves_the_run_its_time_to_save(monkeypatch):
+    ended = []
+    monkeypatch.setattr("motivation.training.signals.os._exit", ended.append)
+    with Interrupt() as interrupt:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert (interrupt.requested, ended) == (signal.SIGUSR1, [])
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [130]
+
+
 def test_a_hangup_that_nohup_has_switched_off_stays_so(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

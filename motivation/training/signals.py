@@ -1,4 +1,4 @@
-"""Signals: the first one makes a run save and stop after the current update, a second one ends it at once."""
+"""Signals: the first one makes a run save and stop after the current update, the same again ends it at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def exit_code(number: int) -> int:
 
 
 class Interrupt:
-    """Catch signals: the first of `SIGNALS` sets `requested` to its number, a second one ends the process at once.
+    """Catch signals: the first of `SIGNALS` sets `requested` to its number; it again, or Ctrl-C, ends the process.
 
     Under torchrun the same signal again is ignored: when a scheduler sends one to all processes, torchrun passes
     its own on. A SIGHUP that the program was started to ignore, as by nohup, stays ignored.
@@ -57,6 +57,8 @@ class Interrupt:
         name = signal.Signals(number).name
         if self.requested == number and "TORCHELASTIC_RUN_ID" in os.environ:
             return  # it is torchrun's; a process that does not end is killed by torchrun later
+        if self.requested and number not in (self.requested, signal.SIGINT):
+            return  # a scheduler's SIGTERM after its SIGUSR1: the run saves already, and SIGKILL follows in time
         if self.requested:
             _say(f"{name} again: stopped at once.")
             sys.stdout.flush()
