@@ -26,7 +26,19 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 OTHER_PROGRAMS = {"--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--master_port"}
-OTHER_PROGRAMS |= {"--standalone", "--max-restarts", "--kills", "--all"}
+OTHER_PROGRAMS |= {
+    "--standalone",
+    "--max-restarts",
+    "--rdzv_backend",
+    "--rdzv_endpoint",
+    "--rdzv_id",
+    "--kills",
+    "--all",
+}
+OTHER_PROGRAMS |= {  # SLURM's
+    "--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal", "--requeue",
+    "--open-mode", "--kill-on-bad-exit",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
