@@ -26,7 +26,8 @@ class InputError(ValueError):
 
 def print_errors(*faults: object) -> None:
     """Print a line ``error: ...`` for each fault on standard error."""
-    print("\n".join(f"error: {fault}" for fault in faults), file=sys.stderr)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
 
 
 @contextmanager

@@ -36,8 +36,8 @@ OTHER_PROGRAMS |= {
     "--all",
 }
 OTHER_PROGRAMS |= {  # SLURM's
-    "--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal", "--requeue",
-    "--open-mode", "--kill-on-bad-exit",
+    "--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal",
+    "--requeue", "--open-mode", "--kill-on-bad-exit",
 }  # fmt: skip
 
 

@@ -31,8 +31,6 @@ from motivation.options.flags import FLAGS
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for others, torch's own default: they may be reading a large data set."""
-STAGES = 4
-"""How often ranks compare what they have: options, data, the checkpoint to resume, and what was made of all this."""
 
 
 class KnownToAllError(StartupError):
@@ -55,6 +53,7 @@ class Ranks:
             _, self.rank, self.world_size = world_info_from_env()
         self._store: dist.Store | None = None
         self._stages_done = 0
+        self._compares_again = True
 
     def require_launcher(self) -> None:
         """Refuse to wait for other processes where nothing has started any.
@@ -100,13 +99,16 @@ class Ranks:
 
     # --- before the training
 
-    def compare(self, facts: Mapping[str, Any], faults: Iterable[Fault | str] = (), message: Any = None) -> Any:
+    def compare(
+        self, facts: Mapping[str, Any], faults: Iterable[Fault | str] = (), message: Any = None, is_last: bool = False
+    ) -> Any:
         """Compare facts with those of the other ranks, for which it waits; return the first rank's message.
 
         Args:
             facts: numbers and texts by their names, which must be equal on all ranks.
             faults: why this rank cannot go on.
             message: what the first rank tells the others.
+            is_last: True if the ranks do not compare again before they train.
 
         Raises:
             StartupError: this rank has faults; `KnownToAllError` if another has some or facts differ.
@@ -119,6 +121,7 @@ class Ranks:
         own = {"host": platform.node(), "facts": facts, "faults": list(map(str, faults)), "message": message}
         stage = f"stage {self._stages_done}: "
         self._stages_done += 1
+        self._compares_again = not is_last
         words = synchronize(
             self.store, json.dumps(own).encode(), self.rank, self.world_size, stage, PATIENCE.total_seconds()
         )
@@ -127,38 +130,34 @@ class Ranks:
             raise KnownToAllError(lines)
         return ranks[0]["message"]
 
-    def refuse(self, error: InputError) -> None:
-        """Say why the run cannot start: every cause once, whichever ranks have it."""
-        if self.world_size == 1:
-            print_errors(*error.faults)
-            return
-        if not isinstance(error, KnownToAllError) and self._stages_done < STAGES:
-            try:
-                self.compare({}, error.faults)
-            except StartupError as known:
-                error = known
-        if isinstance(error, KnownToAllError):
-            if self.speaks:
-                print_errors(*error.faults)
-        else:
-            for fault in error.faults:
-                self.say_once(fault)
+    def tell(self, error: Exception | str, more: str = "") -> None:
+        """Say why this rank ends: each cause once, whichever ranks have it.
 
-    # --- later
-
-    def say_once(self, failure: object, more: str = "") -> None:
-        """Say why this rank ends, unless another has said the same.
+        As long as ranks compare again, the others are told too, for they wait for this one.
 
         Args:
-            failure: an error.
-            more: what follows it, and is not known to all ranks; it is always said.
+            error: an error or its text.
+            more: what follows it, and is not known to all ranks.
         """
+        faults = error.faults if isinstance(error, InputError) else [str(error)]
         if self.world_size == 1:
-            print_errors("; ".join(filter(None, [str(failure), more])))
+            print_errors(*faults[:-1], "; ".join(filter(None, [str(faults[-1]), more])))
             return
-        texts = [str(failure)] if self._is_first_to_say(str(failure)) else []
-        for text in filter(None, [*texts, more]):
-            print_errors(f"rank {self.rank} on {platform.node()}: {text}")
+        is_known = isinstance(error, KnownToAllError)
+        if not is_known and self._compares_again:
+            try:
+                self.compare({}, faults)
+            except KnownToAllError as known:
+                faults, is_known = known.faults, True
+        if is_known:
+            own = faults if self.speaks else []
+        else:
+            own = [f"{self._name}: {fault}" for fault in faults if self._is_first_to_say(str(fault))]
+        print_errors(*own, *([f"{self._name}: {more}"] if more else []))
+
+    @property
+    def _name(self) -> str:
+        return f"rank {self.rank} on {platform.node()}"
 
     def _is_first_to_say(self, text: str) -> bool:
         try:

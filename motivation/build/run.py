@@ -108,7 +108,7 @@ def _build(
         "the number of validation batches": len(data.validator.loader) if data.validator is not None else 0,
         "the place in the resumed training": "" if resumed is None else resumed.place,
     }
-    ranks.compare(facts)
+    ranks.compare(facts, is_last=True)
     lr, lr_base_scale = make.learning_rate(args, runtime, data.reference_batch)
     resolved = make.Resolved(num_classes, lr, lr_base_scale, data.feed.updates_per_epoch, ranking)
     base, epochs = _make_base(base_model, args, runtime, resolved, data, resumed)

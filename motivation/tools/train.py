@@ -15,7 +15,7 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
-from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError
+from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors
 from motivation.method.records import Role
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
@@ -59,21 +59,22 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
             _logger.warning(f"Stopped by {name}{kept and '; '}{kept} (--resume auto).")
         return exit_code(run.interrupted_by)
     except InputError as error:
-        ranks.refuse(error)
+        ranks.tell(error)
         return EXIT_BAD_INPUT
     except NotFiniteError as error:
-        ranks.say_once(error, _kept(run))
+        ranks.tell(error, _kept(run))
         return EXIT_NOT_FINITE
     except (DataError, CheckpointError, PluginError) as error:
-        ranks.say_once(error, _kept(run))
+        ranks.tell(error, _kept(run))
         return EXIT_FAILED
     except KeyboardInterrupt:
-        ranks.say_once("interrupted before the training began")
+        if ranks.speaks:
+            print_errors("interrupted before the training began")
         return EXIT_INTERRUPTED
     except Exception as error:
         if ranks.world_size == 1:
             raise
-        ranks.say_once("another rank is gone" if is_lost_connection(error) else format_exc(), _kept(run))
+        ranks.tell("another rank is gone" if is_lost_connection(error) else format_exc(), _kept(run))
         return EXIT_FAILED
     finally:
         if run is not None and run.lock is not None:

@@ -66,6 +66,7 @@ def ends(tmp_path_factory):
     (folder / "alone.py").write_text(DECIDES_ALONE)
     alone = ["--motivation-plugins", str(folder / "alone.py"), "--motivation-condition", "decides_alone"]
     alone += ["--motivated-model", "resnet14_cifar"]
+    torch.save({"other": torch.zeros(1)}, folder / "other.pth")
     plugin = ["--motivation-plugins", str(folder / "fails.py"), "--motivation-condition", "fails_on_rank_1"]
     plugin += ["--motivated-model", "resnet14_cifar"]
     (folder / "locked").write_text("")
@@ -79,10 +80,15 @@ def ends(tmp_path_factory):
         "words": ([], ["--no-such-flag"]),
         "folder": (["--output", str(folder / "locked"), "--resume", "auto"], ["--resume", "auto"]),
         "optimizer": (["--opt-kwargs", "foo=1"], ["--opt-kwargs", "foo=1"]),
+        "weights": ([], ["--initial-checkpoint", str(folder / "other.pth")]),
         "plugin": (plugin, plugin),
         "alone": (alone, alone),
         "data on another node": (whole, [*whole, "--data-dir", str(folder / "missing")]),
-        "bug": (bug, bug),  # the last: it stays in the process
+        "optimizer of one": (
+            [],
+            ["--device-modules", "support.refuses_optimizers"],
+        ),  # from here on changes stay in the process
+        "bug": (bug, bug),
     }
     plan = []
     for name, flags in cases.items():
@@ -110,6 +116,7 @@ def lines(end, code):
         ("incomplete", "the number of training images must be the same on all ranks: 16 on rank 0"),
         ("all", "--epochs: at least 1, not 0"),
         ("words", f"rank 1 on {HOST}: unknown: --no-such-flag"),
+        ("weights", f"rank 1 on {HOST}: --initial-checkpoint"),
         ("folder", f"rank 0 on {HOST}: --output: "),
     ],
 )
@@ -128,6 +135,14 @@ def test_each_machine_of_torchrun_says_it_on_its_own_console(ends):
 def test_what_is_found_only_later_is_said_by_one_of_the_ranks_that_found_it(ends):
     (line,) = [line for end in ends["optimizer"] for line in lines(end, 2)]
     assert "--opt" in line
+
+
+def test_a_fault_of_one_rank_behind_the_last_comparison_leaves_no_rank_waiting(ends):
+    first, second = ends["optimizer of one"]
+    assert "another rank is gone" in first[1]
+    assert first[0] == 1
+    (line,) = lines(second, 2)
+    assert line.startswith(f"error: rank 1 on {HOST}: --opt")
 
 
 def test_a_plugin_that_fails_on_another_rank_is_said_there_and_the_other_rank_knows(ends):
