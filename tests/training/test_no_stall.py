@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.program import MOTIVATED, built
 from support.toys import Toy, batch, learner
+from support.waits import HostReads
 
 from motivation.method.records import DeferredScalar
 from motivation.training import loss_message
@@ -59,6 +60,112 @@ def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tm
     done = run.pair.counts.total
     assert done == 23
     assert events[: done * len(update)] == update * done  # so the decision for the next update is never late
+
+
+@pytest.fixture
+def watched(events, monkeypatch):
+    """Function that trains an epoch and returns its log: events, ``select``, ``decide``, and all that waits."""
+
+    def waiting(method):
+        def call(self, *args):
+            events.append(f"waits: {method.__qualname__}")
+            return method(self, *args)
+
+        return call
+
+    for kind in (torch.cuda.Event, torch.cuda.Stream):
+        monkeypatch.setattr(kind, "synchronize", waiting(kind.synchronize))
+
+    def log_of(run):
+        def before(name, call):
+            return lambda *args: (events.append(name), call(*args))[1]
+
+        run.pair.select = before("select", run.pair.select)
+        run.pair.condition.observe = before("decide", run.pair.condition.observe)
+        events.clear()
+        with HostReads(lambda name: events.append(f"waits: {name}"), lambda tensor: _is_on_host(tensor, run)):
+            train(run)
+        return events
+
+    return log_of
+
+
+def _is_on_host(tensor, run):
+    """Whether a tensor is on the host of a GPU too: the step counters of torch's AdamW and timm's LAMB are."""
+    if run.device.type != "cpu":
+        return tensor.device.type == "cpu"
+    optimizers = [side.optimizer for side in run.pair.sides]
+    kept = [values for one in optimizers for values in (*one.param_groups, *one.state.values())]
+    return any(value is tensor for values in kept for value in values.values())
+
+
+def waits(log):
+    """What waited, or was read, between the choice of the model and the next decision; of each update."""
+    found, inside = [], False
+    for event in log:
+        if event == "select":
+            found.append([])
+        inside = event == "select" or (inside and event != "decide")
+        if inside and (event == "read" or event.startswith("waits")):
+            found[-1].append(event)
+    return found
+
+
+RUNS = {
+    "plain": ["--model-ema", "--opt", "adamw", "--clip-grad", "1", "--clip-mode", "value", "-b", "180"],
+    "slope": [*MOTIVATED, "--motivation-condition", "slope", "--clip-grad", "0.01", "--clip-mode", "agc", "-b", "180"],
+    "all together": [
+        *MOTIVATED, "--motivation-condition", "ema", "--model-ema", "--opt", "lamb", "--clip-grad", "1",
+        "--grad-accum-steps", "2", "-b", "90", "-j", "2",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_is_read_from_the_device_before_the_decision(tmp_path, watched, name):
+    """Neither by us nor by timm and torch: forward, backward, clipping, step, switch and EMA are enqueued by then."""
+    run = built(tmp_path, *RUNS[name], "--epochs", "1")
+    log = watched(run)
+    updates = run.pair.counts.total
+    assert waits(log) == [[]] * updates
+    assert updates >= 7
+    assert log.count("read") > 0
+    assert run.pair.motivated is None or run.pair.counts.switches > 1
+
+
+def test_float16_waits_before_every_step():
+    """Its scaler asks whether a gradient has overflowed."""
+    scaler = torch.amp.GradScaler("cpu")
+    one = learner(Toy(), opt="momentum", rule=UpdateRule(scaler=scaler))
+    log = []
+    with HostReads(log.append, lambda tensor: False):
+        one.train([batch()])
+    assert log == ["_local_scalar_dense.default of []"]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        torch.Tensor.item, float, bool, int, torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.nonzero,
+        torch.unique, lambda loss: torch.equal(loss, loss), lambda loss: loss[loss > 0], lambda loss: f"{loss:.2f}",
+        lambda loss: torch.tensor(3.0, device=loss.device), lambda loss: loss.to("meta"),
+        lambda loss: loss.to("meta", non_blocking=True), lambda loss: torch.empty((), device="meta").copy_(loss),
+    ],
+)  # fmt: skip
+def test_whatever_waits_is_seen(wait):
+    log = []
+    with HostReads(log.append, lambda tensor: False):
+        wait(torch.ones(()))
+    assert log
+
+
+def test_what_waits_for_nothing_is_not_recorded():
+    log, numbers, indices = [], torch.ones(3), torch.tensor([0, 1])
+    with HostReads(log.append, lambda tensor: False):
+        some = numbers[indices].to(torch.float64)
+        some.add_(torch.full((), 2.0))
+        some.copy_(torch.where(some > 2, some, 0.0), non_blocking=True)
+    assert not log
 
 
 def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
@@ -164,3 +271,27 @@ def test_no_update_makes_a_gpu_wait(tmp_path, data, precision, condition):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert run.pair.counts.total == 23
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_is_read_from_a_gpu_before_the_decision(tmp_path, watched, name):
+    """Events, pageable copies and reads of losses too, which sync-debug mode does not see; after the first updates."""
+    run = built(tmp_path, *RUNS[name], "--epochs", "1", "--device", "cuda")
+    assert not any(waits(watched(run))[4:])
+
+
+@needs_gpu
+def test_the_sum_of_losses_over_ranks_makes_no_gpu_wait(tmp_path):
+    torch.distributed.init_process_group("nccl", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        for number in range(6):
+            if number == 3:
+                torch.cuda.set_sync_debug_mode("error")
+            loss = torch.full((), 0.5, device="cuda")
+            mean, votes = loss_message.LossMessage(loss, True, 1).receive()
+        torch.cuda.set_sync_debug_mode("default")
+        assert (mean.value, votes.value) == (0.5, 1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.distributed.destroy_process_group()
