@@ -1,20 +1,28 @@
 """The benchmark: what it computes of its measurements, and that each of its parts runs."""
 
+import json
+import os
 import re
+import time
 
 import pytest
 import timm
 import torch
+from support.program import FILES
 from timm.optim import create_optimizer_v2
 from torch.autograd import DeviceType
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from motivation.__main__ import main as command
+from motivation.build.datasets import open_datasets
+from motivation.build.feasible import model_faults
 from motivation.errors import InputError
 from motivation.method.records import DeferredScalar
 from motivation.method.side import Side
 from motivation.method.switch import Switch
+from motivation.options.checks import option_faults
+from motivation.options.parse import parse
 from motivation.tools.benchmark.around import _after_arrival
 from motivation.tools.benchmark.command import main
 from motivation.tools.benchmark.launches import LaunchCounter, launches
@@ -29,7 +37,14 @@ from motivation.tools.benchmark.race import (
     race,
     ratios,
 )  # fmt: skip
-from motivation.tools.benchmark.recipes import RECIPES, make_jpegs, make_small_images, plain_flags
+from motivation.tools.benchmark.recipes import (
+    RECIPES,
+    default_workers,
+    make_jpegs,
+    make_small_images,
+    motivated_flags,
+    plain_flags,
+)
 from motivation.tools.benchmark.scale import run_hours, scale_table
 from motivation.tools.benchmark.switching import switch_row
 from motivation.tools.benchmark.timeline import device_spans, gaps, idle_percent, profile_updates
@@ -172,6 +187,54 @@ def test_a_program_that_ends_is_said_with_its_last_words(tmp_path):
     script.write_text(SCRIPT)
     with pytest.raises(RaceError, match=r"(?s)one ended before its last turn.*that is all"):
         race({"one": Program(script, ("1", "8"))}, turns=3, updates=4, warmup=1, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_both_scripts_take_the_flags_of_a_recipe(name, tmp_path):
+    recipe = RECIPES[name]
+    recipe.make_images(tmp_path / "data", 4)
+    flags = plain_flags(recipe, recipe.base, tmp_path, "cpu", 2, 1)
+    timms = {flag for one in json.loads((FILES / "timm_train_args.json").read_text()) for flag in one["flags"]}
+    assert {flag.split("=")[0] for flag in flags if flag.startswith("--")} <= timms
+    args, _ = parse([*flags, *motivated_flags(recipe, 2)])
+    assert option_faults(args) == []
+    assert model_faults(args) == []
+    datasets, faults = open_datasets(args, 1)
+    assert faults == []
+    assert len(datasets.train) == 4
+
+
+def test_a_gpu_has_as_many_data_workers_as_cores_are_left(monkeypatch):
+    for cores, workers in ((16, 14), (3, 2), (1, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores))
+        assert default_workers("cuda") == workers
+        assert default_workers("cpu") == 2
+
+
+def test_what_a_program_waits_for_its_data_is_counted():
+    reports = []
+    probe = Probe(updates=1, warmup=1, models=1, since=0.0, end_turn=reports.append)
+
+    def fetch(batches):
+        time.sleep(0.002)
+        return next(batches)
+
+    batches, next_batch = iter(range(2)), probe.timed(fetch)
+    assert [next_batch(batches), next_batch(batches)] == [0, 1]
+    with pytest.raises(StopIteration):
+        next_batch(batches)
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters())
+    for _ in range(2):
+        probe.before_step(optimizer)
+        probe.after_step(optimizer)
+    assert reports[0]["waited_s"] > 0.005
+    assert reports[1]["waited_s"] == 0
+
+
+def test_the_share_of_waiting_is_that_of_the_middle_turn():
+    turns = [Turn(2.0, (4,), 0.2), Turn(4.0, (4,), 2.0), Turn(2.0, (4,), 0.0)]
+    assert Result(1.0, turns).waiting == 0.1
 
 
 def test_our_program_can_race(capsys):

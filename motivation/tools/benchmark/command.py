@@ -3,6 +3,7 @@
 python -m motivation benchmark switch
 python -m motivation benchmark race resnet20 --timm-script TIMM/train.py --programs timm plain
 python -m motivation benchmark race resnet20 --programs plain larger motivated -- --amp --amp-dtype bfloat16
+python -m motivation benchmark race vit --programs plain larger motivated -- --amp --amp-dtype bfloat16
 python -m motivation benchmark around resnet20
 python -m motivation benchmark timeline resnet20
 python -m motivation benchmark memory
@@ -32,6 +33,7 @@ from motivation.tools.benchmark.recipes import (
     OUR_SCRIPT,
     PROGRAMS,
     RECIPES,
+    default_workers,
     motivated_flags,
     plain_flags,
     program_flags,
@@ -81,7 +83,9 @@ def make_parser() -> ArgumentParser:
         command.add_argument("recipe", choices=sorted(RECIPES))
         command.add_argument("--k", type=_positive, default=2, help="--motivation-k of the motivated run")
         command.add_argument("--batch-size", type=_positive, help="default: the recipe's, smaller on a CPU")
-        command.add_argument("--workers", type=int, default=2, help="data workers of each program")
+        command.add_argument(
+            "--workers", type=int, help="data workers of each program; default: 2 on a CPU, else all cores but two"
+        )
 
     memory = commands.add_parser("memory", help="what DistributedDataParallel adds for a model")
     memory.add_argument("--models", nargs="+", type=_model, default=list(MODELS), help="timm names")
@@ -148,7 +152,9 @@ def _plain_run(args: Namespace, updates: int) -> Iterator[tuple[Path, list[str]]
     """Make images for so many updates in a temporary folder; yield it and the flags of a plain run on them."""
     _refuse_misplaced(args.extra)
     recipe = RECIPES[args.recipe]
-    args.batch_size = args.batch_size or recipe.batch_size[torch.device(args.device).type != "cuda"]
+    device_type = torch.device(args.device).type
+    args.batch_size = args.batch_size or recipe.batch_size[device_type == "cpu"]
+    args.workers = default_workers(device_type) if args.workers is None else args.workers
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe.make_images(folder / "data", updates * args.batch_size)

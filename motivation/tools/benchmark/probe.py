@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import motivation.models  # noqa: F401  (timm's script needs the CIFAR ResNets too)
 from motivation.data.loaders import end_with_parent
@@ -46,6 +47,7 @@ class Probe:
         self._model_numbers: dict[int, int] = {}
         self._counts = [0] * models
         self._start_up_s = self._began = 0.0
+        self._waited_s = 0.0
         self._graphs: int | None = None  # at the end of the warm-up
         self._depth = 0
 
@@ -70,16 +72,29 @@ class Probe:
             synchronize(device)
             self._report(time.perf_counter() - self._began)
 
+    def timed(self, fetch: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function that does the same, and whose time counts as waiting for data."""
+
+        def timed(batches: Any) -> Any:
+            since = time.perf_counter()
+            try:
+                return fetch(batches)
+            finally:
+                self._waited_s += time.perf_counter() - since
+
+        return timed
+
     def _report(self, seconds: float) -> None:
         graphs = _compiled_graphs()
         if self._graphs is None:
             self._graphs = graphs
         report = {
-            "seconds": seconds, "updates": self._counts, "new_graphs": graphs - self._graphs,
-            "start_up_s": self._start_up_s,
+            "seconds": seconds, "waited_s": self._waited_s, "updates": self._counts,
+            "new_graphs": graphs - self._graphs, "start_up_s": self._start_up_s,
         }  # fmt: skip
         self._end_turn(report)
         self._counts = [0] * self._models
+        self._waited_s = 0.0
         self._began = time.perf_counter()
 
 
@@ -112,6 +127,7 @@ def main() -> None:
         os.killpg(0, signal.SIGSTOP)
 
     probe = Probe(args.updates, args.warmup, args.models, args.since, stop)
+    _BaseDataLoaderIter.__next__ = probe.timed(_BaseDataLoaderIter.__next__)  # type: ignore[method-assign,assignment]
     register_optimizer_step_pre_hook(probe.before_step)
     register_optimizer_step_post_hook(probe.after_step)
     sys.argv = [args.script, *args.arguments]

@@ -39,10 +39,17 @@ class Program:
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of a turn, and the updates of each model in it."""
+    """A turn of a program.
+
+    Attributes:
+        seconds: that it took.
+        updates: of each model.
+        waited_s: seconds in which the program waited for its data loader; on a GPU this may overlap computation.
+    """
 
     seconds: float
     updates: tuple[int, ...]
+    waited_s: float = 0.0
 
     @property
     def per_update_s(self) -> float:
@@ -67,6 +74,11 @@ class Result:
     def per_update_s(self) -> float:
         """Median over the turns."""
         return statistics.median(turn.per_update_s for turn in self.turns)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time in which it waited for data, median over the turns."""
+        return statistics.median(turn.waited_s / turn.seconds for turn in self.turns)
 
 
 class _Process:
@@ -140,7 +152,7 @@ def race(
             for name in list(programs)[:: -1 if number % 2 else 1]:
                 processes[name].resume()
                 report = processes[name].wait()
-                results[name].turns.append(Turn(report["seconds"], tuple(report["updates"])))
+                results[name].turns.append(Turn(report["seconds"], tuple(report["updates"]), report["waited_s"]))
                 results[name].new_graphs = report["new_graphs"]
     return results
 
@@ -171,10 +183,11 @@ def middle(values: Sequence[float]) -> str:
 
 def race_report(results: Mapping[str, Result], title: str, batch_size: int) -> str:
     """Return a table of the programs, and the ratios of those that are there."""
-    rows = [["program", "ms an update", "images/s", "start-up s", "new graphs"]]
+    rows = [["program", "ms an update", "images/s", "waits for data", "start-up s", "new graphs"]]
     for name, result in results.items():
         speed = f"{1000 * result.per_update_s:.2f}", f"{batch_size / result.per_update_s:.1f}"
-        rows.append([name, *speed, f"{result.start_up_s:.2f}", str(result.new_graphs)])
+        waiting = f"{100 * result.waiting:.1f} %"
+        rows.append([name, *speed, waiting, f"{result.start_up_s:.2f}", str(result.new_graphs)])
     lines = [title, "", markdown_table(rows), ""]
     for one, other in (("plain", "timm"), ("on-device", "timm"), ("on-device", "padded")):
         if one in results and other in results:

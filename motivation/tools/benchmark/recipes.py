@@ -32,6 +32,14 @@ class Recipe:
     make_images: Callable[[Path, int], None]
 
 
+def default_workers(device_type: str) -> int:
+    """Return the number of data workers: on a GPU all cores but two, so that it does not wait for data."""
+    if device_type == "cpu":
+        return 2  # they share the cores with the training
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores - 2, 2)
+
+
 def plain_flags(recipe: Recipe, model: str, folder: Path, device: str, batch_size: int, workers: int) -> list[str]:
     """Return the flags that train one model on the images in ``folder/data``; both scripts take them.
 
@@ -72,17 +80,22 @@ def make_small_images(folder: Path, count: int) -> None:
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, images) + labels.tobytes())
 
 
-def make_jpegs(folder: Path, count: int, different: int = 64) -> None:
-    """Write JPEGs of 500 x 375 pixels and about 100 kB, as in ImageNet; a few different ones under many names."""
+def make_jpegs(folder: Path, count: int, size: tuple[int, int] = (500, 375), different: int = 64) -> None:
+    """Write JPEGs of noise, a few different ones under many names.
+
+    Args:
+        size: width and height; by default a file has about 100 kB, as in ImageNet.
+    """
     from PIL import Image
 
     numbers = np.random.default_rng(0)
     originals = folder / "originals"
     originals.mkdir(parents=True)
+    width, height = size
     for number in range(different):
-        coarse = Image.fromarray(numbers.integers(0, 256, (47, 63, 3), dtype=np.uint8)).resize((500, 375))
-        noise = numbers.normal(0, 12, (375, 500, 3))
-        image = Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
+        coarse = Image.fromarray(numbers.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
+        noise = numbers.normal(0, 12, (height, width, 3))
+        image = Image.fromarray((np.asarray(coarse.resize(size)) + noise).clip(0, 255).astype(np.uint8))
         image.save(originals / f"{number}.jpg", quality=85)
     for split, images in {"train": count, "validation": 16}.items():
         for number in range(images):
@@ -90,6 +103,16 @@ def make_jpegs(folder: Path, count: int, different: int = 64) -> None:
             place.mkdir(parents=True, exist_ok=True)
             os.link(originals / f"{number % different}.jpg", place / f"{number}.jpg")
 
+
+def make_tiny_jpegs(folder: Path, count: int) -> None:
+    """Write JPEGs of 32 x 32 pixels, as small as the images of CIFAR."""
+    make_jpegs(folder, count, size=(32, 32))
+
+
+CIFAR_AT_224 = (
+    "--train-split train --val-split validation --num-classes 100 --input-size 3 224 224 --hflip 0.5 --color-jitter 0 "
+    "--smoothing 0"
+)
 
 RECIPES = {
     "resnet20": Recipe(
@@ -110,5 +133,22 @@ RECIPES = {
         "--aa rand-m6-mstd0.5-inc1 --smoothing 0 --reprob 0",
         (256, 8),
         make_jpegs,
+    ),
+    "vit": Recipe(
+        "vit_tiny_patch16_224",
+        "vit_small_patch16_224",
+        f"{CIFAR_AT_224} --opt adamw --lr 2.5e-4 --weight-decay 0.05 --sched cosine --epochs 300 --warmup-epochs 20 "
+        "--warmup-lr 1e-6 --aa rand-m9-mstd0.5-inc1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --drop-path 0",
+        (64, 4),
+        make_tiny_jpegs,
+    ),
+    "efficientnet": Recipe(
+        "efficientnet_b1",
+        "efficientnet_b2",
+        f"{CIFAR_AT_224} --opt rmsproptf --opt-eps 1e-3 --momentum 0.9 --lr 0.01 --weight-decay 1e-4 --sched step "
+        "--decay-epochs 2 --decay-rate 0.97 --epochs 350 --warmup-epochs 5 --warmup-lr 1e-6 "
+        "--aa rand-m9-mstd0.5-inc1 --reprob 0 --mixup 0 --cutmix 0 --drop 0.2 --drop-path 0.2",
+        (64, 4),
+        make_tiny_jpegs,
     ),
 }
