@@ -289,7 +289,7 @@ def test_the_sum_of_losses_over_ranks_makes_no_gpu_wait(tmp_path):
             if number == 3:
                 torch.cuda.set_sync_debug_mode("error")
             loss = torch.full((), 0.5, device="cuda")
-            mean, votes = loss_message.LossMessage(loss, True, 1).receive()
+            mean, votes, _ = loss_message.LossMessage(loss, True, 1).receive()
         torch.cuda.set_sync_debug_mode("default")
         assert (mean.value, votes.value) == (0.5, 1.0)
     finally:
