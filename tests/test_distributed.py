@@ -120,6 +120,13 @@ def test_an_update_sends_one_message_for_loss_signal_and_votes(name, expected, r
     assert set(sent) == {expected}, "the held-out loss is a second one"
 
 
+def test_the_first_rank_alone_counts_flops(runs):
+    folder = runs["motivated"]
+    seen = [torch.load(folder / f"rank{rank}.pth", weights_only=True)["counts_flops"] for rank in range(2)]
+    assert seen == [True, False]
+    assert json.loads((folder / "run" / "result.json").read_text())["average_flops"] > 0
+
+
 def test_a_stop_that_the_first_rank_asks_for_ends_all_ranks(runs):
     seen = check_ranks(runs["stopped"])
     assert len(seen["losses"]) == 11  # the whole first epoch of five

@@ -130,7 +130,8 @@ def _build(
             pair.confirm = _decision_check(condition, runtime)
             _announce_map(pair, weights_map, args, runtime)
             size = tuple(config["input_size"])
-            flops = {learner.role: forward_flops(unwrap_model(learner.eval_model), size) for learner in pair.sides}
+            if runtime.primary:
+                flops = {learner.role: forward_flops(unwrap_model(learner.eval_model), size) for learner in pair.sides}
 
     evaluator = Evaluator(
         pair=pair,

@@ -186,3 +186,5 @@ def _device_faults(args: Namespace) -> Iterator[Fault]:
         yield Fault("--device", f"{args.device} is not available; use --device cpu")
     if args.sync_bn and args.device == "cpu" and world_size() > 1:
         yield Fault("--sync-bn", "torch has it on accelerators only, not on the CPU")
+    if args.opt.lower().endswith("adahessian") and world_size() > 1:
+        yield Fault("--opt", "needs second derivatives, which torch does not have for several processes", args.opt)

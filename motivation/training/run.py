@@ -94,7 +94,7 @@ class Run:
         trained: see `RunView`.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
         completed: True once all epochs were trained.
-        flops: forward FLOPs of both models; None in a plain run.
+        flops: forward FLOPs of both models, on the primary rank; None in a plain run.
         folder, lock: folder of the run's files and the lock on it, on the primary rank.
         can_be_stopped: True if there are hooks of the user's own; the same on all ranks.
         stopped_by: the reason a hook gave for stopping the run before its last epoch; set from the start if the run

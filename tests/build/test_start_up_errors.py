@@ -124,6 +124,13 @@ def test_processes_that_nothing_has_started_are_named_by_their_variable(
     assert "torchrun or srun" in line
 
 
+def test_an_optimizer_of_second_derivatives_is_refused_on_several_ranks(monkeypatch):
+    args = parse([*DIGITS, "--opt", "lookahead_adahessian"])[0]
+    assert option_faults(args) == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert [fault.flag for fault in option_faults(args)] == ["--opt"]
+
+
 def test_a_missing_split_is_named_where_the_other_is_a_folder(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "other").mkdir()

@@ -64,7 +64,7 @@ def train_one(folder, argv, ranks):
     for side in run.pair.sides:
         if side.ema is not None:
             models[f"{side.role.value} ema"] = side.ema.module.state_dict()
-    seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by}
+    seen = {**witness._seen, "models": models, "stopped_by": run.stopped_by, "counts_flops": run.flops is not None}
     torch.save(seen, f"{folder}/rank{os.environ['RANK']}.pth")
 
 

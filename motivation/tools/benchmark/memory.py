@@ -1,4 +1,7 @@
-"""Measure the memory that DistributedDataParallel costs: buckets for the gradients of each model that it wraps."""
+"""Measure the memory that DistributedDataParallel costs: buckets for the gradients of each model that it wraps.
+
+Runs make the gradients views into the buckets; without that they are a copy of them while the model trains.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +26,36 @@ MODELS = ("resnet18", "resnet50", "resnet101", "vit_small_patch16_224", "vit_bas
 
 
 def memory_table(models: Sequence[str], device: torch.device) -> str:
-    """Return megabytes of the parameters of each model, and of what DDP adds after some updates."""
-    rows = [["model", "parameters MB", "DDP adds MB", "of the parameters"]]
+    """Return megabytes of the parameters of each model, and of what DDP adds to it between and in updates."""
+    rows = [["model", "parameters MB", "idle: DDP adds MB", "after the backward pass MB", "without views MB"]]
     for name in models:
-        (parameters, alone), (_, wrapped) = (_measure_in_new_process(name, device, ddp) for ddp in (False, True))
-        added = wrapped - alone
-        rows.append([name, f"{parameters / 1e6:.0f}", f"{added / 1e6:.0f}", f"{added / parameters:.2f}"])
+        alone, views, copied = (
+            _measure_in_new_process(name, device, **options)
+            for options in ({"ddp": False}, {"views": True}, {"views": False})
+        )
+        figures = [
+            alone.parameters, views.idle - alone.idle, views.training - alone.training, copied.training - alone.training
+        ]  # fmt: skip
+        rows.append([name, *(f"{figure / 1e6:.0f}" for figure in figures)])
     return markdown_table(rows)
 
 
-def _measure_in_new_process(*arguments: Any) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Bytes:
+    """Bytes of a model's parameters, and in use between two updates and between a backward pass and the next step."""
+
+    parameters: int
+    idle: int
+    training: int
+
+
+def _measure_in_new_process(*arguments: Any, **options: bool) -> _Bytes:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, arguments)
+        return pool.apply(_measure, arguments, options)
 
 
-def _measure(name: str, device: torch.device, ddp: bool) -> tuple[int, int]:
-    """Return the bytes of a model's parameters, and the bytes in use between two updates."""
+def _measure(name: str, device: torch.device, ddp: bool = True, views: bool = True) -> _Bytes:
+    """Train a model for three updates; ``views`` makes the gradients views into DDP's buckets."""
     torch.set_num_threads(1)
     model: Any = create_model(name).to(device)
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -46,13 +64,15 @@ def _measure(name: str, device: torch.device, ddp: bool) -> tuple[int, int]:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, f"file://{folder}/meeting", rank=0, world_size=1)
         if ddp:
-            model = DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
+            devices = None if device.type == "cpu" else [device]
+            model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=views)
         for _ in range(3):  # DDP makes its buckets in the first two, the second time in the order of the backward pass
             model(torch.randn(shape, device=device)).sum().backward()
+            training = _bytes_in_use(device)
             model.zero_grad()
-        used = _bytes_in_use(device)
+        idle = _bytes_in_use(device)
         dist.destroy_process_group()
-    return parameters, used
+    return _Bytes(parameters, idle, training)
 
 
 def _bytes_in_use(device: torch.device) -> int:
