@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from argparse import Namespace
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -19,7 +18,15 @@ from motivation.build.runtime import Runtime
 from motivation.method.records import Role
 from motivation.options.derived import output_folder
 from motivation.options.faults import blaming
-from motivation.training.checkpoint import LAST, TIMM_VERSION, Saver, remove_scratch, trained_epoch
+from motivation.training.checkpoint import (
+    LAST,
+    TIMM_VERSION,
+    Saver,
+    make_latest,
+    next_generation,
+    remove_scratch,
+    trained_epoch,
+)
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList
 from motivation.training.loggers import (
@@ -105,14 +112,13 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
 def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed: Resumed | None) -> None:
     """Take over the folder, which may have files of an earlier run. Call it when nothing can be refused any more.
 
-    If the resumed file is in this folder, it becomes the newest: the logs will be cut to it, so ``--resume auto`` must
+    If the resumed file is in this folder, it becomes the latest: the logs will be cut to it, so ``--resume auto`` must
     not go on from a file that was written later.
     """
     assert run.folder is not None
     folder = run.folder
-    if resumed is not None and resumed.path.resolve().parent == folder.resolve():
-        with suppress(OSError):
-            os.utime(resumed.path)
+    goes_on = resumed is not None and resumed.state and resumed.path.resolve().parent == folder.resolve()
+    run.generation = make_latest(resumed.path) if resumed and goes_on else next_generation(folder)
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
     (folder / LABELS_FILE).unlink(missing_ok=True)

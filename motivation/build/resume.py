@@ -20,7 +20,7 @@ from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flag_types import Flag
 from motivation.options.flags import FLAGS
-from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, weights_in
+from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, refuse_nonfinite, weights_in
 from motivation.training.run import Run
 from motivation.training.state import OUR_KEY, blaming_part, load_state, read_state
 
@@ -84,6 +84,7 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime, ranks: Ranks) 
     with blaming("--resume", path, errors=ValueError):
         contents = contents or read_checkpoint(path)
         _refuse_damaged(contents)
+        refuse_nonfinite(contents, "it")
         _refuse_motivated_file(contents.get(OUR_KEY, {}), Path(path))
         _refuse_other_options(contents, args)
         state = read_state(contents.get(OUR_KEY, {}))

@@ -12,8 +12,11 @@ import os
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,18 @@ import torch
 from timm.models import clean_state_dict
 
 from motivation.method.records import Role
+from motivation.training.finite import nonfinite_names
 from motivation.training.records import rank_key
 
 _logger = logging.getLogger("train")
 
 TIMM_VERSION = 2
 """Value of timm's key ``version``: from 2 on, ``epoch`` is the last epoch that was trained, not the next one."""
+OUR_KEY = "motivation"
+"""The program's own entry, see `motivation.training.state`."""
 _EXTENSION = ".pth.tar"
+_NUMBERED = re.compile(rf"checkpoint-\d+{re.escape(_EXTENSION)}")
+_RESUMABLE = re.compile(rf"(last|recovery-\d+-\d+|checkpoint-\d+){re.escape(_EXTENSION)}")
 LAST = f"last{_EXTENSION}"
 BEST = f"model_best{_EXTENSION}"
 Entry = tuple[str, float | None]
@@ -66,16 +74,19 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     NumPy's numbers become Python's.
 
     Args:
-        mmap: leave the tensors in the file until they are used.
+        mmap: leave the tensors in the file until they are used; then its checksums are not looked at.
 
     Raises:
-        ValueError: there is no such file, it is no checkpoint, or it carries code.
+        ValueError: there is no such file, it is no checkpoint, it is damaged, or it carries code.
     """
     if not os.path.isfile(path):
         raise ValueError(f"no checkpoint at {path}")
     try:
+        is_archive = zipfile.is_zipfile(path)  # files of torch before 1.6 have no checksums
+        if is_archive and not mmap and (damaged := _first_damaged(path)):
+            raise ValueError(f"its part {damaged} has another checksum")
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         which = f" (it names {named[1]})" if named else ""
@@ -88,6 +99,11 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise ValueError(f"{path} holds a {type(contents).__name__}, not a checkpoint")
     return _without_numpy_numbers(contents)
+
+
+def _first_damaged(path: str | Path) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _without_numpy_numbers(value: Any) -> Any:
@@ -121,20 +137,107 @@ def weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, A
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the files of a run's folder that can be resumed if they are whole, the newest first."""
-    kinds = (LAST, "recovery-", "checkpoint-")
-    files = [path for path in folder.glob(f"*{_EXTENSION}") if path.name.startswith(kinds)]
-    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST), reverse=True)
+    """Return the files of a run's folder that can be resumed if they are whole."""
+    return [path for path in sorted(folder.glob(f"*{_EXTENSION}")) if _RESUMABLE.fullmatch(path.name)]
+
+
+@dataclass(frozen=True, order=True)
+class Age:
+    """The place of a checkpoint among those of a run; a later one is greater. Clocks say nothing: folders are copied.
+
+    Attributes:
+        generation: grows whenever the run goes back to an older file or begins again; 0 in files that have none.
+        epoch, update: after which it was written; an epoch's end is behind its last update.
+        is_last: True for the file ``last``, which may be the same as another.
+    """
+
+    generation: int
+    epoch: int
+    update: float
+    is_last: bool
+
+
+def age_of(path: Path) -> Age:
+    """Return the age of a checkpoint; its tensors are not read.
+
+    Raises:
+        ValueError: it cannot be read, or says something that cannot be.
+    """
+    contents = read_checkpoint(path, mmap=True)
+    try:
+        entry = contents.get(OUR_KEY) or {}
+        position = (entry.get("pair") or entry).get("position", (0, 0, 0, True))
+        update = float("inf") if position[3] else int(position[1])
+        return Age(int(entry.get("generation", 0)), int(contents.get("epoch", -1)), update, path.name == LAST)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its position or its epoch is none") from error
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint of a run's folder that can be read, and its contents; warn of those that cannot."""
+    """Return the latest checkpoint of a run's folder from which training can go on, and its contents; warn of others
+    that would be later."""
+    ages: dict[Path, Age] = {}
     for path in checkpoints_in(folder):
-        try:
-            return path, read_checkpoint(path)
-        except ValueError as error:
-            _logger.warning(f"Passed over: {error}")
+        with _warning_of_unusable():
+            ages[path] = age_of(path)
+    for path in sorted(ages, key=ages.__getitem__, reverse=True):
+        with _warning_of_unusable():
+            contents = read_checkpoint(path)
+            refuse_nonfinite(contents, str(path))
+            return path, contents
     return None
+
+
+def refuse_nonfinite(contents: Mapping[str, Any], name: str) -> None:
+    """Refuse a checkpoint from which no training could go on.
+
+    Raises:
+        ValueError: weights, EMA or optimizer state of one of the models are not finite.
+    """
+    trained = {key: value for key, value in contents.items() if key != OUR_KEY}
+    with suppress(AttributeError, LookupError, TypeError):  # a plain run, another program's file, or a damaged one
+        trained["motivated"] = contents[OUR_KEY]["pair"]["motivated"]
+    if names := nonfinite_names(trained):
+        raise ValueError(f"{name} has numbers that are not finite, in {names[0]}")
+
+
+@contextmanager
+def _warning_of_unusable() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        _logger.warning(f"Passed over: {error}")
+
+
+def next_generation(folder: Path) -> int:
+    """Return the generation of a run that begins in a folder: later than all checkpoints that are there already."""
+    return 1 + max((age.generation for age in _ages(folder).values()), default=-1)
+
+
+def _ages(folder: Path) -> dict[Path, Age]:
+    ages = {}
+    for path in checkpoints_in(folder):
+        with suppress(ValueError):
+            ages[path] = age_of(path)
+    return ages
+
+
+def make_latest(path: Path) -> int:
+    """Make a checkpoint the latest of its folder, so that what was written after it is passed over from now on.
+
+    Returns:
+        Its generation.
+    """
+    others = _ages(path.parent)
+    own = others.pop(path, age_of(path))
+    later = [other.name for other, age in others.items() if replace(age, is_last=own.is_last) > own]
+    if not later:
+        return own.generation
+    contents = read_checkpoint(path)
+    contents[OUR_KEY]["generation"] = generation = 1 + max(age.generation for age in others.values())
+    write_whole(contents, path)
+    _logger.warning(f"The run goes back to {path.name}; {', '.join(later)} are of later updates and no longer count.")
+    return generation
 
 
 def trained_epoch(path: Path) -> int | None:
@@ -189,13 +292,34 @@ def remove_scratch(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Have the names of a folder written to the disk; a file system that cannot is warned of once."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _warn_of_unsynced(folder, error.strerror)
+
+
+@cache
+def _warn_of_unsynced(folder: Path, why: str) -> None:
+    _logger.warning(
+        f"The names of files in {folder} cannot be forced to the disk ({why}): after a power failure the newest "
+        "checkpoint may be missing."
+    )
+
+
+def _place_in_name(path: Path) -> list[int]:
+    """Return epoch and update of a recovery file.
+
+    >>> _place_in_name(Path("recovery-3-10.pth.tar"))
+    [3, 10]
+    """
+    return [int(number) for number in re.findall(r"-(\d+)", path.name)]
 
 
 class Saver:
@@ -287,6 +411,9 @@ class Saver:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; `reconcile` compares it with the folder."""
+        names = [*(name for name, _ in state["kept"]), *state["dropped"]]
+        if others := [name for name in names if not _NUMBERED.fullmatch(name)]:  # such a file would be removed
+            raise ValueError(f"{others[0]!r} is no name of a checkpoint")
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
         self.kept, self._dropped = [(name, metric) for name, metric in state["kept"]], list(state["dropped"])
 
@@ -298,7 +425,7 @@ class Saver:
                 removal of old files may still be missing. None if the state is of another file.
         """
         there = self.folder.glob(f"recovery-*{_EXTENSION}")
-        self._recoveries = sorted(there, key=lambda path: path.stat().st_mtime_ns)
+        self._recoveries = sorted(there, key=_place_in_name)
         if epoch is not None:
             self.update_links(epoch)
         self._dropped = []

@@ -1,11 +1,15 @@
-"""Watch for losses that are not finite: each is reported, and too many in a row end the run."""
+"""Watch for numbers that are not finite: in losses, too many of which end the run, and in what is to be saved."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from motivation.method.records import DeferredScalar, UpdateRecord
 
@@ -15,7 +19,67 @@ REMEDY = "try a smaller --lr, --clip-grad 1, or --amp-dtype bfloat16 in place of
 
 
 class NotFiniteError(RuntimeError):
-    """Too many losses in a row were not finite."""
+    """Too many losses in a row were not finite, or the weights at the end of a run are not."""
+
+
+def are_finite(state: Any) -> bool:
+    """Return True if the floating point tensors among nested values are finite; all of them cost one read."""
+    tensors = [tensor for _, tensor in _float_tensors(state)]
+    return not tensors or bool(torch.nn.utils.get_total_norm(tensors, norm_type=float("inf")).isfinite())
+
+
+def nonfinite_names(state: Any) -> list[str]:
+    """Return the names of the tensors among nested values that are not finite, with dots between the levels."""
+    return [name for name, tensor in _float_tensors(state) if not tensor.isfinite().all()]
+
+
+def _float_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.numel():
+            yield name, value.detach()
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _float_tensors(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _float_tensors(item, f"{name}.{index}")
+
+
+class FiniteStateGuard:
+    """Keep states that are not finite from being saved: from such a file no training could go on.
+
+    A loss is computed before the step that follows it, so a last step that overflows shows in the weights only.
+    """
+
+    def __init__(self) -> None:
+        self._last_finite = "the run's start"
+        self._fault = ""
+
+    def allows(self, state: Any, is_finite: bool, place: str) -> bool:
+        """Return True if a state may be saved; warn if not.
+
+        Args:
+            state: nested values with tensors.
+            is_finite: if `are_finite` says so, on all ranks.
+            place: words for the update after which it is saved.
+        """
+        if is_finite:
+            self._last_finite, self._fault = place, ""
+            return True
+        names = nonfinite_names(state) or ["the state of another rank"]
+        more = f" and {len(names) - 1} more tensors" if names[1:] else ""
+        self._fault = f"{names[0]}{more} are not finite after {place}; all were after {self._last_finite}"
+        _logger.warning(f"No checkpoint is written: {self._fault}.")
+        return False
+
+    def finish(self) -> None:
+        """End the run.
+
+        Raises:
+            NotFiniteError: the last state was not finite.
+        """
+        if self._fault:
+            raise NotFiniteError(f"{self._fault}; {REMEDY}")
 
 
 class NonFiniteLossGuard:

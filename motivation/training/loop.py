@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from motivation.data.loaders import end_workers
 from motivation.method.records import Role, UpdateRecord
+from motivation.training.finite import are_finite
 from motivation.training.hooks import RunView
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord, Outcome, UpdateReport
@@ -35,6 +36,7 @@ def train(run: Run) -> None:
         with Interrupt() as run.interrupt:
             if train_epochs(run):
                 run.guard.finish()
+                run.state_guard.finish()
                 run.completed, run.interrupted_by = True, 0
     finally:
         with ExitStack() as ending:
@@ -116,11 +118,19 @@ def after_update(run: Run, record: UpdateRecord, outcome: Outcome) -> None:
 def save_recovery(run: Run) -> None:
     """Write recovery checkpoints after the current update; training is not disturbed."""
     run.guard.flush()
-    if run.guard.in_a_row:
-        _logger.warning("No recovery checkpoint is written: the last loss was not finite.")
-        return
     run.pair.sync_idle_model()
-    write_recovery_files(run)
+    if is_finite(run):
+        write_recovery_files(run)
+
+
+def is_finite(run: Run) -> bool:
+    """Return True if the state of the run may be saved, the same on all ranks; warn if not."""
+    place = f"update {run.pair.update - 1} of epoch {run.pair.epoch}"
+    if run.guard.in_a_row:
+        _logger.warning(f"No checkpoint is written: the loss of {place} was not finite.")
+        return False
+    state = {learner.role.value: learner.state_dict() for learner in run.pair.sides}
+    return run.state_guard.allows(state, run.on_all_ranks(are_finite(state)), place)
 
 
 def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_last: bool) -> float | None:
@@ -140,8 +150,6 @@ def evaluate_and_save(run: Run, epoch: int, train_loss: float, began: float, is_
         record = EpochRecord(epoch, train_loss, base, motivated, run.pair.base.lr, since_last, counts, elapsed_s)
         run.records.append(record)
         run.hooks.epoch_end(record)
-        if run.guard.in_a_row:
-            _logger.warning("No checkpoint is written of this epoch: its last loss was not finite.")
-        else:
+        if is_finite(run):
             write_epoch_files(run, record)
     return record.metric(Role.BASE, run.ranking)

@@ -81,9 +81,14 @@ class EpochRecord:
 
     def metric(self, role: Role, name: str) -> float | None:
         """Return a metric of one model, None if it was not measured; without validation the base has its training
-        loss."""
+        loss.
+
+        It is NaN, which ranks below everything, where the loss was not finite: classes of such outputs mean nothing.
+        """
         metrics = self.motivated if role is Role.MOTIVATED else self.base or {"loss": self.train_loss}
-        return None if metrics is None else metrics.get(name)
+        if metrics is None or name not in metrics:
+            return None
+        return metrics[name] if math.isfinite(metrics["loss"]) else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""

@@ -15,7 +15,7 @@ from motivation.method.pair import MotivatedPair
 from motivation.method.records import DeferredScalar, Role
 from motivation.training.checkpoint import Saver
 from motivation.training.evaluate import Evaluator, HeldOut
-from motivation.training.finite import NonFiniteLossGuard
+from motivation.training.finite import FiniteStateGuard, NonFiniteLossGuard
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import HookList
 from motivation.training.learner import Learner
@@ -89,7 +89,7 @@ class Run:
         recovery_interval: updates between recovery checkpoints; 0 for none.
         world_size: number of ranks.
         ranking: the metric by which checkpoints of the base are ranked.
-        guard: watches for losses that are not finite.
+        guard, state_guard: watch for losses, and for weights and other state, that are not finite.
         losses: mean loss of the current epoch.
         trained: see `RunView`.
         resumed_mid_epoch: True until the rest of an epoch is trained that the resumed run had begun.
@@ -97,6 +97,7 @@ class Run:
         flops: forward FLOPs of both models, on the primary rank; None in a plain run.
         folder, lock: folder of the run's files and the lock on it, on the primary rank.
         can_be_stopped: True if there are hooks of the user's own; the same on all ranks.
+        generation: of its checkpoints, see `motivation.training.checkpoint.Age`.
         stopped_by: the reason a hook gave for stopping the run before its last epoch; set from the start if the run
             that is resumed was stopped.
         interrupted_by: number of the signal that ended the run, 0 for none.
@@ -117,6 +118,7 @@ class Run:
     ranking: str = "top1"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     guard: NonFiniteLossGuard = field(default_factory=NonFiniteLossGuard)
+    state_guard: FiniteStateGuard = field(default_factory=FiniteStateGuard)
     losses: LossMeter = field(default_factory=LossMeter)
     records: list[EpochRecord] = field(default_factory=list)
     trained: tuple[int, int] | None = None
@@ -127,6 +129,7 @@ class Run:
     folder: Path | None = None
     lock: FolderLock | None = None
     can_be_stopped: bool = False
+    generation: int = 0
     stopped_by: str | None = None
     interrupted_by: int = 0
     _stop_votes: deque[DeferredScalar] = field(default_factory=deque)
@@ -179,6 +182,14 @@ class Run:
         else:
             self._agree_on_signal()
         return bool(self.interrupted_by)
+
+    def on_all_ranks(self, holds: bool) -> bool:
+        """Return True if something holds on all ranks, which all call it."""
+        if self.world_size == 1:
+            return holds
+        lowest = torch.tensor(int(holds), device=self.device)
+        dist.all_reduce(lowest, dist.ReduceOp.MIN)
+        return bool(lowest.item())
 
     def _agree_on_signal(self) -> None:
         number = torch.tensor(self.interrupt.requested, device=self.device)

@@ -23,13 +23,12 @@ from motivation.method.pair import Position
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import Role
 from motivation.method.switch import running_statistics
-from motivation.training.checkpoint import Saver
+from motivation.training.checkpoint import OUR_KEY, Saver
 from motivation.training.learner import Learner
 from motivation.training.plugin_errors import PluginError, is_users
 from motivation.training.records import EpochRecord
 from motivation.training.run import Run
 
-OUR_KEY = "motivation"
 FORMAT = 3
 """Version of the entry `OUR_KEY`."""
 
@@ -258,7 +257,8 @@ def get_state(run: Run, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         ranks: what `gather_rank_states` gave.
     """
     parts = {part.name: part.state_in(run) for part in RUN_PARTS}
-    return {"format": FORMAT, "updates_per_epoch": run.clock.updates_per_epoch, **parts, "ranks": ranks}
+    place = {"generation": run.generation, "updates_per_epoch": run.clock.updates_per_epoch}
+    return {"format": FORMAT, **place, **parts, "ranks": ranks}
 
 
 def gather_rank_states(run: Run) -> list[dict[str, Any]]:

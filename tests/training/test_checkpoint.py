@@ -14,6 +14,9 @@ from motivation.training.checkpoint import (
     CheckpointError,
     Saver,
     link_or_copy,
+    make_latest,
+    newest_whole,
+    next_generation,
     read_checkpoint,
     trained_epoch,
     write_whole,
@@ -175,3 +178,92 @@ def test_what_a_file_would_run_is_named(zipped, tmp_path):
     torch.save({"folder": PurePosixPath("x")}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"never run \(it names pathlib.PurePosixPath\)"):
         read_checkpoint(tmp_path / "a.pth")
+
+
+def state(generation, epoch, update, between=False):
+    return {"generation": generation, "pair": {"position": (epoch, update, 0, between)}}
+
+
+def test_the_latest_file_is_what_the_files_say_and_not_what_the_clock_says(tmp_path):
+    files = {
+        "checkpoint-0": (0, state(0, 0, 5, True)),
+        "recovery-1-2": (1, state(0, 1, 3)),
+        "recovery-1-4": (1, state(0, 1, 5)),
+        "checkpoint-1": (1, state(0, 1, 5, True)),
+        "recovery-0-3": (0, state(1, 0, 4)),  # the run went back
+    }
+    for name, (epoch, entry) in files.items():
+        write_whole({"epoch": epoch, "motivation": entry}, tmp_path / f"{name}.pth.tar")
+    for age, name in enumerate(files):
+        os.utime(tmp_path / f"{name}.pth.tar", (age, age))
+    for name in ("recovery-0-3", "checkpoint-1", "recovery-1-4", "recovery-1-2", "checkpoint-0"):
+        path, _ = newest_whole(tmp_path)
+        assert path.name == f"{name}.pth.tar"
+        path.unlink()
+
+
+def test_files_of_timm_are_ordered_by_their_epochs(tmp_path):
+    for epoch in (9, 10, 8):
+        write_whole({"epoch": epoch}, tmp_path / f"checkpoint-{epoch}.pth.tar")
+    write_whole({"epoch": 10}, tmp_path / "last.pth.tar")
+    assert newest_whole(tmp_path)[0].name == "last.pth.tar"
+
+
+def test_going_back_makes_a_file_the_latest_and_says_what_no_longer_counts(tmp_path, caplog):
+    for epoch in range(3):
+        write_whole({"epoch": epoch, "motivation": state(0, epoch, 5, True)}, tmp_path / f"checkpoint-{epoch}.pth.tar")
+    assert make_latest(tmp_path / "checkpoint-2.pth.tar") == 0
+    assert caplog.text == ""
+    assert make_latest(tmp_path / "checkpoint-0.pth.tar") == 1
+    assert "goes back to checkpoint-0.pth.tar; checkpoint-1.pth.tar, checkpoint-2.pth.tar are of later" in caplog.text
+    path, contents = newest_whole(tmp_path)
+    assert (path.name, contents["epoch"]) == ("checkpoint-0.pth.tar", 0)
+    assert next_generation(tmp_path) == 2
+
+
+@pytest.mark.parametrize("place", ["weights", "optimizer", "motivated"])
+def test_a_file_that_is_not_finite_is_passed_over(place, tmp_path, caplog):
+    good, bad = torch.ones(3), torch.tensor([1.0, float("nan")])
+    write_whole({"epoch": 0, "state_dict": {"w": good}}, tmp_path / "checkpoint-0.pth.tar")
+    contents = {"weights": {"state_dict": {"w": bad}}, "optimizer": {"optimizer": {"state": {0: {"m": bad}}}}}
+    motivated = {"motivation": {"pair": {"position": (1, 0, 0, True), "motivated": {"state_dict": {"w": bad}}}}}
+    write_whole({"epoch": 1, **(contents | {"motivated": motivated})[place]}, tmp_path / "last.pth.tar")
+    assert newest_whole(tmp_path)[0].name == "checkpoint-0.pth.tar"
+    assert "Passed over: " in caplog.text
+    assert "last.pth.tar has numbers that are not finite" in caplog.text
+
+
+def test_random_bytes_in_a_tensor_are_damage(tmp_path):
+    path = tmp_path / "last.pth.tar"
+    write_whole({"epoch": 0, "state_dict": {"w": torch.zeros(10_000)}}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20_000] + os.urandom(64) + whole[20_064:])
+    with pytest.raises(ValueError, match=r"last.pth.tar is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../victim.txt", "last.pth.tar", "checkpoint-1.pth.tar/../x", "checkpoint-a.pth.tar"]
+)
+@pytest.mark.parametrize("list_of", ["dropped", "kept"])
+def test_no_name_out_of_a_file_reaches_the_disk_unless_the_program_gives_such_names(name, list_of, tmp_path):
+    foreign = saver(tmp_path).state_dict()
+    foreign[list_of] = [(name, 1.0)] if list_of == "kept" else [name]
+    with pytest.raises(ValueError, match="is no name of a checkpoint"):
+        saver(tmp_path).load_state_dict(foreign)
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_folder_that_cannot_be_synced_is_one_warning(call, tmp_path, monkeypatch, caplog):
+    real = getattr(os, call)
+
+    def refuse(target, *arguments):
+        if call == "open" or os.path.isdir(f"/proc/self/fd/{target}"):
+            raise OSError(22, "Invalid argument")
+        return real(target, *arguments)
+
+    monkeypatch.setattr(checkpoint.os, call, refuse)
+    for epoch in range(3):
+        write_whole({"epoch": epoch}, tmp_path / "last.pth.tar")
+    assert caplog.text.count("cannot be forced to the disk (Invalid argument)") == 1
+    assert read_checkpoint(tmp_path / "last.pth.tar")["epoch"] == 2
