@@ -77,6 +77,7 @@ A3 = {
     "val_input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic", "bce_loss": True,
     "bce_target_thresh": 0.2, "mixup": 0.1, "cutmix": 1.0, "aa": "rand-m6-mstd0.5-inc1", "smoothing": 0,
     "reprob": 0, "aug_repeats": 0, "drop": 0, "drop_path": 0, "num_classes": 1000, "grad_accum_steps": 1,
+    "amp": True, "amp_dtype": "bfloat16", "channels_last": True, "workers": 11,
 }  # fmt: skip
 TRANSFER = {
     "opt": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 384, "lr": 0.01, "sched": "cosine",
