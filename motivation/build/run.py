@@ -64,8 +64,8 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
     ranks = ranks or Ranks()
     ranks.require_launcher()
     plugins, faults = startup_faults(args)
-    needed = restart_faults() + [fault for fault in faults if fault.flag in NEEDED_AT_ONCE]
-    ranks.compare(facts_of_options(args), needed)
+    is_over = any(fault.flag in NEEDED_AT_ONCE for fault in faults)
+    ranks.compare(facts_of_options(args), restart_faults() + (faults if is_over else []))
     runtime = start_runtime(args, ranks)
     faults += model_faults(args)
     datasets = DataSets(None, None)
