@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,19 @@ class InputError(ValueError):
 
 def print_errors(*faults: object) -> None:
     """Print a line ``error: ...`` for each fault on standard error."""
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads any more; the exit code says it
+        for fault in faults:
+            print(f"error: {fault}", file=sys.stderr)
+
+
+@contextmanager
+def surviving_output() -> Iterator[None]:
+    """Go on where standard output cannot be written: its disk is full, its reader or terminal is gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
 
 
 @contextmanager

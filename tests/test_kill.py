@@ -359,3 +359,17 @@ def test_torchrun_restarts_a_run_after_a_kill_and_after_a_rank_that_raises(tmp_p
     assert "Fails.observe failed: ValueError: on one rank only" in line
     found = [(row["epoch"], row["update"]) for row in rows(tmp_path / "run" / "updates.csv")]
     assert found == [(str(epoch), str(update)) for epoch in range(2) for update in range(5)]
+
+
+@pytest.mark.parametrize("output", ["full disk", "closed pipe"])
+def test_an_output_that_cannot_be_written_costs_nothing(output, tmp_path):
+    flags = [*DIGITS, *MOTIVATED, "--epochs", "1", "--output", str(tmp_path), "--experiment", "run"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") if output == "full disk" else os.fdopen(writer, "w") as dead:
+        process = subprocess.run(
+            [sys.executable, "train_motivated.py", *flags], cwd=ROOT, env=environment(), stdout=dead, stderr=dead
+        )
+    assert process.returncode == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["completed"]
+    assert (tmp_path / "run" / "last.pth.tar").exists()

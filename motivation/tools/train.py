@@ -15,7 +15,7 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError
-from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors
+from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors, surviving_output
 from motivation.method.records import Role
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
@@ -88,7 +88,7 @@ def _kept(run: Run | None) -> str:
 
 
 def report(run: Run, args: Namespace) -> None:
-    """Print how the run went, and write it to ``result.json``."""
+    """Write how the run went to ``result.json``, then print it."""
     result = RunResult(
         records=run.records,
         models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
@@ -100,11 +100,13 @@ def report(run: Run, args: Namespace) -> None:
         stopped_by=run.stopped_by,
         nonfinite_losses=run.guard.count,
     )
-    if best := best_epoch(run.records, Role.BASE, run.ranking):
-        _logger.info(f"*** Best metric: {best.metric(Role.BASE, run.ranking)} (epoch {best.epoch})")
-        print(f"--result\n{result.timm_json()}")
-    if run.flops is not None and run.pair.counts.total:
-        print(f"\n{result.table()}")
     if run.folder is not None:
         result.write(run.folder)
-        print(f"\nFiles of this run: {run.folder}")
+    with surviving_output():
+        if best := best_epoch(run.records, Role.BASE, run.ranking):
+            _logger.info(f"*** Best metric: {best.metric(Role.BASE, run.ranking)} (epoch {best.epoch})")
+            print(f"--result\n{result.timm_json()}")
+        if run.flops is not None and run.pair.counts.total:
+            print(f"\n{result.table()}")
+        if run.folder is not None:
+            print(f"\nFiles of this run: {run.folder}")
