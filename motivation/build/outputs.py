@@ -22,6 +22,8 @@ from motivation.training.checkpoint import (
     LAST,
     TIMM_VERSION,
     Saver,
+    is_whole,
+    link_or_copy,
     make_latest,
     next_generation,
     remove_scratch,
@@ -130,9 +132,11 @@ def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed
 
 
 def _reconcile(run: Run, resumed: Resumed) -> None:
-    """Finish what follows the writing of the resumed file, if a crash has prevented it."""
+    """Finish what follows the writing of the resumed file, if a crash has prevented it; replace a damaged ``last``."""
     assert run.folder is not None
     last, epoch = run.folder / LAST, resumed.contents["epoch"]
+    if not resumed.is_mid_epoch and resumed.path.resolve().parent == run.folder.resolve() and not is_whole(last):
+        link_or_copy(resumed.path, last)
     is_last = not resumed.is_mid_epoch and last.exists() and resumed.path.samefile(last)
     for role, saver in run.savers.items():
         # the motivated model's file may be of the next epoch already

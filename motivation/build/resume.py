@@ -114,6 +114,8 @@ def _refuse_damaged(contents: dict[str, Any]) -> None:
     is_named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
     if not is_named or not any(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError("it holds no weights")
+    if isinstance(contents.get("epoch"), int) and contents["epoch"] < 0:
+        raise ValueError(f"it is damaged: its 'epoch' is {contents['epoch']}")
     kinds = {"epoch": int, "version": int, "optimizer": dict, "args": Namespace, OUR_KEY: dict}
     for name, kind in kinds.items():
         if name in contents and not isinstance(contents[name], kind):

@@ -46,6 +46,11 @@ class DataError(RuntimeError):
     """An image or a label cannot be used; the message is for the user."""
 
 
+def is_of_dead_worker(error: Exception) -> bool:
+    """Return True for torch's error of a data worker that has died, which may come up at any place of the program."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
 class CheckedLoader:
     """Wraps a torch loader and reports which image cannot be read, or which label the model does not have.
 
@@ -107,6 +112,8 @@ class CheckedLoader:
         try:
             return next(batches, None)
         except Exception as error:  # a data set may raise anything
+            if is_of_dead_worker(error):
+                raise
             raise DataError(self._explain(index, error)) from error
 
     def _explain(self, index: int, error: Exception) -> str:

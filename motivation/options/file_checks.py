@@ -39,6 +39,9 @@ def file_faults(args: Namespace) -> Iterator[Fault]:
 def _output_faults(args: Namespace) -> Iterator[Fault]:
     folder = output_folder(args).absolute()
     run = folder / args.experiment
+    if not Path(os.path.normpath(run)).is_relative_to(os.path.normpath(folder)):
+        yield Fault("--experiment", f"it is the name of a folder in {folder}, the --output", args.experiment)
+        return
     try:
         existing = next(place for place in (run, *run.parents) if place.exists())
     except OSError as error:

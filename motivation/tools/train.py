@@ -14,7 +14,7 @@ from timm.utils import setup_default_logging
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
-from motivation.data.loaders import DataError
+from motivation.data.loaders import DataError, is_of_dead_worker
 from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors, surviving_output
 from motivation.method.records import Role
 from motivation.options.parse import parse
@@ -25,7 +25,7 @@ from motivation.training.plugin_errors import PluginError
 from motivation.training.records import best_epoch
 from motivation.training.result import RunResult
 from motivation.training.run import Run
-from motivation.training.signals import exit_code
+from motivation.training.signals import Interrupt, exit_code
 
 _logger = logging.getLogger("train")
 
@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     try:
         args, args_text = parse(argv)
         run = build_run(args, args_text, ranks)
-        train(run)
-        if run.folder is not None:
-            report(run, args)
+        with Interrupt():  # a signal that comes when the training is over must not cost the result
+            train(run)
+            if run.folder is not None:
+                report(run, args)
         if dist.is_initialized():
             dist.barrier()  # a launcher may end the others with the first that exits: not while files are written
             dist.destroy_process_group()
@@ -72,6 +73,9 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
             print_errors("interrupted before the training began")
         return EXIT_INTERRUPTED
     except Exception as error:
+        if is_of_dead_worker(error):
+            ranks.tell(f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers", _kept(run))
+            return EXIT_FAILED
         if ranks.world_size == 1:
             raise
         ranks.tell("another rank is gone" if is_lost_connection(error) else format_exc(), _kept(run))

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from timm.models import clean_state_dict
 
+from motivation.data.loaders import is_of_dead_worker
 from motivation.method.records import Role
 from motivation.training.finite import nonfinite_names
 from motivation.training.records import rank_key
@@ -240,6 +241,15 @@ def make_latest(path: Path) -> int:
     return generation
 
 
+def is_whole(path: Path) -> bool:
+    """Return True if a checkpoint can be read."""
+    try:
+        read_checkpoint(path)
+    except ValueError:
+        return False
+    return True
+
+
 def trained_epoch(path: Path) -> int | None:
     """Return the epoch of a checkpoint; None if it cannot be read."""
     try:
@@ -260,6 +270,8 @@ def write_whole(contents: dict[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         with suppress(OSError):
             scratch.unlink()
+        if is_of_dead_worker(error):
+            raise
         older = f"; {path} is as it was before" if path.exists() else ""
         raise CheckpointError(f"{path} cannot be written: {_reason(error)}{older}") from error
     _sync_folder(path.parent)
