@@ -135,7 +135,8 @@ def _reconcile(run: Run, resumed: Resumed) -> None:
     """Finish what follows the writing of the resumed file, if a crash has prevented it; replace a damaged ``last``."""
     assert run.folder is not None
     last, epoch = run.folder / LAST, resumed.contents["epoch"]
-    if not resumed.is_mid_epoch and resumed.path.resolve().parent == run.folder.resolve() and not is_whole(last):
+    is_ours = resumed.path.name != LAST and resumed.path.resolve().parent == run.folder.resolve()
+    if is_ours and not resumed.is_mid_epoch and not is_whole(last):
         link_or_copy(resumed.path, last)
     is_last = not resumed.is_mid_epoch and last.exists() and resumed.path.samefile(last)
     for role, saver in run.savers.items():
