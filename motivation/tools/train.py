@@ -25,7 +25,7 @@ from motivation.training.plugin_errors import PluginError
 from motivation.training.records import best_epoch
 from motivation.training.result import RunResult
 from motivation.training.run import Run
-from motivation.training.signals import Interrupt, exit_code
+from motivation.training.signals import exit_code
 
 _logger = logging.getLogger("train")
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     try:
         args, args_text = parse(argv)
         run = build_run(args, args_text, ranks)
-        with Interrupt():  # a signal that comes when the training is over must not cost the result
+        with run.interrupt:  # a signal when the training is over must not cost the result
             train(run)
             if run.folder is not None:
                 report(run, args)

@@ -13,7 +13,6 @@ from motivation.training.hooks import RunView
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord, Outcome, UpdateReport
 from motivation.training.run import Run
-from motivation.training.signals import Interrupt
 from motivation.training.state import write_epoch_files, write_recovery_files
 
 _logger = logging.getLogger("train")
@@ -22,8 +21,8 @@ _logger = logging.getLogger("train")
 def train(run: Run) -> None:
     """Train all epochs; evaluate and save those that are due.
 
-    A signal (see `motivation.training.signals.SIGNALS`) during an update: finish the update, write a recovery
-    checkpoint, stop. During evaluation or saving: finish these, then stop.
+    Call it within ``run.interrupt``. A signal (see `motivation.training.signals.SIGNALS`) during an update: finish the
+    update, write a recovery checkpoint, stop. During evaluation or saving: finish these, then stop.
 
     Raises:
         NotFiniteError: too many losses in a row were not finite, or the last ones.
@@ -33,11 +32,10 @@ def train(run: Run) -> None:
     view = RunView(run.epochs, run.start_epoch, run.feed.updates_per_epoch, motivated, done, run.trained)
     try:
         run.hooks.run_start(view)
-        with Interrupt() as run.interrupt:
-            if train_epochs(run):
-                run.guard.finish()
-                run.state_guard.finish()
-                run.completed, run.interrupted_by = True, 0
+        if train_epochs(run):
+            run.guard.finish()
+            run.state_guard.finish()
+            run.completed, run.interrupted_by = True, 0
     finally:
         with ExitStack() as ending:
             for loader in (run.feed.loader, run.evaluator.validator and run.evaluator.validator.loader):

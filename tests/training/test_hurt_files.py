@@ -80,6 +80,19 @@ def test_a_new_run_in_an_old_folder_is_the_one_that_resume_auto_goes_on_with(tra
     assert load(run / "last.pth.tar")["epoch"] == 1
 
 
+def test_a_signal_before_the_first_update_stops_after_it(train, tmp_path):
+    (tmp_path / "early.py").write_text(
+        "import os, signal\n"
+        "from motivation.training.hooks import Hook, register_hook\n"
+        "@register_hook('early')\n"
+        "class Early(Hook):\n"
+        "    def run_start(self, run):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    run = train("--epochs", "1", "--motivation-plugins", tmp_path / "early.py", code=143)
+    assert len(rows(run / "updates.csv")) == 1
+
+
 def test_a_signal_when_the_training_is_over_does_not_cost_the_result(train, tmp_path):
     (tmp_path / "late.py").write_text(
         "import os, signal\n"
