@@ -6,7 +6,6 @@ import select
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +21,7 @@ from motivation.build.ranks import Ranks
 from motivation.build.runtime import start_runtime
 from motivation.data.loaders import end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
-from motivation.method.records import DeferredScalar, Role, UpdateRecord
 from motivation.options.parse import parse
-from motivation.training.finite import NonFiniteLossGuard, NotFiniteError
-from motivation.training.run import Run
 
 MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
 CYCLED = ["--train-img-sizes", "8", "16", "--train-pad", "0", "--train-batches-per-epoch", "7"]
@@ -126,36 +122,6 @@ def test_all_loaders_pin_where_it_is_asked_for(monkeypatch):
     feed_of(["--pin-mem", "--no-pin-mem"])
     feed_of([])
     assert made == [True] * 3 + [False] * 4
-
-
-def record(loss, update=0):
-    return UpdateRecord(0, update, update + 1, Role.BASE, {"loss": DeferredScalar(loss)})
-
-
-@pytest.mark.parametrize("late", [0, 2])
-def test_losses_that_are_not_finite_are_counted_and_too_many_in_a_row_end_the_run(late, caplog):
-    guard = NonFiniteLossGuard(3, late)
-    for update, loss in enumerate([1.0, float("nan"), float("inf"), 2.0, float("nan"), float("nan")]):
-        guard.watch(record(loss, update))
-    guard.flush()
-    assert (guard.count, guard.in_a_row) == (4, 2)
-    assert caplog.text.count("in a row, at most 3") == 4
-    assert "epoch 0, update 5 (base model) is nan: 2 in a row" in caplog.text
-    with pytest.raises(NotFiniteError, match="the last 2 losses"):
-        guard.finish()
-    last = NonFiniteLossGuard(1, delay=1)
-    last.watch(record(float("nan"), 6))
-    with pytest.raises(NotFiniteError, match=r"1 losses in a row .*--max-nonfinite 1.* at epoch 0, update 6"):
-        last.flush()
-
-
-@pytest.mark.parametrize(("device", "motivated", "delay"), [("cpu", None, 0), ("cuda", object(), 0), ("cuda", None, 1)])
-def test_ranks_stop_at_the_update_that_the_votes_were_cast_in_or_the_next(device, motivated, delay, monkeypatch):
-    pair = SimpleNamespace(motivated=motivated)
-    run = Run(pair, None, None, None, None, {}, 0, 1, world_size=2, device=torch.device(device))
-    monkeypatch.setattr(Run, "_agree_on_signal", lambda self: setattr(self, "interrupted_by", 15))
-    stopped = [run.interrupted_after_update(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
-    assert stopped == [False] * (3 + delay) + [True]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for it")

@@ -1,14 +1,16 @@
 """What is not finite is never saved: not the weights, not the EMA, not the optimizer's state."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support.program import MOTIVATED, load
 
-from motivation.method.records import Role
-from motivation.training.finite import are_finite, nonfinite_names
+from motivation.method.records import DeferredScalar, Role, UpdateRecord
+from motivation.training.finite import NonFiniteLossGuard, NotFiniteError, are_finite, nonfinite_names
 from motivation.training.records import EpochRecord, best_epoch
+from motivation.training.run import Run
 
 POISON = """
 import torch
@@ -87,3 +89,33 @@ def test_a_judged_loss_that_is_not_finite_ranks_below_everything(name, loss):
     judged = [{"loss": loss, "top1": 99.0}, {"loss": 2.0, "top1": 10.0}]
     records = [EpochRecord(epoch, 1.0, metrics, None, 0.1, None, None, 1.0) for epoch, metrics in enumerate(judged)]
     assert best_epoch(records, Role.BASE, name).epoch == 1
+
+
+def record(loss, update=0):
+    return UpdateRecord(0, update, update + 1, Role.BASE, {"loss": DeferredScalar(loss)})
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_losses_that_are_not_finite_are_counted_and_too_many_in_a_row_end_the_run(late, caplog):
+    guard = NonFiniteLossGuard(3, late)
+    for update, loss in enumerate([1.0, float("nan"), float("inf"), 2.0, float("nan"), float("nan")]):
+        guard.watch(record(loss, update))
+    guard.flush()
+    assert (guard.count, guard.in_a_row) == (4, 2)
+    assert caplog.text.count("in a row, at most 3") == 4
+    assert "epoch 0, update 5 (base model) is nan: 2 in a row" in caplog.text
+    with pytest.raises(NotFiniteError, match="the last 2 losses"):
+        guard.finish()
+    last = NonFiniteLossGuard(1, delay=1)
+    last.watch(record(float("nan"), 6))
+    with pytest.raises(NotFiniteError, match=r"1 losses in a row .*--max-nonfinite 1.* at epoch 0, update 6"):
+        last.flush()
+
+
+@pytest.mark.parametrize(("device", "motivated", "delay"), [("cpu", None, 0), ("cuda", object(), 0), ("cuda", None, 1)])
+def test_ranks_stop_at_the_update_that_the_votes_were_cast_in_or_the_next(device, motivated, delay, monkeypatch):
+    pair = SimpleNamespace(motivated=motivated)
+    run = Run(pair, None, None, None, None, {}, 0, 1, world_size=2, device=torch.device(device))
+    monkeypatch.setattr(Run, "_agree_on_signal", lambda self: setattr(self, "interrupted_by", 15))
+    stopped = [run.interrupted_after_update(DeferredScalar(float(update == 3))) for update in range(3 + delay + 1)]
+    assert stopped == [False] * (3 + delay) + [True]
