@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 from argparse import Namespace
@@ -25,9 +26,11 @@ from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from motivation import __version__
 from motivation.errors import InputError, print_errors
-from motivation.options.faults import Fault, StartupError
+from motivation.options.faults import Fault, StartupError, one_line
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flags import FLAGS
+
+_logger = logging.getLogger("train")
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for others, torch's own default: they may be reading a large data set."""
@@ -73,10 +76,22 @@ class Ranks:
 
     @property
     def store(self) -> dist.Store:
-        """The store at which all ranks meet; waits for them the first time."""
+        """The store at which all ranks meet; waits for them the first time.
+
+        Raises:
+            StartupError: they do not come, or there is no way to them.
+        """
         if self._store is None:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            if self.rank == 0:
+                _logger.info(f"Waiting for {self.world_size} processes at {place}.")
             address = f"env://?rank={self.rank}&world_size={self.world_size}"
-            self._store, _, _ = next(rendezvous(address, timeout=PATIENCE))
+            try:
+                self._store, _, _ = next(rendezvous(address, timeout=PATIENCE))
+            except dist.DistError as error:
+                self._compares_again = False
+                text = f"the {self.world_size} processes cannot meet there: {one_line(error)}"
+                raise StartupError([Fault(f"MASTER_ADDR:MASTER_PORT {place}", text)]) from error
             if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
                 # the store outlives a restart, and with it the addresses of processes that are gone
                 attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
@@ -160,8 +175,10 @@ class Ranks:
         return f"rank {self.rank} on {platform.node()}"
 
     def _is_first_to_say(self, text: str) -> bool:
+        if self._store is None:
+            return True
         try:
-            return self.store.add(f"said: {hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
+            return self._store.add(f"said: {hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
         except RuntimeError:  # the store went with the process that had it
             return True
 

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from support.program import DIGITS, ROOT, environment, free_port
 
 from motivation.build.ranks import is_lost_connection, restart_faults
 from motivation.options.flags import FLAGS
+from motivation.tools.train import main
 
 HOST = platform.node()
 FAILS_ON_RANK_1 = """
@@ -165,6 +167,18 @@ def test_a_bug_keeps_its_traceback_and_is_said_once(ends):
     assert said.count("Traceback") == 1
     assert "TypeError" in said
     assert [end[0] for end in ends["bug"]] == [1, 1]
+
+
+def test_processes_that_cannot_meet_are_told_where(monkeypatch, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+        assert main([*DIGITS]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"MASTER_ADDR:MASTER_PORT 127.0.0.1:{port}: the 2 processes cannot meet there: " in line
 
 
 def test_restarts_on_several_machines_need_a_store_for_each(monkeypatch):
