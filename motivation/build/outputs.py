@@ -21,9 +21,7 @@ from motivation.options.faults import blaming
 from motivation.training.checkpoint import (
     LAST,
     TIMM_VERSION,
-    Saver,
     is_whole,
-    link_or_copy,
     make_latest,
     next_generation,
     remove_scratch,
@@ -43,6 +41,7 @@ from motivation.training.loggers import (
 from motivation.training.records import best_epoch
 from motivation.training.run import Run
 from motivation.training.run_folder import LABELS_FILE, RESULT_FILE
+from motivation.training.saver import Saver, link_or_copy
 
 _logger = logging.getLogger("train")
 

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from motivation.data.update_loader import UpdateLoader
 from motivation.method.pair import MotivatedPair
 from motivation.method.records import DeferredScalar, Role
-from motivation.training.checkpoint import Saver
 from motivation.training.evaluate import Evaluator, HeldOut
 from motivation.training.finite import FiniteStateGuard, NonFiniteLossGuard
 from motivation.training.folder_lock import FolderLock
@@ -21,6 +20,7 @@ from motivation.training.hooks import HookList
 from motivation.training.learner import Learner
 from motivation.training.losses import LossMeter
 from motivation.training.records import EpochRecord
+from motivation.training.saver import Saver
 from motivation.training.signals import Interrupt
 
 PLATEAU_POSITION = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")

@@ -23,11 +23,12 @@ from motivation.method.pair import Position
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.method.records import Role
 from motivation.method.switch import running_statistics
-from motivation.training.checkpoint import OUR_KEY, Saver
+from motivation.training.checkpoint import OUR_KEY
 from motivation.training.learner import Learner
 from motivation.training.plugin_errors import PluginError, is_users
 from motivation.training.records import EpochRecord
 from motivation.training.run import Run
+from motivation.training.saver import Saver
 
 FORMAT = 3
 """Version of the entry `OUR_KEY`."""

@@ -12,8 +12,6 @@ import torch
 from motivation.training import checkpoint
 from motivation.training.checkpoint import (
     CheckpointError,
-    Saver,
-    link_or_copy,
     make_latest,
     newest_whole,
     next_generation,
@@ -21,6 +19,7 @@ from motivation.training.checkpoint import (
     trained_epoch,
     write_whole,
 )
+from motivation.training.saver import Saver, link_or_copy
 
 
 def saver(folder, **options):
