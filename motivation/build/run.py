@@ -24,6 +24,7 @@ from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.ranks import Ranks, facts_of_options, restart_faults
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, start_runtime
+from motivation.build.trial import blank_batch, needs_trial, try_updates
 from motivation.build.without_effect import without_effect
 from motivation.data.datasets import label_names
 from motivation.method.conditions import Condition, Never
@@ -171,6 +172,9 @@ def _build(
         with blaming("--output", args.output, errors=OSError):
             add_outputs(run, recorded, own_hooks)
     restore(run, resumed, recorded, runtime)
+    if needs_trial(pair, runtime.device):
+        batch = blank_batch(args, runtime, config["input_size"], num_classes, data.feed.loader)
+        try_updates(pair.sides, batch, args, runtime)
     if runtime.primary:
         with blaming("--output", args.output, errors=OSError):
             take_folder(run, args_text, label_names(datasets.train), resumed)

@@ -135,6 +135,15 @@ class Learner(Side):
                 return Outcome(mean_loss, local_losses, images, data_time_s, batch, norm, stop_votes)
         return None
 
+    def rehearse(self, batch: MicroBatch) -> None:
+        """Do the forward and backward pass of a micro-batch, and nothing that ranks do together; see `trial`.
+
+        The gradient scaler is left out: it changes the gradients' scale, and itself when it is first used.
+        """
+        with self.task.no_sync():
+            loss, _ = self._forward(batch)
+            loss.backward(create_graph=self._second_order)
+
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the loss to train with and the loss to report, each over the number of micro-batches."""
         with self.rule.autocast():
