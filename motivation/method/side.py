@@ -60,7 +60,10 @@ class Side:
     def apply_deferred_ema(self) -> None:
         """Apply all EMA updates that were skipped."""
         if self.ema is not None and self.pending_decay != 1.0:
-            apply_decay(self.ema_model, self.model, self.pending_decay)
+            if getattr(self.ema, "stochastic_rounding", False) and _has_bfloat16(self.ema_model):
+                self.ema.apply_update_(self.model, self.pending_decay)  # to the nearest, most of it would be lost
+            else:
+                apply_decay(self.ema_model, self.model, self.pending_decay)
         self.pending_decay = 1.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,6 +113,10 @@ class Side:
                         generator.set_state(states[name])
                         setattr(owner, name, generator)
                         break
+
+
+def _has_bfloat16(model: nn.Module) -> bool:
+    return any(parameter.dtype is torch.bfloat16 for parameter in model.parameters())
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:
