@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 """Something failed on the way; the input cannot be used; Ctrl-C (128 + signal number, as shells have it)."""
@@ -25,11 +25,25 @@ class InputError(ValueError):
         super().__init__("; ".join(map(str, faults)))
 
 
+def printable(text: object) -> str:
+    """Return a text with its control characters escaped: a name out of a file must not steer the terminal.
+
+    >>> printable("a\\x1b[31m\\r"), printable("a line\\n\\tand é")
+    ('a\\\\x1b[31m\\\\r', 'a line\\n\\tand é')
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in str(text))
+
+
+def print_text(text: object = "", file: TextIO | None = None, end: str = "\n") -> None:
+    """Print a text that may hold words out of files, `printable`, and at once; by default on standard output."""
+    print(printable(text), file=file, end=end, flush=True)
+
+
 def print_errors(*faults: object) -> None:
     """Print a line ``error: ...`` for each fault on standard error."""
     with suppress(OSError):  # nobody reads any more; the exit code says it
         for fault in faults:
-            print(f"error: {fault}", file=sys.stderr)
+            print_text(f"error: {fault}", sys.stderr)
 
 
 @contextmanager

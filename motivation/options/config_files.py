@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, ScalarNode
+from yaml.composer import ComposerError
+from yaml.events import AliasEvent
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from motivation.errors import InputError
 
@@ -23,6 +25,11 @@ CONFIG_FOLDERS = tuple(Path(__file__).resolve().parents[level] / "configs" for l
 """The folders of our own configs: inside an installed package, or at the top of the repository."""
 
 SHOWN_LENGTH = 80
+SHOWN_FAULTS = 5
+
+LARGEST_FILE, MOST_VALUES, LONGEST_VALUE = 2**20, 20_000, 10_000
+"""Limits of a YAML file: its characters, its values (those that an alias repeats count again), and the characters of
+one value. The options of a run are about 400 values in 5 kB."""
 
 
 def config_path(name: str, folder: Path = Path()) -> Path:
@@ -94,14 +101,14 @@ def read_yaml(path: str | Path) -> Any:
     """Return the plain values that a YAML file holds.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8 or not YAML, has a value that its tag does not allow, or a mapping
-            has a key twice (of which YAML libraries silently keep the last).
+        InputError: it cannot be read, is not UTF-8 or not YAML, is larger than options are, has a value that its tag
+            does not allow, or a mapping has a key twice (of which YAML libraries silently keep the last).
     """
     try:
-        loader = _Loader(Path(path).read_text(encoding="utf-8"))
+        loader = _Loader(read_text(path, LARGEST_FILE))
         value = loader.get_single_data()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not YAML: byte {error.start} is not UTF-8 text") from error
     except yaml.YAMLError as error:
@@ -111,16 +118,51 @@ def read_yaml(path: str | Path) -> Any:
     except Exception as error:  # PyYAML lets through whatever a value such as "!!int x" or 2020-13-01 makes it raise
         raise InputError(f"{path} has a value that is not of its kind: {type(error).__name__}: {error}") from error
     if loader.repeated:
-        raise InputError(f"{path} has keys twice: {'; '.join(loader.repeated)}")
+        raise InputError(f"{path} has keys twice: {some(loader.repeated)}")
     return value
 
 
+def read_text(path: str | Path, most: int) -> str:
+    """Return the text of a file of at most so many characters.
+
+    Raises:
+        InputError: it cannot be read, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if len(text) > most:
+        raise InputError(f"{path} has more than {most:,} characters, as no file of its kind has")
+    return text
+
+
 class _Loader(yaml.SafeLoader):
-    """Takes note of the keys that a mapping has twice."""
+    """Takes note of the keys that a mapping has twice, and refuses files that are or become too large."""
 
     def __init__(self, text: str):
         super().__init__(text)
         self.repeated: list[str] = []
+        self._count = 0
+        self._sizes: dict[Node, int] = {}
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        is_alias, count = self.check_event(AliasEvent), self._count
+        node = super().compose_node(parent, index)
+        if node is None:
+            return None
+        if is_alias and node not in self._sizes:
+            raise ComposerError(None, None, "an alias inside of what it stands for", node.start_mark)
+        self._count += self._sizes[node] if is_alias else 1
+        if self._count > MOST_VALUES:
+            raise ComposerError(None, None, f"more than {MOST_VALUES:,} values, with aliases", node.start_mark)
+        if isinstance(node, ScalarNode) and len(node.value) > LONGEST_VALUE:
+            raise ComposerError(None, None, f"a value of more than {LONGEST_VALUE:,} characters", node.start_mark)
+        if not is_alias:
+            self._sizes[node] = self._count - count
+        return node
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines = defaultdict(list)
@@ -153,11 +195,21 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 4] + " ..."
 
 
+def some(texts: Sequence[str]) -> str:
+    """Return the first few of many texts for a message.
+
+    >>> some(["a", "b"]), some(["a"] * 9)
+    ('a; b', 'a; a; a; a; a; and 4 more')
+    """
+    more = [f"and {len(texts) - SHOWN_FAULTS} more"] if len(texts) > SHOWN_FAULTS else []
+    return "; ".join([*texts[:SHOWN_FAULTS], *more])
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return a hint at the known names closest to a wrong one.
 
     >>> nearest("resnt50", ["resnet50", "vit"])
     ' (did you mean resnet50?)'
     """
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name[:SHOWN_LENGTH], known, n=3)
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from motivation.errors import InputError
-from motivation.options.config_files import nearest, read_config, shown
+from motivation.options.config_files import SHOWN_FAULTS, nearest, read_config, shown, some
 from motivation.options.flag_types import Flag, Group
 from motivation.options.flags import GROUPS
 
@@ -128,9 +128,11 @@ def check_options(parser: OptionParser, path: Path, options: dict[Any, Any]) -> 
     Raises:
         InputError: some are unknown, or their flags do not take their values; all of these are named.
     """
-    unknown = [_unknown(key, value, list(parser.flags)) for key, value in options.items() if key not in parser.flags]
+    unknown = [key for key in options if key not in parser.flags]
     if unknown:
-        raise InputError(f"{path} has unknown options: {'; '.join(unknown)}")
+        known, texts = list(parser.flags), [shown(key) for key in unknown]
+        texts[:SHOWN_FAULTS] = [_unknown(key, options[key], known) for key in unknown[:SHOWN_FAULTS]]
+        raise InputError(f"{path} has unknown options: {some(texts)}")
     taken, wrong = {}, []
     for key, value in options.items():
         try:
@@ -138,11 +140,11 @@ def check_options(parser: OptionParser, path: Path, options: dict[Any, Any]) -> 
         except ValueError as error:
             wrong.append(f"{key}: {error}")
     if wrong:
-        raise InputError(f"{path} has wrong values: {'; '.join(wrong)}")
+        raise InputError(f"{path} has wrong values: {some(wrong)}")
     return taken
 
 
 def _unknown(key: Any, value: Any, known: list[str]) -> str:
     if isinstance(value, dict):
         return f"{shown(key)} (options stand side by side, not in groups)"
-    return shown(key) + nearest(str(key).replace("-", "_"), known)
+    return shown(key) + (nearest(key.replace("-", "_"), known) if isinstance(key, str) else "")

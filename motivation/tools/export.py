@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import motivation.models
 from motivation.build.models import data_config, make_model, model_name, without_files
-from motivation.errors import InputError, writing
+from motivation.errors import InputError, print_text, writing
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import channels
@@ -104,12 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_exported(one, run, folder, args.license, f"hf-hub:{repo}" if repo else "local-dir:PATH")
-        print(f"{folder}: {one.name}, timm reads it and computes the same")
+        print_text(f"{folder}: {one.name}, timm reads it and computes the same")
         if args.onnx:
-            print(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
+            print_text(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
     for role, repo in repos.items():
         push(args.out / role.value, repo, [*FILES, ONNX_FILE] if args.onnx else FILES)
-        print(f"pushed to {repo}")
+        print_text(f"pushed to {repo}")
     return 0
 
 

@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError
+from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_text
 from motivation.training.run_folder import RunError, read_run
 
 LOCK_FILE, LOG_FILE = ".lock", "log.txt"
@@ -118,7 +117,7 @@ class Sweep:
         jobs: how many at a time; default one per device.
         devices: get equally many runs; None leaves the device to the run's arguments.
         keep_going: after a failure, go on with the runs that do not need the failed one; otherwise start no more.
-        say: takes the lines of progress; default `print`.
+        say: takes the lines of progress; default `print_text`.
         poll_s: seconds between two looks at the processes.
         grace_s: seconds that a run has to save and end after a signal before it is killed.
 
@@ -144,7 +143,7 @@ class Sweep:
         self.jobs = len(self.devices) if jobs is None else jobs
         if self.jobs < 1:
             raise InputError(f"--jobs: at least 1, not {jobs}")
-        self._say = say or partial(print, flush=True)
+        self._say = say or print_text
         self._keep_going, self._poll_s, self._grace_s = keep_going, poll_s, grace_s
         self.states: dict[PlannedRun, State] = {}
         self._done: set[Path] = set()
@@ -206,7 +205,7 @@ class Sweep:
             return EXIT_INTERRUPTED
         if self.failed:
             names = ", ".join(run.name for run in self.failed)
-            print(f"Failed or left out: {names}. To go on: {again}", file=sys.stderr)
+            print_text(f"Failed or left out: {names}. To go on: {again}", sys.stderr)
             return EXIT_FAILED
         return 0
 

@@ -10,12 +10,22 @@ from traceback import format_exc
 
 import torch.distributed as dist
 from timm.utils import setup_default_logging
+from timm.utils.log import FormatterNoInfo
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.data.loaders import DataError, is_of_dead_worker
-from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors, surviving_output
+from motivation.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    InputError,
+    print_errors,
+    print_text,
+    printable,
+    surviving_output,
+)
 from motivation.method.records import Role
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
@@ -33,6 +43,13 @@ EXIT_NOT_FINITE = 3
 """The losses are not finite."""
 
 
+class _PrintableFormatter(FormatterNoInfo):
+    """Escape control characters in what the program logs, such as names out of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace, str]] = parse) -> int:
     """Run the program and return its exit code: 0, `EXIT_NOT_FINITE`, a signal's, or one of `motivation.errors`.
 
@@ -41,6 +58,9 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         parse: makes options of them; `motivation.tools.finetune.parse` for fine-tuning.
     """
     setup_default_logging()
+    for handler in logging.getLogger().handlers:
+        if type(handler.formatter) is FormatterNoInfo:
+            handler.setFormatter(_PrintableFormatter())
     ranks = Ranks()
     run: Run | None = None
     try:
@@ -109,8 +129,8 @@ def report(run: Run, args: Namespace) -> None:
     with surviving_output():
         if best := best_epoch(run.records, Role.BASE, run.ranking):
             _logger.info(f"*** Best metric: {best.metric(Role.BASE, run.ranking)} (epoch {best.epoch})")
-            print(f"--result\n{result.timm_json()}")
+            print_text(f"--result\n{result.timm_json()}")
         if run.flops is not None and run.pair.counts.total:
-            print(f"\n{result.table()}")
+            print_text(f"\n{result.table()}")
         if run.folder is not None:
-            print(f"\nFiles of this run: {run.folder}")
+            print_text(f"\nFiles of this run: {run.folder}")

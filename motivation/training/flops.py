@@ -47,7 +47,7 @@ def convention_of(result: Mapping[str, Any]) -> str:
 
     Older runs, which counted by thop, call it "flops".
     """
-    convention = str(result.get("convention", CONVENTION))
+    convention = str(result.get("convention") or CONVENTION)
     return THOP_CONVENTION if convention == "flops" else convention
 
 

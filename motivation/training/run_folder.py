@@ -1,23 +1,28 @@
 """Read the folder of a run: options, epochs, updates, result.
 
-Runs of timm's script can be read too; they have options and epochs only.
+Runs of timm's script can be read too; they have options and epochs only. All that is read is checked against a schema:
+a folder may be damaged, or a stranger's.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from motivation.errors import InputError
+from motivation.errors import InputError, print_text
 from motivation.method.condition_registry import takes
 from motivation.method.records import Role
-from motivation.options.config_files import read_yaml
+from motivation.options.config_files import read_text, read_yaml, shown
+from motivation.options.flag_types import LARGEST, NOT_NAN
 from motivation.options.flags import FLAGS
 from motivation.training.flops import convention_of
 from motivation.training.records import rank_key
@@ -30,8 +35,88 @@ NOT_MEASURED = frozenset(flag.dest for flag in FLAGS.values() if not flag.measur
 """Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
 
 
+_LARGEST_JSON = 2**24
+"""Characters of a JSON file; the names of 20,000 classes are about 500,000."""
+
+_OPTIONS = {
+    name: flag if flag.motivated else replace(flag, choices=None, allowed=NOT_NAN) for name, flag in FLAGS.items()
+}
+"""Our own options as they are today; of timm's only the types, because other versions have other choices."""
+
+
+def _is_number(value: Any) -> bool:
+    """Return True for a number that is finite or stands for a loss that was not."""
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def _is_cost(value: Any) -> bool:
+    return _is_number(value) and 0 < value < math.inf
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and len(value) < 200
+
+
+_Schema = Mapping[str, "Callable[[Any], bool] | _Schema"]
+_ROLES = tuple(role.value for role in Role)
+_METRICS: _Schema = dict.fromkeys(("loss", "top1", "top5"), _is_number)
+_EPOCH: _Schema = {"epoch": _is_count, "base": _METRICS, "motivated": _METRICS}
+_RESULT: _Schema = {
+    "completed": _is_flag,
+    "last": _EPOCH,
+    "best": _EPOCH,
+    "best_motivated": _EPOCH,
+    "flops": dict.fromkeys(_ROLES, _is_cost),
+    "convention": _is_name,
+    "updates": dict.fromkeys(_ROLES, _is_count),
+    "share": _is_share,
+    "expected_share": _is_share,
+    "average_flops": _is_cost,
+}
+"""What tools read of ``result.json``. Each entry may be missing or null, but for ``completed``."""
+
+_SUMMARY: _Schema = {
+    "epoch": _is_count,
+    "train_loss": _is_number,
+    **{f"{prefix}{name}": _is_number for prefix in ("eval_", "motivated_eval_") for name in _METRICS},
+    "base_updates": _is_count,
+    "motivated_updates": _is_count,
+    "average_flops": _is_number,
+}
+_UPDATE: _Schema = {"epoch": _is_count, "update": _is_count, "active": _is_name, "loss": _is_number}
+"""The columns of ``summary.csv`` and ``updates.csv`` that tools read."""
+
+
 class RunError(InputError):
     """A folder that is not a run's, or lacks what is asked for."""
+
+
+def _fault(value: Any, schema: _Schema, place: str = "") -> str | None:
+    """Return what does not follow a schema, if anything; a value may be missing or None, and others may be there."""
+    if not isinstance(value, dict):
+        return f"{place.rstrip('.') or 'it'} is {shown(value)}"
+    for name, kind in schema.items():
+        found = value.get(name)
+        if found is None:
+            continue
+        if isinstance(kind, Mapping):
+            if fault := _fault(found, kind, f"{place}{name}."):
+                return fault
+        elif not kind(found):
+            return f"{place}{name} is {shown(found)}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -87,7 +172,7 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        return _rows(self.path / "summary.csv", {"epoch": int}, "names no epoch")
+        return _rows(self.path / "summary.csv", _SUMMARY, ("epoch",), "is no epoch")
 
     @cached_property
     def updates(self) -> list[dict[str, Any]]:
@@ -98,8 +183,7 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        columns = {"epoch": int, "update": int, "active": str, "loss": (int, float)}
-        return _rows(self.path / "updates.csv", columns, "is no update")
+        return _rows(self.path / "updates.csv", _UPDATE, tuple(_UPDATE), "is no update")
 
     @cached_property
     def motivated_updates(self) -> list[int]:
@@ -127,13 +211,12 @@ class RunFolder:
         path = self.path / RESULT_FILE
         if not path.is_file():
             return None
-        try:
-            found = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-        if not isinstance(found, dict) or "completed" not in found:
+        found = _read_json(path)
+        if fault := _fault(found, _RESULT):
+            raise RunError(f"{path} is damaged: {fault}")
+        if found.get("completed") is None:
             raise RunError(f"{path} is damaged: it does not say whether the run was completed")
-        return found
+        return dict(found)
 
     @property
     def label_names(self) -> list[str] | None:
@@ -141,10 +224,7 @@ class RunFolder:
         path = self.path / LABELS_FILE
         if not path.is_file():
             return None
-        try:
-            names = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+        names = _read_json(path)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise RunError(f"{path} is damaged: it is no list of names")
         return names
@@ -157,7 +237,8 @@ class RunFolder:
     @property
     def flops(self) -> dict[Role, float]:
         """Return the forward FLOPs of both models; empty of a plain run, or of one that has not ended."""
-        return {Role(name): float(flops) for name, flops in ((self.result or {}).get("flops") or {}).items()}
+        found = (self.result or {}).get("flops") or {}
+        return {role: float(found[role.value]) for role in Role if found.get(role.value) is not None}
 
     @property
     def convention(self) -> str:
@@ -201,10 +282,10 @@ class RunFolder:
         A run that has ended says which one it was: a run that was resumed in another folder may have it from the first.
         """
         best = (self.result or {}).get("best" if role is Role.BASE else "best_motivated")
-        if best and best[role.value]:
-            return {"epoch": best["epoch"], **best[role.value]}
+        if best and best.get(role.value):
+            return {"epoch": best.get("epoch"), **{name: best[role.value].get(name) for name in _METRICS}}
         name = self.options.get("eval_metric", "top1")
-        ranked = [metrics for metrics in self.evaluated(role) if metrics[name] is not None]
+        ranked = [metrics for metrics in self.evaluated(role) if metrics.get(name) is not None]
         return min(ranked, key=lambda metrics: rank_key(metrics[name], decreasing=name == "loss"), default=None)
 
 
@@ -224,9 +305,36 @@ def read_run(path: str | Path) -> RunFolder:
         options = read_yaml(file)
     except ValueError as error:
         raise RunError(f"{folder} is a damaged run: {error}") from error
-    if not isinstance(options, dict) or not isinstance(options.get("model"), str):
+    if not isinstance(options, dict) or not options.get("model"):
         raise RunError(f"{file} does not name a model")
-    return RunFolder(folder, options)
+    return RunFolder(folder, dict(_checked(options, file)))
+
+
+def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the options of a file as the parser takes them.
+
+    Raises:
+        RunError: one is not of its flag's type, or has control characters.
+    """
+    for name, value in options.items():
+        if not isinstance(name, str):
+            raise RunError(f"{file} is damaged: {shown(name)} is no option")
+        flag = _OPTIONS.get(name)
+        try:
+            repr(value)  # thousands of digits: nothing can print or compare them
+            taken = flag.from_file(value) if flag else value
+        except ValueError as error:
+            raise RunError(f"{file} is damaged: {name} {error}") from error
+        if flag and flag.type is str and (strange := [one for one in _texts(taken) if _CONTROL.search(one)]):
+            raise RunError(f"{file} is damaged: {name} has control characters: {shown(strange[0])}")
+        yield name, taken
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _texts(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def find_runs(paths: list[str | Path]) -> list[RunFolder]:
@@ -255,17 +363,27 @@ def find_runs(paths: list[str | Path]) -> list[RunFolder]:
     if not found:
         raise RunError(*faults)
     for fault in faults:
-        print(f"left out: {fault}", file=sys.stderr)
+        print_text(f"left out: {fault}", sys.stderr)
     return list(found.values())
 
 
-def _rows(path: Path, columns: dict[str, Any], fault: str) -> list[dict[str, Any]]:
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path, _LARGEST_JSON))
+    except InputError as error:
+        raise RunError(*error.faults) from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+
+
+def _rows(path: Path, schema: _Schema, required: Sequence[str], fault: str) -> list[dict[str, Any]]:
     """Read a CSV file; a last line that is not yet written to its end is left out.
 
     Args:
         path: it may be missing.
-        columns: that every row has, with their types.
-        fault: what to say of a row without them.
+        schema: of a row.
+        required: columns that no row may leave empty.
+        fault: what to say of a row that is not so.
     """
     if not path.is_file():
         return []
@@ -273,11 +391,14 @@ def _rows(path: Path, columns: dict[str, Any], fault: str) -> list[dict[str, Any
         with open(path, newline="") as file:
             lines = csv.DictReader([line for line in file if line.endswith("\n")])
             rows = [{name: _number(text) for name, text in line.items() if name} for line in lines]
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     for number, row in enumerate(rows, 2):
-        if not all(isinstance(row.get(name), kind) for name, kind in columns.items()):
-            raise RunError(f"{path} is damaged: line {number} {fault}")
+        missing = [name for name in required if row.get(name) is None]
+        if why := f"without {missing[0]}" if missing else _fault(row, schema):
+            raise RunError(f"{path} is damaged: line {number} {fault} ({why})")
     return rows
 
 

@@ -325,6 +325,6 @@ def test_what_cannot_be_drawn_is_one_line(make_run, tmp_path, command):
     ):
         assert message in failure(*words), words
     (run.path / "summary.csv").write_text("time\n3\n")
-    assert "line 2 names no epoch" in failure(run.path)
+    assert "line 2 is no epoch" in failure(run.path)
     (run.path / "updates.csv").write_bytes(b"epoch,update\n\xff\xfe\n")
     assert "damaged" in failure(run.path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.errors import InputError, writing
+from motivation.errors import InputError, print_text, writing
 from motivation.method.condition_registry import takes
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         sweep.show_commands()
         return 0
-    print(f"{plan.headline}\n{plan.folder}: {sweep.summary()}", flush=True)
+    print_text(f"{plan.headline}\n{plan.folder}: {sweep.summary()}")
     if code := sweep.run(shlex.join(["python", "-m", "motivation", "cross-validate", *own, "--", *arguments])):
         return code
     write_report(plan, METRICS[args.metric])
@@ -126,4 +126,4 @@ def write_report(plan: Plan, metric: Metric) -> None:
     with writing(plan.folder):
         file.with_suffix(".md").write_text(markdown(plan, rows, remarks, metric))
         draw(rows, k, metric, plan.headline, file.with_suffix(".png"))
-    print(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md and .png")
+    print_text(f"\n{table(rows, metric)}\n\n" + "\n".join(remarks) + f"\n\nWritten: {file}.md and .png")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from motivation.errors import writing
+from motivation.errors import print_text, writing
 from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser
 from motivation.tools.plot.data import title, updates_of
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, figure in figures.items():
             figure.savefig(folder / name, dpi=DPI)
     for name in figures:
-        print(folder / name)
+        print_text(folder / name)
     return 0
 
 
@@ -78,7 +78,7 @@ def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
         ):
             if not rows:
                 so = f"there is no {file}" if one is run else f"{file} is without it"
-                print(f"note: {one.path} has {missing}, so {so}", file=sys.stderr)
+                print_text(f"note: {one.path} has {missing}, so {so}", sys.stderr)
     if run.epochs:
         beside = next((one for one in runs[1:] if one.epochs), None)
         yield "epochs.png", epochs_figure(run, panels[0].updates, beside)

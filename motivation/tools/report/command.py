@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from motivation.errors import writing
+from motivation.errors import print_text, writing
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
@@ -59,19 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     twice = [pair for group in groups for pair in repeated(group)]
     notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in twice]
     for note in notes + flops.faults:
-        print(f"note: {note}", file=sys.stderr)
+        print_text(f"note: {note}", sys.stderr)
     tables: list[Printed | PairedTable] = [Printed(rows, args.best, TABLES.get(args.paper))]
     if args.paired:
         tables.append(PairedTable(rows))
     markdown = "\n".join(table.markdown() for table in tables)
     for file, text in ((args.markdown, markdown), (args.csv, tables[-1].csv())):
         if file == "-":
-            print(text, end="")
+            print_text(text, end="")
         elif file:
             with writing(Path(file)):
                 Path(file).write_text(text, encoding="utf-8")
     if "-" not in (args.markdown, args.csv):
-        print("\n".join(table.console() for table in tables), end="")
+        print_text("\n".join(table.console() for table in tables), end="")
     return 0
 
 
@@ -86,9 +86,9 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
         try:
             # timm's own runs never say that they have ended
             if "motivated_model" in run.options and not (run.completed or unfinished):
-                print(f"left out: {run.path} has not finished (--unfinished counts it)", file=sys.stderr)
+                print_text(f"left out: {run.path} has not finished (--unfinished counts it)", sys.stderr)
             elif not run.evaluated(Role.BASE):
-                print(f"left out: {run.path} has no accuracy in summary.csv", file=sys.stderr)
+                print_text(f"left out: {run.path} has no accuracy in summary.csv", sys.stderr)
             else:
                 counted.append(run)
         except RunError as error:
@@ -96,7 +96,7 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
     if not counted and damaged:
         raise RunError(*damaged)
     for fault in damaged:
-        print(f"left out: {fault}", file=sys.stderr)
+        print_text(f"left out: {fault}", sys.stderr)
     if not counted:
         raise RunError("none of these runs can be counted: let them finish, or count them as they are (--unfinished)")
     return counted

@@ -6,7 +6,6 @@ configuration (*ours*) if all options that change what is measured are equal.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -100,7 +99,11 @@ def data_set(options: dict[str, Any]) -> str:
 
 def as_key(value: Any) -> str:
     """Return options in a form that can be a key, with lists and tuples alike."""
-    return json.dumps(value, sort_keys=True, default=str)
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{as_key(name)}: {as_key(item)}" for name, item in value.items())) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(as_key, value)) + "]"
+    return repr(value)
 
 
 def differing(settings: Sequence[Settings]) -> list[str]:
