@@ -166,7 +166,19 @@ def without_files(args: Namespace) -> Namespace:
     blank.pretrained = blank.motivated_pretrained = blank.torchscript = False
     blank.initial_checkpoint = blank.motivated_initial_checkpoint = blank.pretrained_path = ""
     blank.transfer = {}
+    blank.model_kwargs = own_kwargs(args.model_kwargs)
+    blank.motivated_model_kwargs = own_kwargs(args.motivated_model_kwargs)
     return blank
+
+
+def own_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a model's constructor gets, without those that make timm read or fetch weights."""
+    return {name: value for name, value in kwargs.items() if name not in ("pretrained", "checkpoint_path", "cache_dir")}
+
+
+def lies_outside(name: str) -> bool:
+    """Return True for a model that timm reads from a folder or the hub, ``local-dir:`` or ``hf-hub:``."""
+    return ":" in name
 
 
 def meta_model(args: Namespace, role: Role, num_classes: int | None = None) -> Any:

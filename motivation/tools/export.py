@@ -8,6 +8,8 @@ its EMA if it evaluated that, with the BatchNorm statistics of the evaluation.
 from __future__ import annotations
 
 import importlib.util
+import math
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +25,12 @@ from timm.models import clean_state_dict, model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models
-from motivation.build.models import data_config, make_model, model_name, without_files
+from motivation.build.models import data_config, lies_outside, make_model, meta_model, model_name, without_files
 from motivation.errors import InputError, print_text, writing
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import channels
+from motivation.options.faults import StartupError
 from motivation.options.parse import OptionParser
 from motivation.options.parse import make_parser as training_parser
 from motivation.training.checkpoint import read_checkpoint
@@ -38,6 +41,8 @@ from weight_maps.plugins import load_plugins
 ONNX_FILE = "model.onnx"
 FILES = ("config.json", "model.safetensors", "README.md")
 """Files of an exported model, without ONNX."""
+LARGEST_IMAGE = 2**26
+"""Values of an image; one of 3 x 4096 x 4096 has 50 million."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,11 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="folder of a run of train_motivated.py or finetune.py")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for base/ and motivated/")
     parser.add_argument("--best", action="store_true", help="the best checkpoint instead of the last one")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the run's plugins, which runs their code, and let timm read a hf-hub: or local-dir: model",
+    )
     parser.add_argument("--onnx", action="store_true", help="also as ONNX, checked by comparing outputs")
     parser.add_argument(
         "--push-to-hub", metavar="REPO", help="also to the Hugging Face hub, as REPO-base and REPO-motivated"
@@ -95,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         raise InputError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     run = read_run(args.run)
+    _load_trusted(run, args.trust)
     if args.out.resolve() == run.path.resolve():
         raise InputError(f"OUT: {args.out} is the run's own folder; choose another")
     models = [load_exported(run, role, args.best) for role in (Role if run.motivated else [Role.BASE])]
@@ -162,14 +173,12 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
         raise RunError(str(error)) from error
     args = training_parser().parse_args([])
     vars(args).update(run.options)
-    load_plugins(args.motivation_plugins)
     is_ema = "state_dict_ema" in contents and not args.model_ema_force_cpu
-    state = clean_state_dict(contents["state_dict_ema" if is_ema else "state_dict"])
+    state = clean_state_dict(_weights(contents, "state_dict_ema" if is_ema else "state_dict", file))
     state = {name: value for name, value in state.items() if ".aux_bn." not in name}  # timm: for training only
     if args.num_classes is None:
-        args.num_classes = contents["args"].num_classes
-    with fork_rng():
-        model: Any = make_model(without_files(args), role)
+        args.num_classes = getattr(contents.get("args"), "num_classes", None)
+    model = _make_fitting(args, role, state, file)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -177,6 +186,8 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     data = data_config(args, model)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
+    if not 0 < math.prod(data["input_size"]) <= LARGEST_IMAGE:
+        raise RunError(f"{run.path} says that its images are of {' x '.join(map(str, data['input_size']))}")
     of_epoch = [metrics for metrics in run.evaluated(role) if metrics["epoch"] == contents.get("epoch")]
     metrics = {name: of_epoch[-1][name] for name in ("top1", "top5") if of_epoch and of_epoch[-1][name] is not None}
     names = run.label_names if len(run.label_names or ()) == model.num_classes else None
@@ -185,6 +196,45 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     weights = f"of {when}, {what}"
     name, arguments = model_name(args, role), _arguments(args, role)
     return Exported(role, name, model.eval(), data, arguments, weights, metrics, names)
+
+
+def _weights(contents: dict[str, Any], name: str, file: Path) -> dict[str, Tensor]:
+    weights = contents.get(name)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise RunError(f"{file} has no weights ({name})")
+    return weights
+
+
+def _make_fitting(args: Namespace, role: Role, state: dict[str, Tensor], file: Path) -> Any:
+    """Make the model of a run with random weights; first without memory, as its size may be anything.
+
+    Raises:
+        RunError: timm does not know it, or its shapes are not those of the weights.
+    """
+    try:
+        blank = meta_model(args, role).state_dict()
+        other = [name for name in blank.keys() & state.keys() if blank[name].shape != state[name].shape]
+        if other:
+            sizes = (list(weights[min(other)].shape) for weights in (state, blank))
+            raise RunError("{} does not fit: {} is {}, of the model {}".format(file, min(other), *sizes))
+        with fork_rng():
+            return make_model(without_files(args), role)
+    except StartupError as error:
+        plugins = ", ".join(args.motivation_plugins)
+        hint = f"; if a plugin of the run registers it ({plugins}), give --trust" if plugins else ""
+        raise RunError(f"{file} cannot be exported: {error}{hint}") from error
+
+
+def _load_trusted(run: RunFolder, trusted: bool) -> None:
+    """Import the plugins of a run that the user trusts; of another refuse a model that lies outside of its folder."""
+    if trusted:
+        _, faults = load_plugins(run.options.get("motivation_plugins") or [])
+        for fault in faults:
+            print_text(f"note: {fault}", sys.stderr)
+        return
+    for name in (run.base, run.motivated or ""):
+        if lies_outside(name):
+            raise RunError(f"{run.path}: timm would read {name} from outside of the run; if you trust it give --trust")
 
 
 def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
@@ -277,13 +327,15 @@ def model_card(one: Exported, run: RunFolder, license: str | None = None, source
     }
     best = "best" if one.role is Role.BASE else "best_motivated"
     for which, label in (("last", "last epoch"), (best, "best epoch, selected on the validation data")):
-        if metrics := (result.get(which) or {}).get(one.role.value):
+        metrics = (result.get(which) or {}).get(one.role.value) or {}
+        if metrics.get("top1") is not None:
             rows[f"top-1, {label}"] = f"{metrics['top1']:.2f} %"
-    if "flops" in result:
-        rows["forward pass, training size"] = f"{readable(result['flops'][one.role.value])} {run.convention}"
-        until = "" if run.completed else ", up to the interruption"
-        rows[f"average forward pass in training{until}"] = f"{readable(result['average_flops'])} {run.convention}"
-        rows[f"share of motivated updates{until}"] = f"{result['share']:.4f}"
+    until = "" if run.completed else ", up to the interruption"
+    if run.flops.get(one.role):
+        rows["forward pass, training size"] = f"{readable(run.flops[one.role])} {run.convention}"
+    if run.flops and run.average_flops and run.share is not None:
+        rows[f"average forward pass in training{until}"] = f"{readable(run.average_flops)} {run.convention}"
+        rows[f"share of motivated updates{until}"] = f"{run.share:.4f}"
     rows["weights"] = one.weights
     needs, registration = _registration(one.name, options.get("motivation_plugins") or [])
     return MODEL_CARD.format(

@@ -19,6 +19,7 @@ import timm
 import yaml
 
 from motivation.build.datasets import make_datasets
+from motivation.build.models import lies_outside, own_kwargs
 from motivation.data.datasets import class_count
 from motivation.data.subsets import labels_of, refuse_iterable
 from motivation.method.records import Role
@@ -195,6 +196,8 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
             _refuse(FLAGS[name].option, "--checkpoint says which weights to begin with; give one of them")
     if source.model and args.model not in (None, source.model):
         _refuse("--model", f"{args.model}, but {args.checkpoint} is of {source.model}")
+    if source.file and source.model and args.model is None and lies_outside(source.model):
+        _refuse("--model", f"{args.checkpoint} says it is of {source.model}, which lies outside of it; give that name")
     if not source.model and args.model is None:
         _refuse("--model", f"{args.checkpoint} does not say which model it is of; give its timm name")
     trained, transfer = source.options, {}
@@ -203,7 +206,7 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
     _announce(args.checkpoint, evaluated_with)
     found |= evaluated_with
     if "model_kwargs" not in given and trained.get("model_kwargs") is not None:
-        found["model_kwargs"] = trained["model_kwargs"]
+        found["model_kwargs"] = own_kwargs(trained["model_kwargs"])
     if given & {"input_size", "img_size"} and "img_size" in found.get("model_kwargs", {}):
         new = list(args.input_size[-2:]) if args.input_size else [args.img_size, args.img_size]
         found["model_kwargs"] = {**found["model_kwargs"], "img_size": new}  # a model of a fixed size is made for it
@@ -212,7 +215,7 @@ def options_of_source(args: Namespace, source: Source, given: set[str]) -> dict[
     if args.motivated_model and args.motivated_model == source.motivated_model and source.motivated_file:
         transfer["motivated"] = str(source.motivated_file)
         if "motivated_model_kwargs" not in given:
-            found["motivated_model_kwargs"] = trained.get("motivated_model_kwargs") or {}
+            found["motivated_model_kwargs"] = own_kwargs(trained.get("motivated_model_kwargs") or {})
     return {**found, "transfer": transfer}
 
 

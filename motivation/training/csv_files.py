@@ -45,24 +45,26 @@ def keep_rows_before(path: Path, run: RunView) -> None:
 
     A header or line that a crash has cut short is dropped too. If no row is left and the run begins with an epoch, the
     file belongs to another run in the same folder: it is renamed to ``<name>.previous``, or ``<name>.previous-2`` ...
+    So is a file whose header is no CSV, or whose bytes are no text.
     """
     if not path.exists():
         return
-    with open(path, newline="") as file:
-        header, *lines = file.read().splitlines(keepends=True) or [""]
+    try:
+        with open(path, newline="") as file:
+            header, *lines = file.read().splitlines(keepends=True) or [""]
+        columns = next(csv.reader([header]), [])
+    except (csv.Error, UnicodeDecodeError):
+        _set_aside(path)
+        return
     if not header.endswith("\n"):
         path.unlink()
         return
-    columns = next(csv.reader([header]), [])
     place = (run.start_epoch, run.start_update)
     epoch, update = place if run.trained is None else min(place, run.trained)
     start = (epoch, update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, start)]
     if not kept and not run.start_update:
-        previous, numbers = path.with_name(f"{path.name}.previous"), itertools.count(2)
-        while previous.exists():
-            previous = path.with_name(f"{path.name}.previous-{next(numbers)}")
-        path.replace(previous)
+        _set_aside(path)
         return
     scratch = path.with_name(f".{path.name}.tmp")
     with open(scratch, "w", newline="") as file:
@@ -70,7 +72,16 @@ def keep_rows_before(path: Path, run: RunView) -> None:
     scratch.replace(path)
 
 
+def _set_aside(path: Path) -> None:
+    previous, numbers = path.with_name(f"{path.name}.previous"), itertools.count(2)
+    while previous.exists():
+        previous = path.with_name(f"{path.name}.previous-{next(numbers)}")
+    path.replace(previous)
+
+
 def _is_before(line: str, columns: list[str], start: tuple[int, int]) -> bool:
-    row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
-    epoch, update = row.get("epoch", ""), row.get("update", "")
-    return epoch.isdigit() and (int(epoch), int(update) if update.isdigit() else 0) < start
+    try:
+        row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
+        return (int(row["epoch"]), int(row.get("update") or 0)) < start
+    except (csv.Error, KeyError, ValueError):
+        return False

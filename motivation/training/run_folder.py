@@ -22,7 +22,6 @@ from motivation.errors import InputError, print_text
 from motivation.method.condition_registry import takes
 from motivation.method.records import Role
 from motivation.options.config_files import read_text, read_yaml, shown
-from motivation.options.flag_types import LARGEST, NOT_NAN
 from motivation.options.flags import FLAGS
 from motivation.training.flops import convention_of
 from motivation.training.records import rank_key
@@ -39,18 +38,18 @@ _LARGEST_JSON = 2**24
 """Characters of a JSON file; the names of 20,000 classes are about 500,000."""
 
 _OPTIONS = {
-    name: flag if flag.motivated else replace(flag, choices=None, allowed=NOT_NAN) for name, flag in FLAGS.items()
+    name: flag if flag.motivated or flag.of_weights else replace(flag, choices=None) for name, flag in FLAGS.items()
 }
-"""Our own options as they are today; of timm's only the types, because other versions have other choices."""
+"""The options whose values are checked; other versions of timm may have other choices."""
 
 
 def _is_number(value: Any) -> bool:
-    """Return True for a number that is finite or stands for a loss that was not."""
-    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+    """Return True for a number that float32 could hold, NaN and infinity among them: the loss of a run may be so."""
+    return type(value) in (int, float) and not 1e40 < abs(value) < math.inf
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _is_cost(value: Any) -> bool:
@@ -66,7 +65,7 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return type(value) is str and len(value) < 200
+    return type(value) is str and len(value) < 200 and value.isprintable()
 
 
 _Schema = Mapping[str, "Callable[[Any], bool] | _Schema"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from motivation.errors import InputError
+from motivation.options.config_files import shown
 from motivation.tools.sweep import PlannedRun
 from motivation.training.run_folder import NOT_MEASURED, RunError, read_run
 
@@ -92,7 +93,7 @@ class Plan:
                 here["motivation_condition"] = "never"
             there = measured_options(found) | {"folds": found.get("folds")}
             names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
-            different = [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in names]
+            different = [f"{name} {shown(there.get(name))} there, {shown(here.get(name))} here" for name in names]
             if different:
                 raise InputError(
                     f"{file.parent} was made with other options ({'; '.join(different[:3])}): delete it, or give "

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from motivation.method.records import Role
 from motivation.tools.cross_validate.plan import Cell, Plan
 from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
 from motivation.tools.tables import MISSING, markdown_table, number, sample_sd
 from motivation.training.flops import readable
-from motivation.training.run_folder import read_run
+from motivation.training.run_folder import RESULT_FILE, RunError, read_run
 
 FILE = "cross_validation"
 
@@ -57,16 +58,21 @@ def _read_figures(plan: Plan, cell: Cell) -> dict[str, float]:
     The metrics are those of the last epoch, on the fold that was held out. FLOPs are those of a forward pass, averaged
     over the updates, also relative to the base's (paper, supplementary section 6).
     """
-    result: Any = read_run(plan.folder / cell.name).result
-    base, motivated = result["last"]["base"], result["last"]["motivated"]
+    run = read_run(plan.folder / cell.name)
+    result: Any = run.result or {}
+    last = result.get("last") or {}
+    base, motivated = last.get("base"), last.get("motivated") or {}
+    average, flops = run.average_flops, run.flops.get(Role.BASE)
+    if base is None or average is None or flops is None:
+        raise RunError(f"{run.path}/{RESULT_FILE} lacks accuracy or cost; delete the folder to make the run again")
     figures = {
-        "base_top1": base["top1"],
-        "base_loss": base["loss"],
-        "share": result["share"],
-        "average_flops": result["average_flops"],
-        "flops_ratio": result["average_flops"] / result["flops"]["base"],
-        "motivated_top1": motivated["top1"] if motivated and cell.k is not None else None,
-        "expected_share": result["expected_share"],
+        "base_top1": base.get("top1"),
+        "base_loss": base.get("loss"),
+        "share": run.share,
+        "average_flops": average,
+        "flops_ratio": average / flops,
+        "motivated_top1": motivated.get("top1") if cell.k is not None else None,
+        "expected_share": result.get("expected_share"),
     }
     return {name: math.nan if value is None else value for name, value in figures.items()}
 

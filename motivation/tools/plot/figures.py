@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
+from motivation.errors import printable
 from motivation.method.records import Role
 from motivation.tools.plot import data
 from motivation.tools.plot.data import Floats, Updates, percent, updates_text
@@ -249,7 +250,7 @@ def _draw_cost(axes: Axes, run: RunFolder) -> list[Line2D]:
         label = f"{run.base if role is Role.BASE else run.motivated}: {readable(flops)} {run.convention}"
         handles.append(axes.axhline(flops / scale, color="black", ls=dash, lw=1.1, label=label))
     axes.margins(y=0.1)
-    axes.set_ylabel(f"forward pass of\none image ({f'{unit} {run.convention}'.strip()})", fontsize=9)
+    axes.set_ylabel(f"forward pass of\none image ({f'{unit} {_plain(run.convention)}'.strip()})", fontsize=9)
     return handles
 
 
@@ -280,9 +281,11 @@ def _draw_grid(axes: Axes, axis: Literal["y", "both"]) -> None:
 
 def _legend_above(axes: Axes, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:
     """Put title and legend over the axes, because no corner inside is free of data in every run."""
+    for handle in handles:
+        handle.set_label(_plain(handle.get_label()))
     axes.legend(
         handles=list(handles),
-        title=title and textwrap.fill(title, TITLE_WIDTH),
+        title=title and textwrap.fill(_plain(title), TITLE_WIDTH),
         title_fontproperties={"size": 10.5, "weight": "bold"},
         alignment="left",
         loc="lower left",
@@ -293,6 +296,11 @@ def _legend_above(axes: Axes, handles: Sequence[Line2D | Patch], title: str | No
         borderaxespad=0.1,
         columnspacing=1.4,
     )
+
+
+def _plain(text: object) -> str:
+    """Return a text in which matplotlib sees no formula: names of models and folders may have dollar signs."""
+    return printable(text).replace("$", r"\$")
 
 
 def legend_columns(labels: Sequence[str]) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.build.models import untrained_models
+from motivation.build.models import lies_outside, untrained_models
 from motivation.method.records import Role
+from motivation.options.faults import one_line
 from motivation.options.parse import make_parser
 from motivation.tools.report.groups import (
     Group,
@@ -119,7 +120,7 @@ def _distinguishing_name(group: Group, groups: Iterable[Group]) -> str:
     models = (group.base, group.motivated, group.condition)
     alike = [one.settings for one in groups if (one.base, one.motivated, one.condition) == models]
     shown = [f"condition={group.condition}"] if group.condition not in (None, DEFAULT_CONDITION) else []
-    shown += [f"{name}={group.settings.get(name)}" for name in differing(alike)]
+    shown += [f"{name}={one_line(group.settings.get(name))}" for name in differing(alike)]
     return f" [{', '.join(shown)}]" if shown else ""
 
 
@@ -205,11 +206,14 @@ class ForwardFlops:
         return as_key([settings.get(name) for name in self.ARCHITECTURE])
 
     def _count(self, settings: Settings) -> float:
+        if lies_outside(settings["model"]):
+            self.faults.append(f"the FLOPs of {settings['model']} are not counted: it lies outside of the run")
+            return math.nan
         changed = {"motivated_model": None, "grad_checkpointing": False}
         args = Namespace(**{**vars(make_parser().parse_args([])), **settings, **changed})
         try:
             models, input_size = untrained_models(args)
             return forward_flops(models[Role.BASE], input_size)
         except Exception as error:  # noqa: BLE001  (a model's constructor raises what it likes)
-            self.faults.append(f"the FLOPs of {settings['model']} cannot be counted: {' '.join(str(error).split())}")
+            self.faults.append(f"the FLOPs of {settings['model']} cannot be counted: {one_line(error)}")
             return math.nan
