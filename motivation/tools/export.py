@@ -25,7 +25,15 @@ from timm.models import clean_state_dict, model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models
-from motivation.build.models import data_config, lies_outside, make_model, meta_model, model_name, without_files
+from motivation.build.models import (
+    data_config,
+    lies_outside,
+    make_model,
+    meta_model,
+    model_name,
+    own_kwargs,
+    without_files,
+)
 from motivation.errors import InputError, print_text, writing
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
@@ -200,7 +208,9 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
 
 def _weights(contents: dict[str, Any], name: str, file: Path) -> dict[str, Tensor]:
     weights = contents.get(name)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise RunError(f"{file} has no weights ({name})")
     return weights
 
@@ -242,7 +252,8 @@ def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
     arguments |= {"global_pool": args.gp, "bn_eps": args.bn_eps, **args.model_kwargs}
     if role is Role.MOTIVATED:
         arguments |= args.motivated_model_kwargs
-    return {name: value for name, value in arguments.items() if value is not None}
+    described = ("pretrained_cfg", "pretrained_cfg_overlay")  # by config.json itself
+    return {name: value for name, value in own_kwargs(arguments).items() if value is not None and name not in described}
 
 
 def write_exported(

@@ -3,13 +3,16 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from motivation.build.models import own_kwargs
 from motivation.errors import InputError
+from motivation.method.records import Role
 from motivation.options import config_files
 from motivation.options.config_files import read_yaml
 from motivation.options.parse import check_options, make_parser
+from motivation.tools.export import _arguments, _weights
 from motivation.training.csv_files import _is_before
 from motivation.training.run_folder import RunError, read_run
 
@@ -154,6 +157,19 @@ def test_export_imports_nothing_and_reads_nothing_outside_unless_trusted(make_ru
     assert not (tmp_path / "imported").exists()
     command("export", folder, tmp_path / "out", "--trust", code=2)
     assert (tmp_path / "imported").exists()
+
+
+def test_an_exported_model_has_no_arguments_that_read_files_or_describe_other_weights():
+    hostile = {"checkpoint_path": "/etc/passwd", "pretrained_cfg_overlay": {"file": "/etc/passwd"}, "depth": 8}
+    args = make_parser().parse_args([])
+    args.model_kwargs = hostile
+    assert _arguments(args, Role.BASE) == {"in_chans": 3, "depth": 8}
+
+
+@pytest.mark.parametrize("weights", ["text", [1], None, {1: torch.zeros(1)}, {"a": 1}])
+def test_a_checkpoint_without_weights_is_not_exported(weights, tmp_path):
+    with pytest.raises(RunError, match="has no weights"):
+        _weights({"state_dict": weights}, "state_dict", tmp_path)
 
 
 def test_arguments_that_read_files_are_not_taken_from_a_run():
