@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from support.program import DIGITS
+from support.program import DIGITS, FewDigits
 
 from motivation.__main__ import main as command_main
 from motivation.method.random_states import get_rng_state, set_rng_state
@@ -20,6 +20,11 @@ def _clean_state():
     torch.set_num_threads(threads)
     logging.getLogger().handlers = handlers
     torch._dynamo.reset()
+
+
+@pytest.fixture(autouse=True)
+def _few_digits(monkeypatch):
+    monkeypatch.setattr("motivation.data.datasets.SklearnDigits", FewDigits)
 
 
 @pytest.fixture

@@ -6,16 +6,17 @@ import json
 
 import pytest
 import torch
-from support.program import DIGITS, ROOT, finish, free_port, launch, load
+from support.processes import finish, free_port, start, torchrun
+from support.program import DIGITS, ROOT, load
 
 WORKER = ROOT / "tests" / "support" / "distributed_worker.py"
 
 
-FLAGS = [*DIGITS, "-b", "60", "--dist-bn", "reduce"]
+FLAGS = [*DIGITS, "-b", "20", "--dist-bn", "reduce"]
 MOTIVATED = ["--motivated-model", "resnet14_cifar", "--motivation-k", "1"]
 ALL_TOGETHER = [
     *MOTIVATED, "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema",
-    "--grad-accum-steps", "2", "--opt", "lamb", "-b", "30",
+    "--grad-accum-steps", "2", "--opt", "lamb", "-b", "10",
 ]  # fmt: skip
 STOP_HOOK = """
 from motivation.training.hooks import Hook, register_hook
@@ -33,7 +34,7 @@ RUNS = {
     "first_part": [*MOTIVATED, "--epochs", "1"],
     "plain_ema": ["--model-ema", "--epochs", "1"],
     **{
-        name: [*MOTIVATED, "--motivation-condition", name, "--grad-accum-steps", "2", "-b", "30", "--clip-grad", "0.1"]
+        name: [*MOTIVATED, "--motivation-condition", name, "--grad-accum-steps", "2", "-b", "10", "--clip-grad", "0.1"]
         for name in ("ema", "valloss", "slope", "random")
     },
 }
@@ -51,9 +52,15 @@ def planned(folder, runs):
     return file, folders
 
 
+def launched(*script, log):
+    """Run a script on two ranks of one machine; return torchrun's exit code and what was said."""
+    words = ["--nproc_per_node=2", f"--master_port={free_port()}"]
+    return finish(start(torchrun, *words, *script, log=log)), log.read_text()
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All runs of two processes, made by one torchrun: starting it takes most of the time."""
+    """All runs of two processes, made by one torchrun: starting it takes time."""
     folder = tmp_path_factory.mktemp("distributed")
     resumed = [*MOTIVATED, "--epochs", "3", "--resume", str(folder / "first_part" / "run" / "last.pth.tar")]
     (folder / "stop.py").write_text(STOP_HOOK)
@@ -64,7 +71,8 @@ def runs(tmp_path_factory):
     from_plain = [*MOTIVATED, "--model-ema", "--epochs", "2", "--resume", plain]
     later = {"resumed": resumed, "stopped": stopped, "scheduled": scheduled, "from_plain": from_plain}
     plan, folders = planned(folder, {**RUNS, **later})
-    finish(launch("--nproc_per_node=2", f"--master_port={free_port()}", WORKER, plan))
+    code, said = launched(WORKER, plan, log=folder / "log")
+    assert code == 0, said[-4000:]
     return folders
 
 
@@ -129,7 +137,7 @@ def test_the_first_rank_alone_counts_flops(runs):
 
 def test_a_stop_that_the_first_rank_asks_for_ends_all_ranks(runs):
     seen = check_ranks(runs["stopped"])
-    assert len(seen["losses"]) == 11  # the whole first epoch of five
+    assert len(seen["losses"]) == 12  # the whole first epoch of five
     result = json.loads((runs["stopped"] / "run" / "result.json").read_text())
     assert seen["stopped_by"] == result["stopped_by"] == "enough"
     assert load(runs["stopped"] / "run" / "last.pth.tar")["epoch"] == 0  # though no evaluation was due
@@ -151,21 +159,16 @@ def test_a_resumed_run_of_two_processes_goes_on(runs):
 
 def test_two_nodes_of_one_process(tmp_path):
     plan, folders = planned(tmp_path, {"nodes": [*MOTIVATED, "--epochs", "1"]})
-    port = f"--master_port={free_port()}"
-    nodes = [
-        launch("--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1", "--master_addr=127.0.0.1", port, WORKER, plan)
-        for rank in range(2)
-    ]
-    finish(*nodes)
+    words = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    log = tmp_path / "log"
+    nodes = [start(torchrun, *words, f"--node_rank={rank}", WORKER, plan, log=log) for rank in range(2)]
+    assert [finish(node) for node in nodes] == [0, 0], log.read_text()[-4000:]
     check_ranks(folders["nodes"])
 
 
 def test_bad_input_is_said_once_by_all_ranks_together(tmp_path):
-    process = launch(
-        "--nproc_per_node=2", f"--master_port={free_port()}", ROOT / "train_motivated.py", *FLAGS, "-b", "1000",
-        "--resume", tmp_path / "nothing", "--output", tmp_path,
-    )  # fmt: skip
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    words = [*FLAGS, "-b", "1000", "--resume", tmp_path / "nothing", "--output", tmp_path]
+    code, output = launched(ROOT / "train_motivated.py", *words, log=tmp_path / "log")
+    assert code != 0
     assert output.count("error: --resume") == 1
     assert "has 1437 images for 2 processes" in output

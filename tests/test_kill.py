@@ -4,25 +4,25 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.program import DIGITS, MOTIVATED, ROOT, assert_same_run, environment, load, rows
+from support.processes import finish, run_script, start, torchrun
+from support.program import DIGITS, MOTIVATED, ROOT, assert_same_run, load, rows
 from timm.data import ImageDataset
 
 from motivation.tools.train import main
 from motivation.training.signals import Interrupt
 
 
-def test_a_run_killed_anywhere_and_resumed_is_the_run_that_nobody_killed():
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "kill_runs.py"), "--kills", "25"]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, timeout=280)
-    summary = json.loads(done.stdout.splitlines()[-1])
+def test_a_run_killed_anywhere_and_resumed_is_the_run_that_nobody_killed(tmp_path):
+    log = tmp_path / "log"
+    code = finish(start(run_script, ROOT / "tests" / "kill_runs.py", "--kills", 25, log=log), timeout=900)
+    summary = json.loads(log.read_text().splitlines()[-1])
     assert summary["mismatches"] == []
     assert summary["kills"] == 25
-    assert done.returncode == 0
+    assert code == 0
 
 
 STOPS = """
@@ -142,10 +142,9 @@ def test_resume_auto_with_what_would_not_be_the_same_run_is_refused(flag, train,
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     flags = [*DIGITS, "--output", str(tmp_path), "--experiment", "run", *stopping(tmp_path, signal.SIGTERM, 2)]
-    command = [sys.executable, "train_motivated.py", *flags]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=100)
-    assert done.returncode == 143
-    assert "SIGTERM again: stopped at once." in done.stderr
+    log = tmp_path / "log"
+    assert finish(start(run_script, ROOT / "train_motivated.py", *flags, log=log)) == 143
+    assert "SIGTERM again: stopped at once." in log.read_text()
     assert not list(tmp_path.glob("run/recovery*"))
 
 
@@ -311,12 +310,12 @@ def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
 
     def labelled(self, index, real=SklearnDigits.__getitem__):
         image, label = real(self, index)
-        return image, 12 if index == 700 else label
+        return image, 12 if index == 300 else label
 
     monkeypatch.setattr(SklearnDigits, "__getitem__", labelled)
     train("-j", workers, code=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "image 700 of the split 'train' has the label 12, but the model has 10 classes, 0 to 9" in line
+    assert "image 300 of the split 'train' has the label 12, but the model has 10 classes, 0 to 9" in line
 
 
 FAILURES = """
@@ -347,14 +346,14 @@ def test_torchrun_restarts_a_run_after_a_kill_and_after_a_rank_that_raises(tmp_p
     flags = [*DIGITS, *MOTIVATED, "-b", "120", "--recovery-interval", "3", "--resume", "auto"]
     flags += ["--motivation-condition", "fails", "--motivation-plugins", tmp_path / "fails.py"]
     flags += ["--output", tmp_path, "--experiment", "run"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=2"]
-    command += ["train_motivated.py", *map(str, flags)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
+    log, words = tmp_path / "log", ["--standalone", "--nproc_per_node=2", "--max_restarts=2"]
+    code = finish(start(torchrun, *words, ROOT / "train_motivated.py", *flags, log=log), timeout=200)
+    said = log.read_text()
+    assert code == 0, said[-3000:]
     assert (tmp_path / "killed").exists()
-    assert done.stderr.count("Resumed from") == 2
-    assert "Traceback" not in done.stderr  # of a rank that has lost another; torchrun may end it before it says so
-    causes = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said.count("Resumed from") == 2
+    assert "Traceback" not in said  # of a rank that has lost another; torchrun may end it before it says so
+    causes = [line for line in said.splitlines() if line.startswith("error: ")]
     (line,) = [line for line in causes if "is gone" not in line and "the last good checkpoint is" not in line]
     assert "Fails.observe failed: ValueError: on one rank only" in line
     found = [(row["epoch"], row["update"]) for row in rows(tmp_path / "run" / "updates.csv")]

@@ -3,12 +3,11 @@
 import json
 import platform
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
-from support.program import DIGITS, ROOT, environment, free_port
+from support.processes import finish, free_port, run_script, start
+from support.program import DIGITS, ROOT
 
 from motivation.build.ranks import is_lost_connection, restart_faults
 from motivation.options.flags import FLAGS
@@ -98,9 +97,9 @@ def ends(tmp_path_factory):
         nodes = NODES if "node" in name else [{}, {}]
         plan.append({"port": free_port(), "environment": nodes, "flags": [[*common, *own] for own in flags]})
     (folder / "plan.json").write_text(json.dumps(plan))
-    command = [sys.executable, ROOT / "tests" / "support" / "ranks_worker.py", folder / "plan.json"]
-    for process in [subprocess.Popen([*command, str(rank)], env=environment()) for rank in range(2)]:
-        assert process.wait(timeout=200) == 0
+    script, log = ROOT / "tests" / "support" / "ranks_worker.py", folder / "log"
+    for process in [start(run_script, script, folder / "plan.json", rank, log=log) for rank in range(2)]:
+        assert finish(process) == 0, log.read_text()[-4000:]
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
     return {name: list(zip(*found))[index] for index, name in enumerate(cases)}
 
@@ -113,7 +112,7 @@ def lines(end, code):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("batch", f"--batch-size must be the same on all ranks: 240 on rank 0 on {HOST}; 200 on rank 1 on {HOST}"),
+        ("batch", f"--batch-size must be the same on all ranks: 80 on rank 0 on {HOST}; 200 on rank 1 on {HOST}"),
         ("data", f"rank 1 on {HOST}: --data-dir: there is no folder"),
         ("incomplete", "the number of training images must be the same on all ranks: 16 on rank 0"),
         ("all", "--epochs: at least 1, not 0"),

@@ -138,7 +138,7 @@ def test_mixing_stops_at_its_epoch():
 )
 def test_repeated_augmentation_works_on_one_process(flags, tmp_path):
     """Three views of each image, a third of the images: as many batches as before, and others in the next epoch."""
-    argv = [*DIGITS, "--output", str(tmp_path), "--aug-repeats", "3", "-b", "120", *flags]
+    argv = [*DIGITS, "--output", str(tmp_path), "--aug-repeats", "3", "-b", "40", *flags]
     feed = build_run(*parse(argv)).feed
     count = len(feed.loader.dataset)
     drawn = []

@@ -30,7 +30,7 @@ CASES = {
     "erasing": ["-j", "0", "--reprob", "0.5"],
     "no_prefetcher": ["--no-prefetcher", "--reprob", "0.4", *MIXED],
     "workers": ["-j", "2", "--reprob", "0.5", "--aa", "rand-m9", *MIXED],
-    "accumulation": ["-j", "2", "-b", "120", "--grad-accum-steps", "3"],
+    "accumulation": ["-j", "2", "-b", "40", "--grad-accum-steps", "3"],
     "sizes": ["-j", "0", "--train-img-sizes", "8", "16", "--train-pad", "0"],
     "images_over_again": ["-j", "0", "--reprob", "0.5", "--no-prefetcher", *CYCLED],
     "images_over_again_prefetched": ["-j", "0", "--reprob", "0.5", *CYCLED],

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import torch
+from support.program import FewDigits
 from timm.utils import setup_default_logging
 
-import motivation.models  # noqa: F401
+import motivation.data.datasets
+import motivation.models
 from motivation.build.ranks import Ranks
 from motivation.build.run import build_run
 from motivation.options.parse import parse
@@ -70,6 +72,7 @@ def train_one(folder, argv, ranks):
 
 def main():
     setup_default_logging()
+    motivation.data.datasets.SklearnDigits = FewDigits
     init = torch.distributed.init_process_group
     # the ranks meet once, not for each run
     torch.distributed.init_process_group = lambda **options: torch.distributed.is_initialized() or init(**options)

@@ -22,7 +22,7 @@ STILL = ("--lr", "1e-12")
 def run(tmp_path_factory):
     """The folder of a short motivated run, BatchNorm re-estimated so that both models are good."""
     folder = tmp_path_factory.mktemp("run")
-    argv = [*DIGITS, *MOTIVATED, "--epochs", "8", "-b", "60", "--motivation-bn-recalibrate", "3"]
+    argv = [*DIGITS, *MOTIVATED, "--epochs", "8", "-b", "20", "--motivation-bn-recalibrate", "3"]
     assert main([*argv, "--output", str(folder), "--experiment", "run"]) == 0
     return folder / "run"
 

@@ -130,12 +130,12 @@ def test_a_switch_is_a_change_of_the_model_between_two_updates(condition, train)
 
 @pytest.mark.parametrize(
     "flags",
-    [(), ("--grad-accum-steps", "2", "-b", "130"), ("--cooldown-epochs", "2",), ("--motivation-condition", "random"),
+    [(), ("--grad-accum-steps", "2", "-b", "43"), ("--cooldown-epochs", "2",), ("--motivation-condition", "random"),
      ("--motivation-k", "5")],
 )  # fmt: skip
 def test_the_expected_share_is_one_number(flags, train, caplog, capsys, command):
     caplog.set_level("INFO")
-    given = [*MOTIVATED, "--motivation-k", "2", "-b", "120", "--epochs", "3", *flags]
+    given = [*MOTIVATED, "--motivation-k", "2", "-b", "40", "--epochs", "3", *flags]
     folder = train(*given)
     table = capsys.readouterr().out
     run, updates = read_run(folder), rows(folder / "updates.csv")

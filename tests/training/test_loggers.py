@@ -3,11 +3,10 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from support.processes import finish, run_script, start
 from support.program import DIGITS, MOTIVATED, ROOT, load, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -91,20 +90,15 @@ def test_a_progress_bar_is_drawn_on_a_terminal_only(watched, train, monkeypatch,
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_interrupting_a_run_leaves_whole_files(workers, tmp_path):
     argv = [*DIGITS, *MOTIVATED, "--epochs", "500", "-j", workers, "--output", str(tmp_path), "--experiment", "run"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_motivated.py"), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    log = tmp_path / "log"
+    process = start(run_script, ROOT / "train_motivated.py", *argv, log=log)
     summary = tmp_path / "run" / "summary.csv"
     deadline = time.time() + 100
     while not summary.exists() and time.time() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the data workers too
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output[-3000:]
+    code, output = finish(process), log.read_text()
+    assert code == 130, output[-3000:]
     assert "Traceback" not in output
     assert "share     " in output
     for path in (tmp_path / "run").rglob("*.pth.tar"):
