@@ -22,6 +22,8 @@ CASES = {
     "no_prefetcher_smoothing": ("--no-prefetcher", "--smoothing", "0.1", "--reprob", "0.3"),
     "layer_decay_warmup_prefix": ("--layer-decay", "0.8", "--warmup-epochs", "1", "--warmup-prefix"),
 }  # fmt: skip
+BATCHES = ("-b", "240", "-vb", "180")
+"""Of all digits."""
 
 
 def losses(folder):
@@ -37,7 +39,7 @@ def write():
     found = {}
     for name, flags in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
-            assert main([*DIGITS, "--output", folder, "--experiment", "run", *flags]) == 0
+            assert main([*DIGITS, *BATCHES, "--output", folder, "--experiment", "run", *flags]) == 0
             found[name] = losses(Path(folder) / "run")
     FILE.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -112,11 +112,11 @@ def waits(log):
 
 
 RUNS = {
-    "plain": ["--model-ema", "--opt", "adamw", "--clip-grad", "1", "--clip-mode", "value", "-b", "180"],
-    "slope": [*MOTIVATED, "--motivation-condition", "slope", "--clip-grad", "0.01", "--clip-mode", "agc", "-b", "180"],
+    "plain": ["--model-ema", "--opt", "adamw", "--clip-grad", "1", "--clip-mode", "value", "-b", "60"],
+    "slope": [*MOTIVATED, "--motivation-condition", "slope", "--clip-grad", "0.01", "--clip-mode", "agc", "-b", "60"],
     "all together": [
         *MOTIVATED, "--motivation-condition", "ema", "--model-ema", "--opt", "lamb", "--clip-grad", "1",
-        "--grad-accum-steps", "2", "-b", "90", "-j", "2",
+        "--grad-accum-steps", "2", "-b", "30", "-j", "2",
     ],
 }  # fmt: skip
 
