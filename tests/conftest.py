@@ -22,9 +22,11 @@ def _clean_state():
     torch._dynamo.reset()
 
 
-@pytest.fixture(autouse=True)
-def _few_digits(monkeypatch):
-    monkeypatch.setattr("motivation.data.datasets.SklearnDigits", FewDigits)
+@pytest.fixture(autouse=True, scope="session")
+def _few_digits():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("motivation.data.datasets.SklearnDigits", FewDigits)
+        yield
 
 
 @pytest.fixture

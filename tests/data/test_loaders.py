@@ -23,9 +23,9 @@ from motivation.data.loaders import end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.options.parse import parse
 
-MIXED = ["--mixup", "0.5", "-b", "180", "--mixup-off-epoch", "1"]
+MIXED = ["--mixup", "0.5", "-b", "60", "--mixup-off-epoch", "1"]
 CYCLED = ["--train-img-sizes", "8", "16", "--train-pad", "0", "--train-batches-per-epoch", "7"]
-CYCLED += ["--train-batch-sizes", "400", "400"]
+CYCLED += ["--train-batch-sizes", "133", "133"]
 CASES = {
     "erasing": ["-j", "0", "--reprob", "0.5"],
     "no_prefetcher": ["--no-prefetcher", "--reprob", "0.4", *MIXED],
