@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support.program import DIGITS, MOTIVATED, ROOT, environment, rows
+from support.processes import environment
+from support.program import DIGITS, MOTIVATED, ROOT, rows
 
 PLUGIN = '''
 import csv, gc, os, time

@@ -4,11 +4,12 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.processes import finish, run_script, start, torchrun
+from support.processes import environment, finish, run_script, start, torchrun
 from support.program import DIGITS, MOTIVATED, ROOT, assert_same_run, load, rows
 from timm.data import ImageDataset
 
