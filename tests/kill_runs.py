@@ -27,7 +27,7 @@ from pathlib import Path
 import sklearn.datasets
 import sklearn.model_selection  # noqa: F401
 import torch
-from support.program import DIGITS, MOTIVATED, FewDigits, assert_equal, load
+from support.program import DIGITS, MOTIVATED, FewerDigits, assert_equal, load
 
 import motivation.data.datasets
 import motivation.method.switch
@@ -90,12 +90,6 @@ PROCESSES = {"ranks": 2, "ranks_workers": 2, "ranks_repeats": 2}
 PATIENCE_S = 180
 OUTSIDE = " outside training"
 """There a signal ends the process as it ends any other."""
-
-
-class FewerDigits(FewDigits):
-    """A twelfth of the images: with batches of a twelfth, the same number of updates in less time."""
-
-    PART = slice(9, None, 12)
 
 
 def arrange(fatal, number, counter):

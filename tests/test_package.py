@@ -39,10 +39,6 @@ def python(installed, tmp_path):
     return run
 
 
-def test_the_public_names_can_be_imported(python):
-    python("-c", "import motivation.models, weight_maps; from motivation import MotivatedPair, __version__")
-
-
 def test_importing_the_package_imports_nothing_heavy(python):
     heavy = python("-c", "import motivation, sys; print(*{'torch', 'timm', 'numpy'} & set(sys.modules))")
     assert not heavy.strip()
@@ -54,8 +50,15 @@ def test_the_command_tells_its_version_and_lists_its_commands(python):
     assert all(f"\n  {name} " in listed for name in ("train", "finetune", "cost", "cross-validate", "map-coverage"))
 
 
-def test_a_config_of_the_package_is_found_by_its_name(python):
-    assert "resnet14_cifar" in python("-m", "motivation", "cost", "--config", "quickstart")
+def test_the_public_names_can_be_imported_and_a_config_is_found_by_its_name(python):
+    code = """
+import motivation.models, weight_maps
+from motivation import MotivatedPair, __version__
+from motivation.__main__ import main
+
+main(["cost", "--config", "quickstart"])
+"""
+    assert "resnet14_cifar" in python("-c", code)
 
 
 def test_all_configs_and_type_markers_are_in_the_package(installed):

@@ -9,7 +9,9 @@ from motivation.tools.train import main
 
 CONFIGS = ROOT / "configs"
 SMALL = {
-    "imagenet/resnet50_resnet101_a3.yaml": ["resnet18", "resnet34", "3 32 32", "--val-input-size", "3", "48", "48"],
+    "imagenet/resnet50_resnet101_a3.yaml": ["resnet18", "resnet34", "3 32 32", "--val-input-size", "3", "48", "48",
+        "--model-kwargs", "channels=[16,32,64,128]",
+    ],
     "cifar100/vit_tiny_vit_small.yaml": [
         "vit_tiny_patch16_224", "vit_small_patch16_224", "3 32 32", "--model-kwargs", "depth=1", "img_size=32",
     ],

@@ -9,6 +9,7 @@ import torch
 from motivation.tools.map_coverage import try_pair
 from weight_maps import Link, WeightMap, find_map
 from weight_maps.containment import compare
+from weight_maps.find import image_size
 
 VIT = {"img_size": 16, "patch_size": 8, "num_classes": 5, "depth": 2}
 
@@ -89,6 +90,10 @@ SMALL_PAIRS = [
 
 
 @pytest.mark.parametrize("names", SMALL_PAIRS, ids="-".join)
-def test_a_small_pair_of_each_kind_is_found_inside_and_trains_in_turns(names):
+def test_a_small_pair_of_each_kind_is_found_inside_and_trains_in_turns(names, monkeypatch):
+    def size(model):
+        return image_size(model) if model.pretrained_cfg.get("fixed_input_size") else (3, 64, 64)
+
+    monkeypatch.setattr("motivation.tools.map_coverage.image_size", size)
     trial = try_pair(names)
     assert (trial.contained, trial.trained, trial.detail) == (True, True, "")

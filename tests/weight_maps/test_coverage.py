@@ -1,6 +1,7 @@
 """The coverage script finds the pairs, sorts the refusals by kind, and makes the table."""
 
 import json
+import multiprocessing
 
 import pytest
 
@@ -47,7 +48,9 @@ def test_reasons_that_are_equally_frequent_keep_the_order_in_which_they_were_met
     assert found.main_reasons() == ["other construction (2)", "width of heads (1)", "width of groups (1)"]
 
 
-def test_the_script_computes_and_writes(tmp_path, capsys):
+def test_the_script_computes_and_writes(tmp_path, capsys, monkeypatch):
+    forked = multiprocessing.get_context("fork")  # it has the packages already
+    monkeypatch.setattr("multiprocessing.get_context", lambda method: forked)
     files = ["--markdown", str(tmp_path / "c.md"), "--json", str(tmp_path / "c.json")]
     main(["--modules", "repghost", "--compute", "1", *files])
     text = capsys.readouterr().out
