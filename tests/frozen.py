@@ -23,7 +23,6 @@ import multiprocessing
 import os
 import runpy
 import socket
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -207,13 +206,6 @@ def _be_program(argv: Sequence[str], folder: Path, log: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def run_apart(folder: Path, names: Iterable[str]) -> None:
-    """Make the named runs from a fresh process, whose threads and random streams are untouched."""
-    command = [sys.executable, "-W", "ignore", __file__, "run", str(folder), *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # What a run has left
