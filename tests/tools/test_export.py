@@ -11,9 +11,8 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError
-from support.program import DIGITS, MOTIVATED, rows
+from support.program import DIGITS, MOTIVATED, FewDigits, rows
 
-from motivation.data.datasets import SklearnDigits
 from motivation.tools.export import _registration
 from motivation.tools.train import main as train_main
 from motivation.training.loggers import UpdatesCsv
@@ -37,7 +36,7 @@ def accuracy(folder):
     """Of a model that timm reads, on images prepared as its configuration says."""
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = timm.data.resolve_data_config(model=model)
-    dataset = SklearnDigits("validation")
+    dataset = FewDigits("validation")
     dataset.transform = timm.data.create_transform(**config)
     images = torch.stack([dataset[index][0] for index in range(len(dataset))])
     with torch.no_grad():

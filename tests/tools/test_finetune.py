@@ -11,6 +11,7 @@ from support.program import DIGITS, FINETUNE_DIGITS, MOTIVATED, load, rows
 
 import motivation.models  # noqa: F401
 from motivation.build.transfer import transfer_weights
+from motivation.data.datasets import SklearnDigits
 from motivation.options.parse import parse as parse_options
 from motivation.tools.finetune import RECIPE, make_parser, parse
 from motivation.tools.train import main
@@ -113,7 +114,8 @@ def test_the_defaults_are_the_papers_recipe():
     assert all(RECIPE[name] for name in ("mixup", "cutmix", "aa", "aug_repeats"))
 
 
-def test_the_whole_recipe_runs_on_one_process(run, tmp_path):
+def test_the_whole_recipe_runs_on_one_process(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("motivation.data.datasets.SklearnDigits", SklearnDigits)  # its batch takes all digits
     argv = ["--checkpoint", str(run), "--dataset", "sklearn/digits", "--device", "cpu", "-j", "0", "--epochs", "2"]
     assert main([*argv, "--output", str(tmp_path), "--experiment", "whole"], parse=parse) == 0
     assert len(rows(tmp_path / "whole" / "updates.csv")) == 2 * (1437 // 256 * 256 // 384)
@@ -155,7 +157,7 @@ def wrong(run, tmp_path):
         ("resnet8_cifar", (), "timm has no pretrained weights of resnet8_cifar"),
         ("{run}", ("--pretrained",), "--pretrained: --checkpoint says which weights to begin with"),
         ("{run}", ("--initial-checkpoint", "x.pth"), "--initial-checkpoint: --checkpoint says"),
-        ("{run}", ("--aug-repeats", "3", "-b", "1400"), "has 1280 images"),
+        ("{run}", ("--aug-repeats", "3", "-b", "400"), "has 256 images"),
     ],
 )
 def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, capsys, tmp_path):

@@ -191,7 +191,7 @@ def test_arguments_that_nobody_takes_are_refused(flags, message, error, capsys, 
         (("--motivation-condition", "valloss", "-b", "400"), "--batch-size: 400, but split 'train' has 79 images"),
         (("--folds", "5"), "--folds: give --folds N and --fold I together"),
         (("--folds", "5", "--fold", "5"), "--fold: from 0 to --folds minus 1"),
-        (("--folds", "1000", "--fold", "5"), "--folds 1000: class 8 has only 139 images"),
+        (("--folds", "1000", "--fold", "5"), "--folds 1000: class 8 has only 38 images"),
         (("--motivation-plugin-kwargs", "a=1"), "no hook or condition of this run takes 'a'"),
     ],
 )
