@@ -40,7 +40,7 @@ def state_of(run):
 
 FLAGS = {
     "soft_targets": ("--mixup", "0.5", "--drop", "0.5", "--model-ema", "--channels-last", "--amp", "--amp-dtype",
-                     "bfloat16", "--grad-accum-steps", "2", "-b", "120"),
+                     "bfloat16", "--grad-accum-steps", "2", "-b", "40"),
     "half_precision": ("--model-dtype", "bfloat16", "--model-ema", "--smoothing", "0.1", "--opt", "adamw"),
     "second_order": ("--opt", "lookahead_adahessian"),
 }  # fmt: skip
@@ -85,17 +85,17 @@ def rehearsed(run):
 @pytest.mark.parametrize(
     ("flags", "shape", "targets"),
     [
-        ((), (240, 1, 8, 8), (240,)),
-        (("--mixup", "0.1"), (240, 1, 8, 8), (240, 10)),
-        (("--aug-splits", "3", "--jsd-loss"), (720, 1, 8, 8), (720,)),
-        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "240", "100"), (240, 1, 8, 8), (240,)),
-        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "240", "120"), (120, 1, 12, 12), (120,)),
+        ((), (80, 1, 8, 8), (80,)),
+        (("--mixup", "0.1"), (80, 1, 8, 8), (80, 10)),
+        (("--aug-splits", "3", "--jsd-loss"), (240, 1, 8, 8), (240,)),
+        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "80", "30"), (80, 1, 8, 8), (80,)),
+        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "80", "40"), (40, 1, 12, 12), (40,)),
     ],
 )
 def test_the_blank_batch_has_the_largest_shape_of_the_training(flags, shape, targets, tmp_path):
     run = built(tmp_path, "--train-pad", "0", *flags)
     run.lock.release()
-    args = parse(["-b", "240", *flags])[0]
+    args = parse(["-b", "80", *flags])[0]
     blank = blank_batch(args, CPU, (1, 8, 8), 10, run.feed.loader)
     assert (blank.images.shape, blank.targets.shape) == (shape, targets)
     if "--train-img-sizes" not in flags:
