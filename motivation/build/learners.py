@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from motivation.build.runtime import Runtime
 from motivation.options.derived import accum_steps
 from motivation.options.faults import Fault, StartupError, blaming
+from motivation.options.flag_types import LARGEST_FLOAT
 from motivation.training.learner import UpdateRule
 
 _logger = logging.getLogger("train")
@@ -171,6 +172,8 @@ def learning_rate(args: Namespace, runtime: Runtime, images_per_batch: float) ->
     scale = args.lr_base_scale or ("sqrt" if is_adaptive else "linear")
     ratio = images / args.lr_base_size
     lr = args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+    if lr > LARGEST_FLOAT:
+        raise StartupError([Fault("--lr-base", f"gives a learning rate of {lr}, which float32 cannot hold")])
     if runtime.primary:
         _logger.info(
             f"Learning rate {lr}: {args.lr_base} for {args.lr_base_size} images an update, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from argparse import Namespace
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +95,14 @@ def make_loaders(
     validator = None if validation is None else maker.validator(maker.validation(validation))
     recalibration = None
     if for_recalibration is not None:
+        asked, loader = args.motivation_bn_recalibrate, maker.recalibration(for_recalibration)
+        if runtime.primary and isinstance(for_recalibration, Sized) and len(loader) < asked:
+            _logger.warning(
+                f"--motivation-bn-recalibrate {asked}: an epoch has {len(loader)} batches, and all are used."
+            )
         recalibration = Recalibration(
-            loader=maker.recalibration(for_recalibration),
-            batches=args.motivation_bn_recalibrate,
+            loader=loader,
+            batches=asked,
             prepare=feed.prepare_images,
             autocast=runtime.autocast,
             world_size=runtime.world_size,

@@ -226,7 +226,8 @@ def place_model(model: nn.Module, args: Namespace, runtime: Runtime) -> nn.Modul
     if runtime.distributed and args.sync_bn:
         model = convert_sync_batchnorm(model)
     if args.torchscript:
-        model = torch.jit.script(model)
+        with blaming("--torchscript"):
+            model = torch.jit.script(model)
     return model
 
 

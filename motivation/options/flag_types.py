@@ -16,6 +16,8 @@ from motivation.options.config_files import shown
 
 LARGEST = 2**63
 """Whole numbers are smaller: libraries take 64 bits."""
+LARGEST_FLOAT = 3.4e38
+"""Other numbers are not larger, unless they are infinite: tensors are of float32."""
 
 
 class _Pairs(ParseKwargs):
@@ -165,6 +167,8 @@ class Flag:
     def _refusal(self, value: Any) -> str | None:
         if isinstance(value, int) and abs(value) >= LARGEST:
             return f"a whole number of a sensible size, not {shown(value)}"
+        if isinstance(value, float) and LARGEST_FLOAT < abs(value) < float("inf"):
+            return f"a number that float32 can hold, not {value}"
         return self.allowed.refusal(value)
 
     def from_file(self, value: Any) -> Any:

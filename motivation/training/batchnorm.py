@@ -86,7 +86,7 @@ class Recalibration:
 
     Attributes:
         loader: training images without mixup, cutmix or erasing, ``([B, C, H, W], targets)``.
-        batches: number of batches to use; a shorter loader is started over.
+        batches: number of batches to use; all of a shorter loader.
         prepare: brings a batch of images to the device, dtype and layout of the model.
         autocast: makes the context of a forward pass.
         world_size: number of ranks, each with batches of its own; the statistics are averaged over them.
@@ -124,7 +124,7 @@ class Recalibration:
     def _observe(self, model: nn.Module) -> None:
         layers = batchnorms(model)
         with fork_rng():
-            for done, images in enumerate(itertools.islice(self._images(), self.batches)):
+            for done, (images, _) in enumerate(itertools.islice(self.loader, self.batches)):
                 for layer in layers:
                     # a cumulative average; with momentum None each layer would wait for its counter on the device
                     layer.momentum = 1 / (done + 1)
@@ -132,11 +132,3 @@ class Recalibration:
                     model(self.prepare(images))
         if self.world_size > 1:
             distribute_bn(model, self.world_size, reduce=True)
-
-    def _images(self) -> Iterator[Any]:
-        found = True
-        while found:  # an empty loader ends this
-            found = False
-            for images, _ in self.loader:
-                found = True
-                yield images

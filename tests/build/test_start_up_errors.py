@@ -5,9 +5,11 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 import torch
 from support.program import DIGITS, MOTIVATED, ROOT
+from timm.models.resnet import ResNet
 
 from motivation import versions
 from motivation.build.feasible import model_faults
+from motivation.models import CifarResNet
 from motivation.options.checks import option_faults
 from motivation.options.faults import Fault
 from motivation.options.parse import parse
@@ -15,6 +17,7 @@ from motivation.tools.benchmark.recipes import make_small_images
 from motivation.tools.train import main
 
 VIT_OF_16_PX = ["--model", "vit_tiny_patch16_224", "--input-size", "1", "16", "16"]
+COATNET_OF_64_PX = ["--model", "coatnet_pico_rw_224", "--model-kwargs", "img_size=64", "depths=[1, 1, 1, 1]"]
 VIT_OF_16_PX += ["--model-kwargs", "img_size=16", "depth=1"]
 
 
@@ -73,6 +76,22 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--remode", "foo"], "--remode: invalid choice: 'foo'"),
         (["--opt", "adamw", "--opt-betas", "0.9"], "--opt adamw: IndexError"),
         (["--device-modules", "nosuchmodule"], "No module named 'nosuchmodule'"),
+        (["--lr", "1e39"], "--lr: a number that float32 can hold, not 1e+39"),
+        (["--opt-eps", "1e39"], "--opt-eps: a number that float32 can hold"),
+        (["--lr", "0", "--lr-base", "3e38", "-b", "480"], "--lr-base: gives a learning rate of 5.625e+38"),
+        (["--bn-eps", "0"], "--bn-eps: more than 0"),
+        (["--model-kwargs", "bn_eps=0"], "--bn-eps: more than 0"),
+        (["--torchscript", "--gp", "catavgmax"], "--torchscript: RuntimeError"),
+        (["--input-size", "1", "1000000", "1000000"], "--input-size: 240 x 1 x 1000000 x 1000000 pixels are more"),
+        (["--val-input-size", "1", "1000000", "1000000"], "--val-input-size: 1 x 1 x 1000000"),
+        (["--train-img-sizes", "8", "1000000"], "--train-img-sizes: 240 x 1 x 1000000"),
+        (["--train-pad", "10000000"], "--train-pad: 1 x 1 x 20000008"),
+        (["--crop-pct", "0.000001"], "--crop-pct: 1 x 1 x 8000000"),
+        ([*COATNET_OF_64_PX, "--input-size", "1", "32", "32"], "coatnet_pico_rw_224 does not train on images of 32x32"),
+        (
+            ["--model", "resnet18", "--input-size", "1", "32", "32", "-b", "1"],
+            "--batch-size 1: resnet18 does not train on it",
+        ),
         (["--model", "test_vit"], "--model: test_vit takes images of 160x160, not of 8x8"),
         (
             [*VIT_OF_16_PX, "--val-input-size", "1", "32", "32"],
@@ -95,6 +114,21 @@ def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
 )
 def test_a_size_that_a_model_takes_is_no_fault(flags):
     assert model_faults(parse([*DIGITS, *flags])[0]) == []
+
+
+def test_a_model_that_the_meta_device_cannot_run_is_tried_on_real_images(monkeypatch):
+    args = parse(DIGITS)[0]
+    on_meta = []
+
+    def forward(self, images):
+        on_meta.append(images.is_meta)
+        return ResNet.forward(self, images + images.sum().item())
+
+    monkeypatch.setattr(CifarResNet, "forward", forward)
+    state = torch.get_rng_state()
+    assert model_faults(args) == []
+    assert torch.equal(torch.get_rng_state(), state)
+    assert on_meta == [True, False] * 2  # in training, in evaluation
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
