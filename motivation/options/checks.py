@@ -89,6 +89,8 @@ def _combination_faults(args: Namespace) -> Iterator[Fault]:
          "plateau follows the validation metric, so not with --sched-on-updates"),
         ("--decay-epochs", args.sched == "step" and args.decay_epochs <= 0,
          f"more than 0 for --sched step, not {args.decay_epochs}"),
+        ("--lr-cycle-mul", args.sched in ("cosine", "tanh", "poly") and args.lr_cycle_mul <= 0,
+         f"more than 0 for --sched {args.sched}, not {args.lr_cycle_mul}"),
         ("--log-tensorboard", args.log_tensorboard and importlib.util.find_spec("tensorboard") is None,
          "needs the package tensorboard: pip install tensorboard"),
         ("--wandb-resume-id", args.wandb_resume_id and not args.resume, "needs --resume"),

@@ -79,6 +79,7 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--lr", "1e39"], "--lr: a number that float32 can hold, not 1e+39"),
         (["--opt-eps", "1e39"], "--opt-eps: a number that float32 can hold"),
         (["--lr", "0", "--lr-base", "3e38", "-b", "480"], "--lr-base: gives a learning rate of 5.625e+38"),
+        (["--lr-cycle-mul", "-1"], "--lr-cycle-mul: more than 0 for --sched cosine, not -1.0"),
         (["--bn-eps", "0"], "--bn-eps: more than 0"),
         (["--model-kwargs", "bn_eps=0"], "--bn-eps: more than 0"),
         (["--torchscript", "--gp", "catavgmax"], "--torchscript: RuntimeError"),
