@@ -124,6 +124,8 @@ class CheckedLoader:
             try:
                 label = self.loader.dataset[item][1]
             except Exception as item_error:  # noqa: BLE001  (a data set may raise anything)
+                if is_of_dead_worker(item_error):  # the signal came late: its closed pipe was noticed first
+                    raise
                 if _raised_by_transform(item_error):
                     return f"{place} can be read, but not transformed: {_last_line(item_error)}; {LOOK_AT}"
                 return f"{place} cannot be read: {_last_line(item_error)}"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.program import DIGITS, FewerDigits
 from timm.data import resolve_data_config
+from torch.utils.data import DataLoader
 from torch.utils.data._utils import pin_memory
 
 from motivation.build import loaders as build_loaders
@@ -19,7 +20,7 @@ from motivation.build.datasets import open_datasets
 from motivation.build.loaders import make_loaders
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import start_runtime
-from motivation.data.loaders import end_workers
+from motivation.data.loaders import CheckedLoader, end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.options.parse import parse
 
@@ -142,3 +143,18 @@ def test_a_worker_is_gone_when_its_parent_was_killed():
         parent.kill()
         assert select.select([parent.stdout], [], [], 30)[0]
         assert os.read(parent.stdout.fileno(), 5) == b""
+
+
+def test_a_dead_worker_is_not_taken_for_an_image_that_cannot_be_read():
+    """A process hears of its worker's end by a closed pipe or by a signal; the signal may come second, at any line."""
+    ends = iter([ConnectionResetError("closed pipe"), RuntimeError("DataLoader worker (pid 7) is killed by signal")])
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise next(ends)
+
+    with pytest.raises(RuntimeError, match="^DataLoader worker"):
+        next(iter(CheckedLoader(DataLoader(Images(), batch_size=2), "train", 10)))
