@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from motivation import __version__
 from motivation.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, print_errors
+from motivation.versions import version_text
 
 COMMANDS = {
     "train": ("motivation.tools.train", "train a base model, and a motivated one around it"),
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in COMMANDS:
         return run_command(import_module(COMMANDS[words[0]][0]).main, words[1:])
     if words == ["--version"]:
-        print(f"motivation {__version__}")
+        print(version_text())
         return 0
     print("usage: motivation COMMAND [--help], or motivation --version\n")
     for name, (_, line) in COMMANDS.items():

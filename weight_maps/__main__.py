@@ -50,16 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _ShowVersions(argparse.Action):
+    """Print all versions and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from motivation.versions import version_text  # both packages are installed together
+
+        print(version_text())
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m weight_maps", description="Show where one timm model lies inside another."
     )
+    parser.add_argument(
+        "--version", action=_ShowVersions, nargs=0, default=argparse.SUPPRESS, help="print versions, and the device"
+    )
     parser.add_argument("base", nargs="?", metavar="BASE", help="timm model, the smaller")
     parser.add_argument("motivated", nargs="?", metavar="MOTIVATED", help="timm model that contains it")
     parser.add_argument("--list", action="store_true", help="show the registered maps and the model names they are for")
     parser.add_argument("--map", metavar="NAME", help="map by name; default by the names of the models")
-    parser.add_argument("--placement", default="paper", choices=PLACEMENTS, help="where blocks lie in a deeper model")
+    parser.add_argument(
+        "--placement", default="paper", choices=PLACEMENTS, help="where blocks lie in a deeper model (default paper)"
+    )
     own = "files or modules of yours, loaded first; motivation.models has CIFAR ResNets"
     parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE_OR_MODULE", help=own)
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs of both heads")
@@ -75,7 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--onto", type=Path, metavar="FILE", help=onto)
     extract = "cut the base out of a checkpoint of the motivated model"
     parser.add_argument("--extract", nargs=2, type=Path, metavar=("BIG", "SMALL"), help=extract)
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="for the new weights of --expand")
+    parser.add_argument(
+        "--seed", type=int, default=42, metavar="N", help="for the new weights of --expand (default 42)"
+    )
     return parser
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from motivation.build.models import MODEL_FLAG, make_model, model_name, without_files
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
+from motivation.options.derived import device_of
 from motivation.options.faults import Fault, one_line
 
 Size = tuple[int, int, int]
@@ -119,7 +120,7 @@ class _Trial:
     def __init__(self, args: Namespace, role: Role, model: Any):
         self.args, self.role = args, role
         self.dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
-        self.device = torch.device(args.device if torch.accelerator.is_available() else "cpu")
+        self.device = torch.device(device_of(args) if torch.accelerator.is_available() else "cpu")
         is_meta = all(parameter.is_meta for parameter in model.parameters())
         self.meta = model.to(dtype=self.dtype) if is_meta else None
         self.real = None if is_meta else model.to(device=self.device, dtype=self.dtype)

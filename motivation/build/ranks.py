@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from motivation import __version__
 from motivation.errors import InputError, print_errors
+from motivation.options.derived import device_of
 from motivation.options.faults import Fault, StartupError, one_line
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flags import FLAGS
@@ -229,7 +230,7 @@ def restart_faults() -> list[Fault]:
 def facts_of_options(args: Namespace) -> dict[str, Any]:
     """Return the options that all ranks must have alike, and the versions of the packages that decide."""
     options = {flag.option: getattr(args, flag.dest) for flag in FLAGS.values() if not flag.per_rank}
-    options["--device"] = args.device.partition(":")[0]
+    options["--device"] = device_of(args).partition(":")[0]
     options["--resume"] = args.resume if args.resume in ("", RESUME_NEWEST) else "a file"
     versions = {"motivation": __version__, "torch": torch.__version__, "timm": timm.__version__}
     return options | {f"the version of {name}": version for name, version in versions.items()}

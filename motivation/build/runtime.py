@@ -14,6 +14,7 @@ from timm import utils
 from timm.layers import set_fast_norm
 
 from motivation.build.ranks import Ranks
+from motivation.options.derived import AUTO_DEVICE, device_of
 from motivation.options.faults import blaming
 from motivation.training.allocator import keep_freed_memory
 
@@ -59,7 +60,7 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    joined = Namespace(device=args.device, dist_url=ranks.address())
+    joined = Namespace(device=device_of(args), dist_url=ranks.address())
     with blaming("--device", args.device):
         utils.init_distributed_device(joined)
         device = torch.device(joined.device)
@@ -84,7 +85,8 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     runtime = Runtime(device, joined.rank, joined.local_rank, joined.world_size, dtype, autocast, scaler)
     if runtime.primary:
         precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
-        _logger.info(f"Training on {device} in {precision}, {runtime.world_size} process(es).")
+        chosen = f" (--device {AUTO_DEVICE})" if args.device == AUTO_DEVICE else ""
+        _logger.info(f"Training on {device}{chosen} in {precision}, {runtime.world_size} process(es).")
     return runtime
 
 

@@ -123,7 +123,7 @@ class CheckedLoader:
             place = f"image {number} of the split {self._split!r}{self._file_of(number)}"
             try:
                 label = self.loader.dataset[item][1]
-            except Exception as item_error:  # noqa: BLE001  (a data set may raise anything)
+            except Exception as item_error:
                 if is_of_dead_worker(item_error):  # the signal came late: its closed pipe was noticed first
                     raise
                 if _raised_by_transform(item_error):

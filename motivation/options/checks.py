@@ -15,7 +15,7 @@ from timm.optim import list_optimizers
 
 from motivation.method.condition_registry import condition_names
 from motivation.options.config_files import nearest
-from motivation.options.derived import channels, mixes, world_size
+from motivation.options.derived import channels, device_of, mixes, world_size
 from motivation.options.faults import Fault, one_line
 from motivation.options.file_checks import file_faults
 from motivation.options.flags import FLAGS
@@ -185,8 +185,8 @@ def _image_mode_faults(args: Namespace, count: int) -> Iterator[Fault]:
 
 def _device_faults(args: Namespace) -> Iterator[Fault]:
     if args.device.startswith("cuda") and not torch.cuda.is_available() and not args.device_modules:
-        yield Fault("--device", f"{args.device} is not available; use --device cpu")
-    if args.sync_bn and args.device == "cpu" and world_size() > 1:
+        yield Fault("--device", f"{args.device} is not available; use --device cpu, or auto")
+    if args.sync_bn and device_of(args) == "cpu" and world_size() > 1:
         yield Fault("--sync-bn", "torch has it on accelerators only, not on the CPU")
     if args.opt.lower().endswith("adahessian") and world_size() > 1:
         yield Fault("--opt", "needs second derivatives, which torch does not have for several processes", args.opt)

@@ -27,6 +27,9 @@ CONFIG_FOLDERS = tuple(Path(__file__).resolve().parents[level] / "configs" for l
 SHOWN_LENGTH = 80
 SHOWN_FAULTS = 5
 
+NEAREST = 0.7
+"""How alike a name must be to be meant, by difflib's measure: ``--gpus`` is not ``--gp``."""
+
 LARGEST_FILE, MOST_VALUES, LONGEST_VALUE = 2**20, 20_000, 10_000
 """Limits of a YAML file: its characters, its values (those that an alias repeats count again), and the characters of
 one value. The options of a run are about 400 values in 5 kB."""
@@ -208,8 +211,9 @@ def some(texts: Sequence[str]) -> str:
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return a hint at the known names closest to a wrong one.
 
-    >>> nearest("resnt50", ["resnet50", "vit"])
-    ' (did you mean resnet50?)'
+    >>> nearest("resnt50", ["resnet50", "vit"]), nearest("--foo", ["--fold"])
+    (' (did you mean resnet50?)', '')
     """
-    close = difflib.get_close_matches(name[:SHOWN_LENGTH], known, n=3)
-    return f" (did you mean {', '.join(close)}?)" if close else ""
+    names = {one.lstrip("-"): one for one in known}  # dashes would make all flags alike
+    close = difflib.get_close_matches(name.lstrip("-")[:SHOWN_LENGTH], names, n=3, cutoff=NEAREST)
+    return f" (did you mean {', '.join(names[one] for one in close)}?)" if close else ""

@@ -6,6 +6,18 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
+AUTO_DEVICE = "auto"
+
+
+def device_of(args: Namespace) -> str:
+    """Return the device to train on, as timm takes it: for ``auto``, the accelerator that is there, or the CPU."""
+    if args.device != AUTO_DEVICE:
+        return str(args.device)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
 
 def mixes(args: Namespace) -> bool:
     """Return True if mixup or cutmix is on, so that targets are dense."""

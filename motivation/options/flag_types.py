@@ -138,7 +138,8 @@ class Flag:
 
     def add_to(self, parser: Any) -> None:
         """Add it to a parser of argparse, or to a group of one."""
-        settings: dict[str, Any] = {"help": self.help, "default": copy(self.default)}
+        is_off = self.null and self.default is None  # the parser shows other defaults, where they are not empty
+        settings: dict[str, Any] = {"help": self.help + " (default none)" * is_off, "default": copy(self.default)}
         if self.type is bool:
             settings["action"] = "store_true"
         elif self.type is dict:
@@ -223,13 +224,13 @@ class Group:
     """Flags under one title of ``--help``.
 
     Attributes:
-        exclusive: True if at most one of them may be given.
+        exclusive: options of which at most one may be given.
     """
 
     title: str
     flags: tuple[Flag, ...]
     description: str | None = field(default=None, kw_only=True)
-    exclusive: bool = field(default=False, kw_only=True)
+    exclusive: tuple[str, ...] = field(default=(), kw_only=True)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Group:
         """Return the same flags with other defaults, by the names of their options."""

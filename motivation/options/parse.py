@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from motivation.errors import InputError
 from motivation.options.config_files import SHOWN_FAULTS, nearest, read_config, shown, some
 from motivation.options.flag_types import Flag, Group
 from motivation.options.flags import GROUPS
+from motivation.versions import version_text
 
 CONFIG_HELP = (
     "YAML file of options, or the name of one of ours, such as quickstart; of several the later wins, and the command "
@@ -23,25 +24,47 @@ CONFIG_HELP = (
 )
 
 
+class _DefaultsFormatter(HelpFormatter):
+    """Show each default that is not empty behind the help text."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        default: Any = action.default
+        if action.help is None or default is None or default is False or default in (SUPPRESS, "", [], {}):
+            return action.help
+        values = default if isinstance(default, (list, tuple)) else [default]
+        words = " ".join(map(str, values)).replace("%", "%%")
+        return f"{action.help} (default {words})"
+
+
+class _ShowVersions(Action):
+    """Print all versions and end; they are looked up only then."""
+
+    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
+        print(version_text())
+        parser.exit()
+
+
 class OptionParser(ArgumentParser):
-    """A parser whose errors are one line, with the nearest known flag, instead of two hundred lines of usage.
+    """A parser with defaults in its help, ``--version``, and errors of one line with the nearest known flag.
 
     Attributes:
         flags: those of `add_groups`, by the names of their options.
     """
 
     def __init__(self, **settings: Any):
-        super().__init__(**settings)
+        super().__init__(formatter_class=_DefaultsFormatter, **settings)
         self.flags: dict[str, Flag] = {}
+        if self.add_help:
+            text = "print the versions of this program and its libraries, and the device"
+            self.add_argument("--version", action=_ShowVersions, nargs=0, default=SUPPRESS, help=text)
 
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Add flags, which are then keys of YAML files too."""
         for group in groups:
             place: Any = self.add_argument_group(group.title, group.description)
-            if group.exclusive:
-                place = place.add_mutually_exclusive_group()
+            exclusive = place.add_mutually_exclusive_group() if group.exclusive else None
             for flag in group.flags:
-                flag.add_to(place)
+                flag.add_to(exclusive if flag.dest in group.exclusive else place)
                 self.flags[flag.dest] = flag
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

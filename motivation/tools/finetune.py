@@ -46,7 +46,8 @@ ours, as DeiT has them."""
 
 FINETUNE = Group("Fine-tuning", (
     Flag("--checkpoint", str,
-         "weights to begin with: the folder of a run, a checkpoint file, or a timm model with pretrained weights",
+         "weights to begin with, and their model: the folder of a run, a checkpoint file, or a timm model with "
+         "pretrained weights",
          default="", metavar="RUN_OR_FILE_OR_NAME"),
     Flag("--from", str, "of a run's folder: which of its two models", dest="from_model", default="base",
          choices=("base", "motivated")),

@@ -7,7 +7,6 @@ extract, update, with AdamW and with LAMB.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import multiprocessing
@@ -26,6 +25,8 @@ from torch import Tensor, nn
 from motivation.method.conditions import Never
 from motivation.method.pair import MotivatedPair
 from motivation.method.side import Side
+from motivation.options.derived import device_of
+from motivation.options.parse import OptionParser
 from motivation.tools.tables import markdown_table
 from weight_maps import find_map
 from weight_maps.containment import compare
@@ -221,9 +222,9 @@ def as_json(found: Sequence[ModuleCoverage], trials: Iterable[Trial]) -> dict[st
     return {"timm": timm.__version__, "modules": modules, "trials": [vars(trial) for trial in trials]}
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OptionParser:
     """Make the parser of the command's options."""
-    parser = argparse.ArgumentParser(prog="python -m motivation map-coverage", description=__doc__)
+    parser = OptionParser(prog="python -m motivation map-coverage", description=__doc__)
     parser.add_argument("--modules", nargs="+", metavar="NAME", help="timm modules; default all")
     parser.add_argument("--compute", default="2", metavar="N", help="mapped pairs to compute per module, or all")
     parser.add_argument(
@@ -256,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trials: list[Trial] = []
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
         results = sorted(pool.map(_cover, jobs, chunksize=1), key=lambda result: result[0].module)
-        work = [(pair, shallow, args.device) for _, chosen in results for pair, shallow in chosen]
+        work = [(pair, shallow, device_of(args)) for _, chosen in results for pair, shallow in chosen]
         print(f"{len(work)} pairs to compute after {time.monotonic() - started:.0f} s", flush=True)
         for trial in pool.imap_unordered(_try, work, chunksize=1):
             trials.append(trial)

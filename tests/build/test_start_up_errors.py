@@ -137,7 +137,8 @@ def test_a_model_that_the_meta_device_cannot_run_is_tried_on_real_images(monkeyp
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_missing_device_is_named(capsys, tmp_path):
-    assert errors(capsys, tmp_path, "--device", "cuda") == ["error: --device: cuda is not available; use --device cpu"]
+    text = "error: --device: cuda is not available; use --device cpu, or auto"
+    assert errors(capsys, tmp_path, "--device", "cuda") == [text]
 
 
 @pytest.mark.parametrize(

@@ -156,5 +156,5 @@ def test_a_dead_worker_is_not_taken_for_an_image_that_cannot_be_read():
         def __getitem__(self, index):
             raise next(ends)
 
-    with pytest.raises(RuntimeError, match="^DataLoader worker"):
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
         next(iter(CheckedLoader(DataLoader(Images(), batch_size=2), "train", 10)))

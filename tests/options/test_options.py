@@ -3,16 +3,20 @@
 import inspect
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import timm
 from timm.utils import ParseKwargs
 
+from motivation.__main__ import main as command_line
 from motivation.errors import InputError
 from motivation.options.derived import pins_memory
 from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser, parse
+from motivation.tools import finetune
+from weight_maps.__main__ import main as weight_maps_command
 
 TIMM = json.loads((Path(__file__).parents[1] / "files" / "timm_train_args.json").read_text())
 OURS = {
@@ -59,13 +63,60 @@ def test_choices_have_every_name_that_timm_takes():
 
 
 def test_no_flag_is_there_that_is_neither_timms_nor_described():
-    known = {argument["dest"] for argument in TIMM} | OURS | {"help", "config"}
+    known = {argument["dest"] for argument in TIMM} | OURS | {"help", "version", "config"}
     assert {action.dest for action in make_parser()._actions} == known
 
 
 def test_every_flag_has_a_help_text():
     assert all(action.help for action in make_parser()._actions)
     assert "--motivated-model" in make_parser().format_help()
+
+
+def help_of(parser):
+    """The help text of each flag, by the name of its option."""
+    formatter = parser._get_formatter()
+    return {action.dest: formatter._expand_help(action) for action in parser._actions}
+
+
+@pytest.mark.parametrize("program", [make_parser, finetune.make_parser])
+def test_the_help_shows_every_default_that_is_not_empty(program):
+    parser = program()
+    texts = help_of(parser)
+    for name, flag in parser.flags.items():
+        if flag.default is None or flag.default in ("", [], {}) or flag.type is bool:
+            continue
+        words = flag.default if isinstance(flag.default, list) else [flag.default]
+        assert texts[name].endswith(f"(default {' '.join(map(str, words))})"), name
+    assert texts["lr"].count("(default") == (parser.flags["lr"].default is not None)
+
+
+def test_the_help_of_fine_tuning_shows_its_recipe():
+    texts = help_of(finetune.make_parser())
+    assert texts["batch_size"].endswith("(default 384)")
+    assert texts["color_jitter"].endswith("(default none)")
+
+
+def test_a_flag_that_belongs_to_another_stands_beside_it():
+    names = list(FLAGS)
+    assert names.index("torchcompile_mode") == names.index("torchcompile") + 1
+    assert parse(["--torchcompile", "--torchcompile-mode", "max-autotune"])[0].torchcompile == "inductor"
+
+
+@pytest.mark.parametrize("command", [["train"], ["finetune"], ["cost"], ["benchmark", "switch"], []])
+def test_every_command_tells_all_versions_and_the_device(command, capsys):
+    assert_versions(lambda: command_line([*command, "--version"]), capsys)
+
+
+def test_the_command_of_the_maps_tells_them_too(capsys):
+    assert_versions(lambda: weight_maps_command(["--version"]), capsys)
+
+
+def assert_versions(command, capsys):
+    with suppress(SystemExit):
+        command()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["motivation", "timm", "torch", "torchvision", "Python", "device"]
+    assert timm.__version__ in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +202,7 @@ def test_a_wrong_file_ends_in_one_line(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--gpus", "2"], "unknown: --gpus (--help"),  # --gp is not near
         (["--motivated-modle", "x"], "--motivated-modle (did you mean --motivated-model"),
         (["--epochs", "many"], "--epochs"),
         (["-c", "/no/such/file.yaml"], "cannot read /no/such/file.yaml"),

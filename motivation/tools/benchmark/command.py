@@ -25,6 +25,8 @@ from timm.models import is_model
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.errors import EXIT_FAILED, InputError, print_errors
+from motivation.options.derived import AUTO_DEVICE, device_of
+from motivation.options.flags import FLAGS
 from motivation.options.parse import OptionParser
 from motivation.tools.benchmark.around import around_table
 from motivation.tools.benchmark.memory import MODELS, memory_table
@@ -104,7 +106,7 @@ def make_parser() -> ArgumentParser:
     )
 
     for command in (switch, racing, around, timeline, memory):
-        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        command.add_argument("--device", default=AUTO_DEVICE, help=FLAGS["device"].help)
     return parser
 
 
@@ -138,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(own)
     args.extra = extra
     if args.device is not None:
+        args.device = device_of(args)
         print(f"{machine(torch.device(args.device))}\n", flush=True)
     try:
         print(args.run(args))

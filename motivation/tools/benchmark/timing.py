@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 
 import timm
 import torch
+
+from motivation.versions import device_name
 
 
 def synchronize(device: torch.device) -> None:
@@ -44,17 +43,5 @@ def median_ms(
 
 def machine(device: torch.device) -> str:
     """Return a line that says where a figure was measured."""
-    if device.type == "cuda":
-        place = torch.cuda.get_device_name(device)
-    else:
-        threads = torch.get_num_threads()
-        place = f"{_processor()}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}"
-    return f"{place}; Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    return f"{device_name(device)}; {versions}"

@@ -32,11 +32,11 @@ def make_parser() -> ArgumentParser:
         description="Choose k by cross-validation on the training set. The same command again goes on.",
     )
     parser.add_argument("--k", nargs="+", type=int, required=True, metavar="K", help="the ks to compare")
-    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the training split (default 5)")
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the training split")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: the one seed of the arguments")
     parser.add_argument("--baseline", action="store_true", help="train the base alone on each fold too")
     parser.add_argument("--output", type=Path, default=Path("output/cross_validation"), metavar="FOLDER",
-                        help="folder of all runs and of the report (default output/cross_validation)")  # fmt: skip
+                        help="folder of all runs and of the report")  # fmt: skip
     parser.add_argument("--metric", choices=METRICS, default="top1", help="of the base, to choose k by")
     add_flags(parser)
     return parser
