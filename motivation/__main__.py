@@ -17,6 +17,7 @@ COMMANDS = {
     "report": ("motivation.tools.report.command", "compare finished runs in the paper's terms"),
     "plot": ("motivation.tools.plot.command", "draw losses and epochs of runs"),
     "cross-validate": ("motivation.tools.cross_validate.command", "choose k on folds of the training set"),
+    "frontier": ("motivation.tools.frontier.command", "find what trains best for the FLOPs that there are"),
     "experiments": ("motivation.tools.experiments", "start the runs behind the paper's tables"),
     "export": ("motivation.tools.export", "write a run's models for use elsewhere"),
     "benchmark": ("motivation.tools.benchmark.command", "measure speed beside timm's script"),

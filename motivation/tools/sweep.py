@@ -26,7 +26,7 @@ from types import FrameType
 from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_text
 from motivation.training.run_folder import RunError, read_run
 
-LOCK_FILE, LOG_FILE = ".lock", "log.txt"
+LOCK_FILE, LOG_FILE, SECONDS_FILE = ".lock", "log.txt", "seconds.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a closed terminal, and what schedulers send before they end a job."""
 CODES_OF_SIGNALS = {code for number in SIGNALS for code in (-number, 128 + number)}
@@ -256,7 +256,10 @@ class Sweep:
     def _collect_ended(self) -> None:
         for job in [job for job in self._jobs if job.process.poll() is not None]:
             self._jobs.remove(job)
-            code, took = job.process.returncode, duration(time.monotonic() - job.began)
+            code, took_s = job.process.returncode, time.monotonic() - job.began
+            with open(job.run.folder / SECONDS_FILE, "a") as file:  # a line for each time that it was at work
+                file.write(f"{took_s:.1f}\n")
+            took = duration(took_s)
             if code == 0 and job.run.state is State.DONE:
                 self._made += 1
                 left = len(self._waiting) + len(self._jobs)

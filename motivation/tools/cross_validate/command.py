@@ -16,10 +16,10 @@ import yaml
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.errors import InputError, print_text, writing
 from motivation.method.condition_registry import takes
-from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import OptionParser, given_options, parse
-from motivation.tools.cross_validate.plan import PER_RUN, Plan, measured_options
+from motivation.tools.cross_validate.plan import PER_RUN, Plan
 from motivation.tools.cross_validate.report import FILE, METRICS, Metric, choose, draw, markdown, read_rows, table
+from motivation.tools.planned_checks import refuse_impossible_runs, refuse_other_runs
 from motivation.tools.sweep import Sweep, add_flags, split_words
 from weight_maps.plugins import load_plugins
 
@@ -67,27 +67,7 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     for flag, least, number in (("--k", 1, ks[0]), ("--folds", 2, args.folds), ("--seeds", 0, min(seeds))):
         if number < least:
             raise InputError(f"{flag}: at least {least}, not {number}")
-    options = measured_options(yaml.safe_load(text))
-    return Plan(args.output, tuple(arguments), options, ks, args.folds, seeds, args.baseline)
-
-
-def refuse_impossible_runs(plan: Plan, devices: Sequence[str | None]) -> None:
-    """Check the options, the models and the data of a fold, without making a run.
-
-    Raises:
-        StartupError: the runs could not start.
-    """
-    from motivation.build.datasets import open_datasets
-    from motivation.build.feasible import model_faults, startup_faults
-
-    run = plan.run(plan.cells()[-1])
-    faults: list[Fault] = []
-    for device in devices:
-        args, _ = parse(run.command(device)[len(run.launcher) :])
-        faults += startup_faults(args)[1]
-    faults = faults or model_faults(args) or open_datasets(args, world_size=1)[1]
-    if faults:
-        raise StartupError(dict.fromkeys(faults))
+    return Plan(args.output, tuple(arguments), yaml.safe_load(text), ks, args.folds, seeds, args.baseline)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         raise InputError("give the arguments of train_motivated.py after --, as in: --k 1 2 3 -- -c FILE.yaml")
     plan = make_plan(args, arguments)
-    plan.refuse_other_runs()
-    sweep = Sweep([plan.run(cell) for cell in plan.cells()], args.jobs, args.devices)
-    refuse_impossible_runs(plan, sweep.devices)
+    runs = [plan.run(cell) for cell in plan.cells()]
+    refuse_other_runs(runs)
+    sweep = Sweep(runs, args.jobs, args.devices)
+    refuse_impossible_runs(runs[-1:], sweep.devices)
     if args.dry_run:
         sweep.show_commands()
         return 0

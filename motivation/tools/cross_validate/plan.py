@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from motivation.errors import InputError
-from motivation.options.config_files import shown
 from motivation.tools.sweep import PlannedRun
-from motivation.training.run_folder import NOT_MEASURED, RunError, read_run
 
 PER_RUN = ("motivation_k", "folds", "fold", "seed", "output", "experiment", "resume")
 """Options that the command gives to each run, and the user may not."""
@@ -42,7 +38,7 @@ class Plan:
     Attributes:
         folder: holds the folders of all runs.
         arguments: for `train_motivated.py`, the same for all runs.
-        options: the options that these arguments mean, without those that change nothing that is measured.
+        options: the options that these arguments mean.
         ks: in growing order.
         folds: number of parts of the training split, at least 2.
         seeds: each seed has folds of its own.
@@ -76,31 +72,3 @@ class Plan:
         flags = ["--folds", self.folds, "--fold", cell.fold, "--seed", cell.seed]
         flags += ["--motivation-condition", "never"] if cell.k is None else ["--motivation-k", cell.k]
         return PlannedRun(self.folder / cell.name, (*self.arguments, *map(str, flags)))
-
-    def refuse_other_runs(self) -> None:
-        """Compare the options of the runs that are in the folder with those of the plan.
-
-        Raises:
-            InputError: they differ in what is measured, or in the number of folds.
-        """
-        for file in sorted(self.folder.glob("*/args.yaml")):
-            try:
-                found = read_run(file.parent).options
-            except RunError:
-                continue  # killed while it wrote them
-            here = {**self.options, "folds": self.folds}
-            if file.parent.name.startswith(BASELINE):
-                here["motivation_condition"] = "never"
-            there = measured_options(found) | {"folds": found.get("folds")}
-            names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
-            different = [f"{name} {shown(there.get(name))} there, {shown(here.get(name))} here" for name in names]
-            if different:
-                raise InputError(
-                    f"{file.parent} was made with other options ({'; '.join(different[:3])}): delete it, or give "
-                    "another --output"
-                )
-
-
-def measured_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that all runs share and that change what is measured."""
-    return {name: value for name, value in options.items() if name not in NOT_MEASURED.union(PER_RUN)}

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from motivation.method.records import Role
-from motivation.tools.report.groups import Group, all_options, differing, model_options
+from motivation.tools.report.groups import all_options, differing, model_options
 from motivation.tools.report.rows import Row
 from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, sample_sd, text_table
 from motivation.training.run_folder import RunError, RunFolder
@@ -133,10 +133,10 @@ def _accuracies(row: Row) -> dict[Pairing, float]:
 
 def _training_cost(row: Row) -> float:
     """Return the forward FLOPs of all images of a training, mean over the runs; NaN where they are not known."""
-    return row.flops * mean(_images(row.group, run) for run in row.group.runs) or math.nan
+    return row.flops * mean(images_trained(run) for run in row.group.runs) or math.nan
 
 
-def _images(group: Group, run: RunFolder) -> float:
+def images_trained(run: RunFolder) -> float:
     """Return how many images a run has trained on per process; 0 where it has not logged its updates."""
     updates = sum(((run.result or {}).get("updates") or {}).values()) or len(run.updates)
     options = all_options(run)
