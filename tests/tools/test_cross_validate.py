@@ -1,6 +1,5 @@
 """``python -m motivation cross-validate``: its runs, what it refuses, and what it chooses."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ import pytest
 from support.program import DIGITS
 
 from motivation.__main__ import run_command
-from motivation.errors import InputError
 from motivation.tools.cross_validate import command
 from motivation.tools.cross_validate.plan import Cell, Plan
 from motivation.tools.cross_validate.report import METRICS, choose, draw, markdown
@@ -21,16 +19,6 @@ TOP1, LOSS = METRICS["top1"], METRICS["loss"]
 @pytest.fixture
 def plan(tmp_path):
     return Plan(tmp_path / "runs", ("--lr", "0.1"), OPTIONS, (1, 2), 2, (42,))
-
-
-def a_run(plan, cell, **options):
-    """The options of a run, in its folder."""
-    folder = plan.folder / cell.name
-    folder.mkdir(parents=True)
-    own = {"folds": plan.folds, "fold": cell.fold, "seed": cell.seed, "motivation_k": cell.k or 7, "output": "x"}
-    if cell.k is None:
-        own["motivation_condition"] = "never"
-    (folder / "args.yaml").write_text(json.dumps({**OPTIONS, **own, **options}))
 
 
 def test_every_k_meets_every_fold_with_every_seed_in_a_folder_of_its_own(plan):
@@ -45,27 +33,6 @@ def test_what_makes_a_run_comes_after_the_users_arguments(plan):
         (Cell(None, 1, 42), ("--motivation-condition", "never")),
     ):
         assert plan.run(cell).arguments == ("--lr", "0.1", "--folds", "2", "--fold", "1", "--seed", "42", *own)
-
-
-def test_runs_of_the_same_plan_may_be_there_also_with_other_ks_and_seeds(plan):
-    for cell in (Cell(1, 0, 42), Cell(5, 1, 9), Cell(None, 0, 42)):
-        a_run(plan, cell)
-    (plan.folder / "k2-fold0-seed42").mkdir()
-    (plan.folder / "k2-fold0-seed42" / "args.yaml").write_text("")  # killed while it wrote them
-    plan.refuse_other_runs()
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ({"lr": 0.2}, r"k5-fold0-seed42 was made with other options \(lr 0.2 there, 0.1 here\): delete it"),
-        ({"folds": 3}, "folds 3 there, 2 here"),
-    ],
-)
-def test_a_folder_with_runs_of_another_cross_validation_is_refused(plan, other, message):
-    a_run(plan, Cell(5, 0, 42), **other)
-    with pytest.raises(InputError, match=message):
-        plan.refuse_other_runs()
 
 
 def rows(**top1_of_k):

@@ -132,7 +132,7 @@ def stretch(options: Mapping[str, Any], budget: float) -> list[str]:
         numbers = options.get(name)
         if numbers and (not schedules or options["sched"] in schedules):
             numbers = numbers if isinstance(numbers, (list, tuple)) else [numbers]
-            scaled = [max(name == "epochs", round(number * budget)) for number in numbers]
+            scaled = [max(int(name == "epochs"), round(number * budget)) for number in numbers]
             words += [f"--{name.replace('_', '-')}", *map(str, scaled)]
     return words
 
