@@ -19,7 +19,8 @@ from motivation.build.runtime import Runtime
 from motivation.options.derived import accum_steps
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.flag_types import LARGEST_FLOAT
-from motivation.training.learner import UpdateRule
+from motivation.training.learner import Learner, UpdateRule
+from motivation.training.numerics import CheckedLearner
 
 _logger = logging.getLogger("train")
 
@@ -180,6 +181,11 @@ def learning_rate(args: Namespace, runtime: Runtime, images_per_batch: float) ->
             f"scaled ({scale}) to {images:g} images."
         )
     return lr, scale
+
+
+def make_learner(args: Namespace, *parts: Any) -> Learner:
+    """Make a learner of the arguments of `Learner`; with ``--check-numerics`` one that checks what it computes."""
+    return CheckedLearner(*parts) if args.check_numerics else Learner(*parts)
 
 
 def make_rule(args: Namespace, runtime: Runtime, reference_batch: float) -> UpdateRule:

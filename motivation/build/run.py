@@ -40,6 +40,7 @@ from motivation.training.finite import NonFiniteLossGuard
 from motivation.training.flops import forward_flops
 from motivation.training.hooks import HookList, hooks_of
 from motivation.training.learner import Learner
+from motivation.training.numerics import CheckedLearner
 from motivation.training.plugin_errors import is_users
 from motivation.training.run import Clock, Run
 from weight_maps import WeightMap, map_for
@@ -134,6 +135,9 @@ def _build(
             if runtime.primary:
                 flops = {learner.role: forward_flops(unwrap_model(learner.eval_model), size) for learner in pair.sides}
 
+    for learner in pair.sides:
+        if isinstance(learner, CheckedLearner):
+            learner.place = lambda: f"epoch {pair.epoch}, update {pair.update} ({pair.role.value} model)"
     evaluator = Evaluator(
         pair=pair,
         validator=data.validator,
@@ -243,7 +247,7 @@ def _make_base(
     eval_model = make.finish_task(task, args, runtime)
     rule = make.make_rule(args, runtime, data.reference_batch)
     schedule, epochs = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
-    return Learner(Role.BASE, task, optimizer, schedule, rule, eval_model), epochs
+    return make.make_learner(args, Role.BASE, task, optimizer, schedule, rule, eval_model), epochs
 
 
 LEAST_RECOMPILE_LIMIT = 16
@@ -272,7 +276,7 @@ def _make_motivated(
         of_base = groups[min(index, len(groups) - 1)]
         group["initial_lr"] = of_base.get("initial_lr", of_base["lr"])  # a resumed base has that of its file
     schedule, _ = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
-    learner = Learner(Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model)
+    learner = make.make_learner(args, Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model)
     if learner.ema is not None and runtime.distributed:
         learner.ema.set(learner.model)  # it was made of this rank's weights, before DDP sent those of rank 0
     return learner, weights_map

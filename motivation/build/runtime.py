@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,9 @@ from motivation.options.faults import blaming
 from motivation.training.allocator import keep_freed_memory
 
 _logger = logging.getLogger("train")
+
+NONE_SUCH = "torch.use_deterministic_algorithms(True)"
+"""Stands in torch's errors about operations that are not deterministic."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Runtime:
 
 
 def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
-    """Join the other ranks, choose the device, seed everything.
+    """Join the other ranks, choose the device and its kernels, seed everything.
 
     Raises:
         StartupError: the device is not there.
@@ -60,6 +64,8 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    if args.deterministic:
+        _choose_deterministic_kernels()
     joined = Namespace(device=device_of(args), dist_url=ranks.address())
     with blaming("--device", args.device):
         utils.init_distributed_device(joined)
@@ -88,6 +94,16 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
         chosen = f" (--device {AUTO_DEVICE})" if args.device == AUTO_DEVICE else ""
         _logger.info(f"Training on {device}{chosen} in {precision}, {runtime.world_size} process(es).")
     return runtime
+
+
+def _choose_deterministic_kernels() -> None:
+    """Keep to kernels that give the same bits each time; torch raises where an operation has none (`NONE_SUCH`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # is read when cuBLAS is first used
+    torch.backends.cudnn.benchmark = False  # it times kernels, and may choose others the next time
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True)
+    # nothing here reads uninitialized memory, and to fill it takes as long as half an update on a CPU
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _make_current(device: torch.device) -> None:

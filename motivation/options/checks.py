@@ -93,6 +93,8 @@ def _combination_faults(args: Namespace) -> Iterator[Fault]:
          f"more than 0 for --sched {args.sched}, not {args.lr_cycle_mul}"),
         ("--log-tensorboard", args.log_tensorboard and importlib.util.find_spec("tensorboard") is None,
          "needs the package tensorboard: pip install tensorboard"),
+        ("--check-numerics", args.check_numerics and (args.torchcompile or args.torchscript),
+         "not with --torchcompile or --torchscript: compiled modules cannot be looked into"),
         ("--wandb-resume-id", args.wandb_resume_id and not args.resume, "needs --resume"),
         ("--aug-repeats", args.aug_repeats and sizes, "not with --train-img-sizes, whose sampler makes the batches"),
         ("--folds", (args.folds is None) != (args.fold is None), "give --folds N and --fold I together"),

@@ -135,6 +135,9 @@ GROUPS: tuple[Group, ...] = (
              default=0, measured=False, per_rank=True),
         Flag("--device-modules", str, "Python modules to import first",
              nargs="+", metavar="MODULE", measured=False, per_rank=True),
+        Flag("--deterministic", bool,
+             "let a run repeat to the bit on an accelerator of the same kind too; its kernels are slower there, and an "
+             "operation without such a kernel ends the run", measured=False),
     )),
     Group("Optimizer", (
         Flag("--opt", str, "timm optimizer", default="sgd"),
@@ -337,6 +340,9 @@ GROUPS: tuple[Group, ...] = (
         Flag("--max-nonfinite", int,
              "losses in a row that are not finite, after which the run stops; of plain runs too",
              default=20),
+        Flag("--check-numerics", bool,
+             "for debugging: end at the first module output, loss or gradient that is not finite, and name it; in "
+             "plain runs too; about a tenth slower on a CPU", measured=False),
     ), description="A second, larger model takes over while the condition holds. Without --motivated-model nothing of "
                    "it applies."),
     Group("Options of single conditions", (

@@ -15,6 +15,7 @@ from timm.utils.log import FormatterNoInfo
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
+from motivation.build.runtime import NONE_SUCH
 from motivation.data.loaders import DataError, is_of_dead_worker
 from motivation.errors import (
     EXIT_BAD_INPUT,
@@ -27,6 +28,7 @@ from motivation.errors import (
     surviving_output,
 )
 from motivation.method.records import Role
+from motivation.options.faults import one_line
 from motivation.options.parse import parse
 from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
@@ -96,6 +98,9 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         if is_of_dead_worker(error):
             ranks.tell(f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers", _kept(run))
             return EXIT_FAILED
+        if NONE_SUCH in str(error):
+            ranks.tell(f"--deterministic: {one_line(error).partition(', but you set')[0]}", _kept(run))
+            return EXIT_BAD_INPUT
         if ranks.world_size == 1:
             raise
         ranks.tell("another rank is gone" if is_lost_connection(error) else format_exc(), _kept(run))

@@ -1,5 +1,7 @@
 """A process is started on the device that was asked for."""
 
+import os
+
 import pytest
 import torch
 from support.program import DIGITS, built
@@ -34,3 +36,36 @@ def test_what_auto_stands_for_is_said_and_args_yaml_keeps_the_word(tmp_path, cap
     assert run.device.type == "cpu" or torch.accelerator.is_available()
     assert f"Training on {run.device} (--device auto) in float32" in caplog.text
     assert "device: auto" in (tmp_path / "run" / "args.yaml").read_text()
+
+
+@pytest.fixture
+def _settings(monkeypatch):
+    """Put torch's global settings back, as other tests expect them."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    cudnn.benchmark, cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory = before
+
+
+@pytest.mark.usefixtures("_settings")
+def test_deterministic_kernels_are_chosen_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cudnn = torch.backends.cudnn
+    for flags, chosen in (([], False), (["--deterministic"], True)):
+        start_runtime(parse([*DIGITS, *flags])[0], Ranks())
+        assert torch.are_deterministic_algorithms_enabled() == cudnn.deterministic == chosen
+        assert cudnn.benchmark != chosen
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == chosen
+
+
+@pytest.mark.usefixtures("_settings")
+def test_an_operation_that_has_no_deterministic_kernel_ends_the_run_in_one_line(train, monkeypatch, capsys):
+    def step(self):
+        torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    monkeypatch.setattr("motivation.training.learner.Learner._step", step)
+    train("--deterministic", code=2)
+    line = "error: --deterministic: put_ does not have a deterministic implementation"
+    assert line in capsys.readouterr().err.splitlines()
