@@ -1,12 +1,13 @@
 """Kill real runs at random points, resume them, and compare the outcome with the run that nobody killed.
 
-``PYTHONPATH=. python tests/kill_runs.py [--kills N] [--seed S] [--only NAME ... | --all]``; the last line is a summary
-in JSON.
+``PYTHONPATH=. python tests/kill_runs.py [--kills N] [--seed S] [--only NAME ... | --all] [FLAGS]``; the last line is a
+summary in JSON. Further flags are those of all runs.
 
-Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at a chosen one of
-the points that `arrange` counts, half written files among them, and is started again with ``--resume auto`` until it is
-done. One signal in five is SIGTERM, to one rank: then all of them must save and stop, or complete the run. At the end
-every file is compared, bit for bit, but for seconds and what was asked on the command line.
+Each run is a process of its own (forked, so that the packages are imported once). It dies by SIGKILL at one of the
+points that `arrange` counts, half written files among them, of the kind that was chosen least so far, and is started
+again with ``--resume auto`` until it is done. One signal in five is SIGTERM, to one rank: then all of them must save
+and stop, or complete the run. At the end every file is compared, bit for bit, but for seconds and what was asked on the
+command line.
 """
 
 import argparse
@@ -41,21 +42,22 @@ COMMON = [*DIGITS, "-b", "20", "-vb", "15", "--epochs", "3", "--recovery-interva
           "--checkpoint-hist", "2"]  # fmt: skip
 SCENARIOS = {
     "plain": [],
-    "loss": [*MOTIVATED, "--opt", "lamb", "--model-ema", "--model-ema-decay", "0.9", "--reprob", "0.3"],
     "workers": [*MOTIVATED, "-j", "2", "--aa", "rand-m5-mstd0.5", "--mixup", "0.3", "--mixup-off-epoch", "1",
                 "--reprob", "0.2"],
-    "accumulation": [*MOTIVATED, "-b", "8", "--grad-accum-steps", "3", "--mixup", "0.2", "--mixup-off-epoch", "2",
+    "accumulation": [*MOTIVATED, "-b", "8", "--grad-accum-steps", "3", "--mixup", "0.2", "--mixup-off-epoch", "1",
                      "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema"],
     "scheduled_lr": [*MOTIVATED, "--sched-on-updates", "--sched", "cosine", "--motivation-condition", "random",
-                     "--clip-grad", "1", "--amp", "--amp-dtype", "bfloat16", "-j", "1"],
+                     "--clip-grad", "1", "--amp", "--amp-dtype", "bfloat16", "-j", "1", "--opt", "lamb", "--model-ema",
+                     "--model-ema-decay", "0.9", "--reprob", "0.3"],
     "device": [*MOTIVATED, "--data-on-device", "--hflip", "0.5", "--mixup", "0.3", "--cutmix", "0.5", "--reprob", "0.3",
-               "--remode", "pixel", "--mixup-off-epoch", "2", "--color-jitter", "0"],
-    "ranks": [*MOTIVATED, "-b", "10", "--model-ema", "--reprob", "0.3"],
-    "ranks_workers": [*MOTIVATED, "-b", "10", "--dist-bn", "", "-j", "2", "--aa", "rand-m5", "--motivation-condition",
-                      "valloss", "--motivation-valloss-images", "5"],
+               "--remode", "pixel", "--mixup-off-epoch", "1", "--color-jitter", "0"],
+    "ranks": [*MOTIVATED, "-b", "10", "--model-ema", "--reprob", "0.3", "-j", "2", "--aa", "rand-m5",
+              "--motivation-condition", "valloss", "--motivation-valloss-images", "5"],
     "no_recovery": [*MOTIVATED, "--recovery-interval", "0", "--checkpoint-hist", "3"],
 }  # fmt: skip
 MORE = {
+    "loss": [*MOTIVATED, "--opt", "lamb", "--model-ema", "--model-ema-decay", "0.9", "--reprob", "0.3"],
+    "ranks_no_workers": [*MOTIVATED, "-b", "10", "--dist-bn", ""],
     "plateau": [*MOTIVATED, "--recovery-interval", "0", "--sched", "plateau", "--patience-epochs", "0", "--decay-rate",
                 "0.1", "--checkpoint-hist", "1", "--eval-metric", "loss"],
     "plateau_noise": [*MOTIVATED, "--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1",
@@ -86,8 +88,11 @@ MORE = {
                "rand-m5", "--sched-on-updates", "--warmup-epochs", "1", "--warmup-prefix"],
 }  # fmt: skip
 """Too many for the suite: they are run where ``--only`` names them, or by ``--all``."""
-PROCESSES = {"ranks": 2, "ranks_workers": 2, "ranks_repeats": 2}
+PROCESSES = {"ranks": 2, "ranks_no_workers": 2, "ranks_repeats": 2}
 PATIENCE_S = 180
+KINDS = ("micro-batch", "step", "switch", "evaluation", "replace", "link", "fsync", "half a checkpoint", "half a line",
+         "whole lines")  # fmt: skip
+"""Of points where a run may be killed."""
 OUTSIDE = " outside training"
 """There a signal ends the process as it ends any other."""
 
@@ -96,8 +101,8 @@ def arrange(fatal, number, counter):
     """Count the points of interest of this process, and send it a signal at point number ``fatal``."""
 
     def point(name):
-        counter["points"] += 1
-        if counter["points"] == fatal:
+        counter["points"].append(KINDS.index(name))
+        if len(counter["points"]) == fatal:
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 name += OUTSIDE
             os.write(counter["pipe"], f"{name}\n".encode())
@@ -149,7 +154,7 @@ def _modules(package):
 
 
 def launch(argv, fatal=0, number=0, victim=0, processes=1):
-    """Run to the end or the signal; return exit statuses, the point of the signal or None, and points by rank."""
+    """Run to the end or the signal; return exit statuses, the point of the signal or None, and kinds of points."""
     read, write = os.pipe()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -161,12 +166,13 @@ def launch(argv, fatal=0, number=0, victim=0, processes=1):
     statuses = [_wait(child) for child in children]
     os.set_blocking(read, False)  # data workers of a killed run have the other end open for some seconds
     try:
-        lines = os.read(read, 4096).decode().split("\n")
+        lines = os.read(read, 1 << 16).decode().split("\n")
     except BlockingIOError:
         lines = []
     os.close(read)
     died = next((line for line in lines if line and not line.startswith("points ")), None)
-    points = dict(map(int, line.split()[1:]) for line in lines if line.startswith("points "))
+    ended = [line.split() for line in lines if line.startswith("points ")]
+    points = {int(rank): [KINDS[int(kind)] for kind in kinds] for _, rank, kinds in ended}
     return statuses, died, points
 
 
@@ -182,10 +188,10 @@ def _fork(argv, rank, processes, port, fatal, number, pipe):
         if processes > 1:
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-        counter = {"points": 0, "pipe": pipe}
+        counter = {"points": [], "pipe": pipe}
         arrange(fatal, number, counter)
         code = main(argv)
-        os.write(pipe, f"points {rank} {counter['points']}\n".encode())
+        os.write(pipe, f"points {rank} {''.join(map(str, counter['points']))}\n".encode())
     except Exception:  # noqa: BLE001  (the parent sees the exit status)
         traceback.print_exc()
     finally:
@@ -241,10 +247,16 @@ def comparable(contents):
     return contents
 
 
-def kill_and_resume(name, folder, kills, stream, seen):
+def choose(kinds, stream, seen):
+    """The number of a point of the kind that was chosen least so far, from 1."""
+    rarest = min(seen[kind] for kind in kinds)
+    return stream.choice([number for number, kind in enumerate(kinds, 1) if seen[kind] == rarest])
+
+
+def kill_and_resume(name, folder, kills, stream, seen, flags):
     """Kill one scenario so many times, over as many runs as it takes; returns the faults."""
     processes = PROCESSES.get(name, 1)
-    argv = [*COMMON, *(SCENARIOS | MORE)[name], "--output", str(folder), "--resume", "auto"]
+    argv = [*COMMON, *(SCENARIOS | MORE)[name], *flags, "--output", str(folder), "--resume", "auto"]
     statuses, _, points = launch([*argv, "--experiment", f"{name}-whole"], processes=processes)
     faults = [] if statuses == [0] * processes else [f"{name}: the whole run ended with {statuses}"]
     run, done = 0, 0
@@ -253,7 +265,7 @@ def kill_and_resume(name, folder, kills, stream, seen):
         for _ in range(20):
             number = stream.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
             victim = stream.randrange(processes)
-            fatal = stream.randint(1, points[victim]) if done < kills else 0
+            fatal = choose(points[victim], stream, seen["points"]) if done < kills else 0
             statuses, point, _ = launch([*argv, "--experiment", experiment], fatal, number, victim, processes)
             if statuses == [0] * processes:
                 break
@@ -268,7 +280,7 @@ def kill_and_resume(name, folder, kills, stream, seen):
             done += number == signal.SIGKILL
             seen["kills" if number == signal.SIGKILL else "stops"] += 1
             stopped |= number == signal.SIGTERM
-            seen["points"][point] += 1
+            seen["points"][point.removesuffix(OUTSIDE)] += 1
             seen["resumes"] += 1
         faults += [
             f"{experiment}: {fault}" for fault in compare(folder / f"{name}-whole", folder / experiment, stopped)
@@ -279,7 +291,7 @@ def kill_and_resume(name, folder, kills, stream, seen):
     return faults
 
 
-def run_all(kills, seed, only):
+def run_all(kills, seed, only, flags):
     torch.set_num_threads(1)
     stream = random.Random(seed)
     seen = {"kills": 0, "stops": 0, "resumes": 0, "runs": 0, "points": Counter()}
@@ -288,18 +300,18 @@ def run_all(kills, seed, only):
     with tempfile.TemporaryDirectory() as folder:
         for index, name in enumerate(names):
             share = kills * (index + 1) // len(names) - kills * index // len(names)
-            faults += kill_and_resume(name, Path(folder), share, stream, seen)
+            faults += kill_and_resume(name, Path(folder), share, stream, seen, flags)
             print(f"{name}: {seen['kills']} kills, {len(faults)} faults, {time.time() - began:.0f} s", flush=True)
     return {**seen, "mismatches": faults}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[], choices=[*SCENARIOS, *MORE])
     parser.add_argument("--all", action="store_true")
-    args = parser.parse_args()
-    summary = run_all(args.kills, args.seed, [*SCENARIOS, *MORE] if args.all else args.only)
+    args, flags = parser.parse_known_args()
+    summary = run_all(args.kills, args.seed, [*SCENARIOS, *MORE] if args.all else args.only, flags)
     print(json.dumps(summary))
     raise SystemExit(bool(summary["mismatches"]))

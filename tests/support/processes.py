@@ -11,7 +11,9 @@ import socket
 import sys
 from unittest.mock import patch
 
-from support.program import ROOT
+from support.program import ROOT, FewDigits
+
+import motivation.data.datasets
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -65,6 +67,21 @@ def run_script(*words):
     """Run a script as ``python *words`` does."""
     sys.argv = [str(word) for word in words]
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def run_unheard(*words):
+    """The same with an output whose reader is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+    run_script(*words)
+
+
+def on_few_digits(function, *words):
+    """Do ``function(*words)`` with `FewDigits` as data."""
+    motivation.data.datasets.SklearnDigits = FewDigits
+    function(*words)
 
 
 def torchrun(*words):
