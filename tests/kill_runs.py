@@ -248,9 +248,10 @@ def comparable(contents):
 
 
 def choose(kinds, stream, seen):
-    """The number of a point of the kind that was chosen least so far, from 1."""
+    """The number of a point of the kind that was chosen least so far, from 1; late ones have more to lose."""
     rarest = min(seen[kind] for kind in kinds)
-    return stream.choice([number for number, kind in enumerate(kinds, 1) if seen[kind] == rarest])
+    numbers = [number for number, kind in enumerate(kinds, 1) if seen[kind] == rarest]
+    return max(stream.choice(numbers), stream.choice(numbers))
 
 
 def kill_and_resume(name, folder, kills, stream, seen, flags):
