@@ -10,6 +10,7 @@ from motivation.errors import InputError
 from motivation.options.config_files import shown
 from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import parse
+from motivation.tools.report.groups import all_options
 from motivation.tools.sweep import PlannedRun
 from motivation.training.run_folder import NOT_MEASURED, RunError, read_run
 
@@ -24,7 +25,7 @@ def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:
         if not (run.folder / "args.yaml").exists():
             continue
         try:
-            there = read_run(run.folder).options
+            there = all_options(read_run(run.folder))
         except RunError:
             continue  # killed while it wrote them
         here = yaml.safe_load(parse(run.arguments)[1])

@@ -22,7 +22,10 @@ def test_what_may_be_there_is_a_run_of_the_same_options_half_a_run_or_none(tmp_p
     half = made(tmp_path, "half")
     (half.folder / "args.yaml").write_text("")  # killed while it wrote them
     same = made(tmp_path, "same", "--output", "elsewhere", "-j", "0", "--log-interval", "7")
-    refuse_other_runs([half, same, PlannedRun(tmp_path / "none", WORDS)])
+    older = made(tmp_path, "older")  # of a version without one of the options, which has its default here
+    lines = (older.folder / "args.yaml").read_text().splitlines()
+    (older.folder / "args.yaml").write_text("\n".join(line for line in lines if not line.startswith("val_interval")))
+    refuse_other_runs([half, same, older, PlannedRun(tmp_path / "none", WORDS)])
 
 
 @pytest.mark.parametrize(

@@ -211,5 +211,6 @@ def draw(rows: Rows, chosen: int, metric: Metric, title: str, file: Path) -> Non
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.legend(fontsize=8, frameon=False)
+        columns = 2 if axes is left else 1
+        axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns)
     figure.savefig(file, dpi=140)
