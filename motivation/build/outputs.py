@@ -18,6 +18,7 @@ from motivation.build.runtime import Runtime
 from motivation.method.records import Role
 from motivation.options.derived import output_folder
 from motivation.options.faults import blaming
+from motivation.training.batchnorm import batchnorms
 from motivation.training.checkpoint import (
     LAST,
     TIMM_VERSION,
@@ -27,6 +28,7 @@ from motivation.training.checkpoint import (
     remove_scratch,
     trained_epoch,
 )
+from motivation.training.epoch_log import EpochLog
 from motivation.training.folder_lock import FolderLock
 from motivation.training.hooks import Hook, HookList
 from motivation.training.loggers import (
@@ -98,6 +100,7 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
 
     hooks: list[Hook] = [
         ConsoleLog(args.log_interval, folder if args.save_images else None),
+        EpochLog(run.device, run.expected_share, run.flops, _has_young_statistics(run, args)),
         UpdatesCsv(folder / "updates.csv"),
         SummaryCsv(folder / "summary.csv", run.flops),
     ]
@@ -108,6 +111,12 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
     if args.log_wandb:
         hooks += _wandb_hooks(args, folder.name, run)
     run.hooks = HookList([*hooks, *own_hooks])
+
+
+def _has_young_statistics(run: Run, args: Namespace) -> bool:
+    motivated = run.pair.motivated
+    separate = args.motivation_bn == "separate" and not args.motivation_bn_recalibrate
+    return motivated is not None and separate and bool(batchnorms(motivated.model))
 
 
 def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed: Resumed | None) -> None:

@@ -303,6 +303,10 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
         f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates, {images} images each; the learning rate moves "
         f"per {unit}."
     )
+    is_resumed = args.resume and (run.start_epoch or run.resumed_mid_epoch)
+    if is_resumed and run.start_epoch < run.epochs and run.stopped_by is None:
+        update = run.pair.update if run.resumed_mid_epoch else 0
+        _logger.info(f"Training goes on with update {update} of epoch {run.start_epoch}, both counted from 0.")
     if run.start_epoch >= run.epochs:
         _logger.warning(f"Nothing to train: epoch {run.start_epoch} would be the next of {run.epochs}.")
     share, total = run.expected_share, run.epochs * run.clock.updates_per_epoch

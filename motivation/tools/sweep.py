@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_text
+from motivation.training.epoch_log import duration
 from motivation.training.run_folder import RunError, read_run
 
 LOCK_FILE, LOG_FILE, SECONDS_FILE = ".lock", "log.txt", "seconds.txt"
@@ -338,13 +339,3 @@ def last_lines(file: Path, count: int = 8) -> list[str]:
     """Return the last lines of a log that say something."""
     text = file.read_text(errors="replace") if file.is_file() else ""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
-
-
-def duration(elapsed_s: float) -> str:
-    """
-    >>> duration(27.4), duration(480), duration(7200)
-    ('27 s', '8 min', '2.0 h')
-    """
-    if elapsed_s < 100:
-        return f"{elapsed_s:.0f} s"
-    return f"{elapsed_s / 60:.0f} min" if elapsed_s < 6000 else f"{elapsed_s / 3600:.1f} h"

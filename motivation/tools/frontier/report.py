@@ -22,8 +22,8 @@ from motivation.tools.frontier.estimate import (
 from motivation.tools.frontier.plan import Plan
 from motivation.tools.plot.figures import FAINT
 from motivation.tools.report.paired import half_width
-from motivation.tools.sweep import duration
 from motivation.tools.tables import MISSING, markdown_table, number
+from motivation.training.epoch_log import duration
 from motivation.training.flops import readable
 
 if TYPE_CHECKING:
