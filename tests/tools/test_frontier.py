@@ -10,8 +10,10 @@ from support.program import DIGITS, MOTIVATED
 from motivation.method.records import Role
 from motivation.options.parse import parse
 from motivation.tools.frontier.command import make_parser, make_plan
+from motivation.tools.frontier.dynamics import dynamics
 from motivation.tools.frontier.estimate import Ladder, best_split, compare, holm, over_budgets
 from motivation.tools.frontier.plan import Way, stretch
+from motivation.tools.plot.data import UPDATE
 from motivation.tools.train import main
 
 NAN = math.nan
@@ -19,7 +21,7 @@ FLAGS = [word for place, word in enumerate(DIGITS) if "--epochs" not in DIGITS[m
 BASE, LARGER = (
     Way(f"{name} alone", name, (), role) for name, role in (("base", Role.BASE), ("larger", Role.MOTIVATED))
 )
-K2, ZERO = Way("k = 2", "k2", ()), Way("k = 2, zero", "k2-zero", (), plain="k = 2")
+K2, ZERO = Way("k = 2", "k2", (), k=2), Way("k = 2, zero", "k2-zero", (), k=2, plain="k = 2")
 
 
 def ladder(way, costs, base=None, larger=None):
@@ -125,6 +127,30 @@ def test_the_mean_over_budgets_is_one_comparison_with_scipys_p():
     assert one.p_value == pytest.approx(ttest_rel(np.mean(base, 1), np.mean(alone.top1[Role.BASE], 1)).pvalue)
 
 
+def updates(*rows):
+    """Updates of (epoch, loss, motivated)."""
+    return np.array([(epoch, place, loss, on) for place, (epoch, loss, on) in enumerate(rows)], UPDATE).view(
+        np.recarray
+    )
+
+
+def test_the_rise_after_falls_is_counted_within_epochs_whoever_trains():
+    # epoch 0 falls twice, then rises by 3; epoch 1 begins lower, which is no fall, and falls twice at its end
+    made = updates((0, 5, 0), (0, 4, 0), (0, 3, 0), (0, 6, 1), (1, 2, 0), (1, 1.5, 0), (1, 1, 0))
+    found = dynamics(made, k=2)
+    assert (found.share, found.rise) == (1 / 7, 3.0)
+    assert found.gap == 6 - 4
+    assert dynamics(made, k=1).rise == pytest.approx(np.mean([-1, 3, -0.5]))
+
+
+def test_losses_that_are_independent_rise_after_falls_although_nobody_switches():
+    losses = np.random.default_rng(0).normal(size=60_000)
+    found = dynamics(updates(*((0, loss, 0) for loss in losses)), k=2)
+    assert found.share == pytest.approx(1 / 6, abs=0.005)
+    assert found.rise == pytest.approx(0.846, abs=0.02)  # minus the mean of the least of three
+    assert math.isnan(found.gap)
+
+
 def test_p_values_are_corrected_by_holm_and_missing_ones_do_not_count():
     assert holm([0.01, NAN, 0.04, 0.03])[::2] == pytest.approx([0.03, 0.06])
     assert math.isnan(holm([0.01, NAN])[1])
@@ -170,6 +196,7 @@ def test_runs_end_in_tables_and_three_pictures(command, tmp_path):
     said = command("frontier", *words, "--report-only", "--", *flags)
     assert re.search(r"k = 1 +\|[^|]+\| +1 \| +\d+\.\d+ ± -", said.out)
     assert re.search(r"base alone +\|[^|]+\| +2 \| +\d+\.\d+ ± \d", said.out)
+    assert re.search(r"base alone +\| +1 \| +0\.\d+ ± .+\| +0\.5000 \|", said.out)
     assert "comparisons" in (tmp_path / "runs" / "frontier.md").read_text()
     for name in ("base", "larger", "both"):
         assert (tmp_path / "runs" / f"frontier_{name}.png").read_bytes()[:4] == b"\x89PNG"

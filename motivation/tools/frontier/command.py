@@ -131,6 +131,6 @@ def write_report(plan: Plan) -> None:
         plan.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(report.markdown(), encoding="utf-8")
         report.draw(plan.folder)
-    for table in (report.rows(), report.differences(), report.tested()):
+    for table in (report.rows(), report.differences(), report.tested(), report.around_switches()):
         print_text(f"\n{markdown_table(table)}")
     print_text(f"\n{report.verdict()}\n\nWritten: {file} and {len(PICTURES)} pictures beside it")

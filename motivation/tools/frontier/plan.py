@@ -42,6 +42,7 @@ class Way:
         stem: begins the names of its runs' folders.
         words: its flags.
         role: of the one model that it trains; None for a motivated run, which trains both.
+        k: of a motivated run.
         plain: the name of the motivated way without a variant's flags, if this is a variant of it.
     """
 
@@ -49,6 +50,7 @@ class Way:
     stem: str
     words: tuple[str, ...]
     role: Role | None = None
+    k: int | None = None
     plain: str | None = None
 
     @property
@@ -155,9 +157,9 @@ def make_ways(options: Mapping[str, Any], ks: tuple[int, ...], variants: Mapping
     ]
     for k in ks:
         name, words = f"k = {k}", ("--motivation-k", str(k))
-        ways.append(Way(name, f"k{k}", words))
+        ways.append(Way(name, f"k{k}", words, k=k))
         ways += [
-            Way(f"{name}, {variant}", f"k{k}-{variant}", (*words, *flags), plain=name)
+            Way(f"{name}, {variant}", f"k{k}-{variant}", (*words, *flags), k=k, plain=name)
             for variant, flags in variants.items()
         ]
     return ways
