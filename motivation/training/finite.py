@@ -6,6 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,11 +16,26 @@ from motivation.method.records import DeferredScalar, UpdateRecord
 
 _logger = logging.getLogger("train")
 
-REMEDY = "try a smaller --lr, --clip-grad 1, or --amp-dtype bfloat16 in place of float16"
+REMEDY = "try a smaller --lr, --clip-grad 1, or bfloat16 in place of float16"
 
 
 class NotFiniteError(RuntimeError):
     """Too many losses in a row were not finite, or the weights at the end of a run are not."""
+
+
+@contextmanager
+def refusing_overflow() -> Iterator[None]:
+    """Turn the errors of an optimizer whose factors overflow into a `NotFiniteError`: its weights would be infinite.
+
+    Where a factor of a tensor is more than its dtype holds, torch raises a RuntimeError instead of returning infinity;
+    Python does so where a power overflows, or a factor is divided by zero.
+    """
+    try:
+        yield
+    except (RuntimeError, ArithmeticError) as error:
+        if isinstance(error, RuntimeError) and "without overflow" not in str(error):
+            raise
+        raise NotFiniteError(f"the optimizer's step overflows ({error}); {REMEDY}") from error
 
 
 def are_finite(state: Any) -> bool:

@@ -17,6 +17,7 @@ from motivation.data.update_loader import MicroBatch
 from motivation.method.optimizer_state import load_optimizer
 from motivation.method.records import DeferredScalar, Role
 from motivation.method.side import Side
+from motivation.training.finite import refusing_overflow
 from motivation.training.loss_message import LossMessage
 from motivation.training.records import Outcome
 
@@ -109,6 +110,9 @@ class Learner(Side):
 
         Returns:
             The outcome, or None if the data ended before the update was complete.
+
+        Raises:
+            NotFiniteError: a factor of the optimizer is more than the dtype of the weights holds.
         """
         local_losses: list[tuple[DeferredScalar, int]] = []
         loss_sum: Tensor | None = None
@@ -131,7 +135,8 @@ class Learner(Side):
                 if self.rule.measures_gradients:
                     receive = send(self._measure_gradients())
                 mean_loss, stop_votes, norm = receive()
-                self._step()
+                with refusing_overflow():
+                    self._step()
                 return Outcome(mean_loss, local_losses, images, data_time_s, batch, norm, stop_votes)
         return None
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.program import MOTIVATED, load
+from support.toys import Toy, batch, learner
 
 from motivation.method.records import DeferredScalar, Role, UpdateRecord
 from motivation.training.finite import NonFiniteLossGuard, NotFiniteError, are_finite, nonfinite_names
@@ -72,6 +73,33 @@ def test_the_error_says_what_is_not_finite_and_since_when(train, tmp_path, monke
     assert "not finite after update 4 of epoch 1; all were after update 4 of epoch 0" in line
     assert line.endswith(f"the last good checkpoint is {run}/last.pth.tar")
     assert load(run / "last.pth.tar")["epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    ("opt", "setting", "value", "dtype"),
+    [
+        ("sgd", "lr", 1e5, torch.float16),
+        ("sgd", "weight_decay", 1e5, torch.float16),
+        ("sgd", "momentum", 1e5, torch.float16),
+        ("adamw", "lr", 3e38, torch.float32),
+        ("nadamw", "betas", (1.0, 1.0), torch.float32),
+    ],
+)
+def test_an_optimizer_whose_factors_overflow_is_an_error_of_numbers(opt, setting, value, dtype):
+    one = learner(Toy().to(dtype), opt=opt)
+    one.optimizer.param_groups[0][setting] = one.optimizer.param_groups[1][setting] = value
+    noise = batch()
+    noise.images = noise.images.to(dtype)
+    with pytest.raises(NotFiniteError, match="the optimizer's step overflows .* smaller --lr"):
+        for _ in range(2):
+            one.train([noise])
+
+
+def test_any_other_error_of_a_step_flies(monkeypatch):
+    one = learner(Toy())
+    monkeypatch.setattr(one.optimizer, "step", lambda: torch.ones(2) + torch.ones(3))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        one.train([batch()])
 
 
 def test_one_read_tells_whether_all_tensors_are_finite():
