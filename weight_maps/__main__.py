@@ -18,6 +18,7 @@ from typing import Any
 import timm
 import torch
 
+from motivation.errors import print_text
 from weight_maps.checkpoints import convert
 from weight_maps.containment import compare
 from weight_maps.core import WeightMap
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for plugin in args.plugins:
             load_plugin(plugin)
         if args.list:
-            print(_listing())
+            print_text(_listing())
             return 0
         if args.motivated is None:
             parser.error("give two timm model names, the smaller first, or --list")
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_text(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -56,7 +57,7 @@ class _ShowVersions(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from motivation.versions import version_text  # both packages are installed together
 
-        print(version_text())
+        print_text(version_text())
         parser.exit()
 
 
@@ -130,7 +131,7 @@ def _show(args: argparse.Namespace) -> None:
     options = {"map_name": entry.name, "placement": args.placement}
     weights_map = find_map(*names, base, motivated, **options)
     summary = summarise(weights_map, base, motivated, names, **options)
-    print(json.dumps(summary.as_json(), indent=1) if args.json else table(summary))
+    print_text(json.dumps(summary.as_json(), indent=1) if args.json else table(summary))
     if args.plot:
         from weight_maps.picture import draw  # matplotlib takes long to import
 
@@ -165,7 +166,7 @@ def _verify(args: argparse.Namespace, kwargs: dict[str, Any], weights_map: Weigh
     found = compare(weights_map, base, motivated, images)
     if not found.holds:
         raise ValueError(f"{args.base} is not found inside {args.motivated}: {found.first_difference}")
-    print(f"Computed: {found.layers} layers of {args.base} are found inside {args.motivated}.", file=sys.stderr)
+    print_text(f"Computed: {found.layers} layers of {args.base} are found inside {args.motivated}.", file=sys.stderr)
 
 
 def _convert(args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
@@ -182,9 +183,9 @@ def _convert(args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
         placement=args.placement,
     )
     if args.expand:
-        print(f"{target}: {args.motivated} with {args.base} of {source} inside")
+        print_text(f"{target}: {args.motivated} with {args.base} of {source} inside")
     else:
-        print(f"{target}: {args.base} out of {args.motivated} of {source}")
+        print_text(f"{target}: {args.base} out of {args.motivated} of {source}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from weight_maps import auto, efficientnet, resnet, vit  # noqa: F401  (they reg
 from weight_maps.core import WeightMap, WeightMapError
 from weight_maps.layout import Layout, layout_of
 from weight_maps.registry import map_for, map_named
+from weight_maps.size_limit import ModelSizeError, limited_size
 
 Model = nn.Module | Mapping[str, object]
 
@@ -81,10 +82,13 @@ def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
         ValueError: timm cannot make it; the message is one line.
     """
     try:
-        if not meta:
-            return timm.create_model(name, **kwargs)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return timm.create_model(name, **kwargs)
+        with limited_size(name, kwargs):
+            if not meta:
+                return timm.create_model(name, **kwargs)
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                return timm.create_model(name, **kwargs)
+    except ModelSizeError:
+        raise
     except Exception as error:  # a constructor may raise anything for arguments that it does not take
         raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
 

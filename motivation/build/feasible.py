@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from argparse import Namespace
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from timm import is_model
 from timm.data import resolve_data_config
+from torch import nn
 
 from motivation.build.conditions import plugin_faults
 from motivation.build.forward_trial import Size, batches_to_come, memory_faults, trial_faults
@@ -20,6 +23,7 @@ from motivation.options.derived import channels
 from motivation.options.faults import Fault, blaming, collecting
 from weight_maps import WeightMapError
 from weight_maps.plugins import load_plugins
+from weight_maps.size_limit import GIB, memory_of_machine
 
 
 def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[Fault]]:
@@ -59,6 +63,8 @@ def model_faults(args: Namespace) -> list[Fault]:
             model_map(args, base, motivated)
         except WeightMapError as error:  # its lines stay lines
             faults.append(Fault("--motivated-model", str(error)))
+    if too_large := training_memory_faults(args, models):
+        return faults + too_large
     if Role.BASE in models and not args.naflex_loader:
         batches = batches_to_come(args, training_size(args, models[Role.BASE]))
         if too_large := memory_faults(args, batches):
@@ -66,6 +72,22 @@ def model_faults(args: Namespace) -> list[Fault]:
         for role, model in models.items():
             faults += trial_faults(args, role, model, batches)
     return faults
+
+
+def training_memory_faults(args: Namespace, models: Mapping[Role, nn.Module]) -> list[Fault]:
+    """Return why models that each fit into the memory do not all fit with their gradients, where the CPU trains."""
+    if args.device != "cpu":
+        return []
+    sizes = (parameter.numel() for model in models.values() for parameter in model.parameters())
+    needed = 2 * sum(sizes) * (getattr(torch, args.model_dtype).itemsize if args.model_dtype else 4)
+    memory = memory_of_machine()
+    if needed <= memory:
+        return []
+    text = (
+        f"weights and gradients of {' and '.join(model_name(args, role) for role in models)} take {needed / GIB:.0f} "
+        f"GiB, this machine has {memory / GIB:.0f}"
+    )
+    return [Fault("--motivated-model" if args.motivated_model else "--model", text)]
 
 
 def training_size(args: Namespace, base: Any) -> Size:

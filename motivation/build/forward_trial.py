@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import device_of
 from motivation.options.faults import Fault, one_line
+from weight_maps.size_limit import GIB, memory_of_machine
 
 Size = tuple[int, int, int]
 """Channels, height and width of images."""
@@ -67,14 +67,9 @@ def memory_faults(args: Namespace, batches: list[Batch]) -> list[Fault]:
     faults: dict[str, Fault] = {}
     for flag, images, channels, height, width in needs:
         if images * channels * height * width > memory:
-            text = f"{images} x {channels} x {height} x {width} pixels are more than fit into {memory / 2**30:.0f} GiB"
+            text = f"{images} x {channels} x {height} x {width} pixels are more than fit into {memory / GIB:.0f} GiB"
             faults.setdefault(flag, Fault(flag, f"{text}, this machine's memory"))
     return list(faults.values())
-
-
-def memory_of_machine() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch]) -> list[Fault]:

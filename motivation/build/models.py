@@ -22,6 +22,7 @@ from motivation.method.records import Role
 from motivation.options.derived import channels
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.training.checkpoint import SAFE_GLOBALS
+from weight_maps.size_limit import ModelSizeError, limited_size
 
 _logger = logging.getLogger("train")
 
@@ -89,11 +90,11 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
         scriptable=args.torchscript,
         checkpoint_path=checkpoint,
     )
-    options = {**settings, **options, "model_name": model_name(args, role)}
-    flag, value = (FILE_FLAG[role], checkpoint) if checkpoint else (MODEL_FLAG[role], options["model_name"])
+    name = model_name(args, role)
+    flag, value = (FILE_FLAG[role], checkpoint) if checkpoint else (MODEL_FLAG[role], name)
     try:
-        with blaming(flag, value), torch.serialization.safe_globals(SAFE_GLOBALS):
-            model: Any = create_model(**options)
+        with blaming(flag, value), torch.serialization.safe_globals(SAFE_GLOBALS), limited_size(name, options):
+            model: Any = create_model(name, **(settings | options))
     except StartupError:
         _refuse_files(args, role, checkpoint, num_classes)
         raise
@@ -189,8 +190,10 @@ def meta_model(args: Namespace, role: Role, num_classes: int | None = None) -> A
         try:
             with torch.device("meta"):
                 return make_model(blank, role, num_classes)
-        except StartupError:  # some constructors read values, which meta tensors do not have
-            return make_model(blank, role, num_classes)
+        except StartupError as error:
+            if isinstance(error.__cause__, ModelSizeError):
+                raise
+            return make_model(blank, role, num_classes)  # some constructors read values, which meta tensors do not have
 
 
 def untrained_models(args: Namespace) -> tuple[dict[Role, nn.Module], tuple[int, int, int]]:
@@ -204,6 +207,8 @@ def untrained_models(args: Namespace) -> tuple[dict[Role, nn.Module], tuple[int,
     """
     blank = without_files(args)
     roles = [Role.BASE, Role.MOTIVATED] if args.motivated_model else [Role.BASE]
+    for role in roles:
+        meta_model(blank, role)  # refuses what does not fit into memory
     with fork_rng():
         models = {role: make_model(blank, role) for role in roles}
     return models, tuple(data_config(args, models[Role.BASE])["input_size"])

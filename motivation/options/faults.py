@@ -71,7 +71,7 @@ def blaming(flag: str, value: object = "", errors: type[Exception] = Exception) 
     except errors as error:
         if not isinstance(error, ValueError) and _raised_by_us(error):
             raise
-        is_plain = type(error) is ValueError or isinstance(error, InputError)
+        is_plain = type(error) is ValueError or isinstance(error, InputError) or _raised_by_us(error)
         kind = "" if is_plain else f"{type(error).__name__}: "
         raise StartupError([Fault(flag, kind + one_line(error), str(value))]) from error
 

@@ -25,6 +25,7 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.learners import make_schedule
 from motivation.build.models import model_name, untrained_models
+from motivation.errors import print_text
 from motivation.method.condition_registry import condition_names, has_streak_law, make_condition
 from motivation.method.conditions import streak_share
 from motivation.method.records import Role
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         StartupError: the options make no run whose cost can be told.
     """
     own, rest = make_parser().parse_known_args(argv)
-    print(predict(own, training_options(rest)), flush=True)
+    print_text(predict(own, training_options(rest)))
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from motivation.errors import InputError
+from motivation.errors import InputError, print_text
 from motivation.options.parse import OptionParser
 from motivation.tools.sweep import PlannedRun, State, Sweep, add_flags, launcher, split_words
 
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _remark(args, sweep, further)
     if args.dry_run:
         sweep.show_commands()
-        print(f"# then the report beside {args.table}")
+        print_text(f"# then the report beside {args.table}")
         return 0
     return sweep.run(shlex.join(["python", "-m", "motivation", "experiments", *own, "--", *further])) or _report(
         args, sweep

@@ -176,7 +176,7 @@ class Sweep:
         for number, run in enumerate(self._waiting):
             with _locked(run.folder) if run.folder.is_dir() else nullcontext(0) as lock:
                 elsewhere = "# made by another process now: " if lock is None else ""
-            print(elsewhere + shlex.join(run.command(self.devices[number % len(self.devices)])))
+            print_text(elsewhere + shlex.join(run.command(self.devices[number % len(self.devices)])))
         print(f"# {self.summary()}")
 
     def run(self, again: str) -> int:
@@ -202,7 +202,7 @@ class Sweep:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.interrupted:
-            print(f"Interrupted. To go on: {again}", file=sys.stderr)
+            print_text(f"Interrupted. To go on: {again}", sys.stderr)
             return EXIT_INTERRUPTED
         if self.failed:
             names = ", ".join(run.name for run in self.failed)

@@ -8,6 +8,7 @@ from support.program import DIGITS, MOTIVATED, ROOT
 from timm.models.resnet import ResNet
 
 from motivation import versions
+from motivation.build import feasible
 from motivation.build.feasible import model_faults
 from motivation.models import CifarResNet
 from motivation.options.checks import option_faults
@@ -89,6 +90,13 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--input-size", "1", "1000000", "1000000"], "--input-size: 80 x 1 x 1000000 x 1000000 pixels are more"),
         (["--val-input-size", "1", "1000000", "1000000"], "--val-input-size: 1 x 1 x 1000000"),
         (["--train-img-sizes", "8", "1000000"], "--train-img-sizes: 80 x 1 x 1000000"),
+        (
+            ["--num-classes", "1000000000"],
+            "--model resnet8_cifar: resnet8_cifar has more than 238 GiB",
+        ),
+        (["--model", "test_vit", "--model-kwargs", "embed_dim=10000000"], "GiB of weights"),
+        (["--model", "test_vit", "--model-kwargs", "depth=1000000000"], "takes no depth of more than 16,777,216"),
+        (["--model", "test_resnet", "--model-kwargs", "layers=[1,1000000000,1,1]"], "takes no layers of more than"),
         (["--train-pad", "10000000"], "--train-pad: 1 x 1 x 20000008"),
         (["--crop-pct", "0.000001"], "--crop-pct: 1 x 1 x 8000000"),
         ([*COATNET_OF_64_PX, "--input-size", "1", "32", "32"], "coatnet_pico_rw_224 does not train on images of 32x32"),
@@ -106,6 +114,14 @@ def test_all_faults_come_at_once(capsys, tmp_path):
 def test_one_fault_is_named_with_its_option(capsys, tmp_path, flags, message):
     found = errors(capsys, tmp_path, *flags)
     assert message in "\n".join(found)
+
+
+def test_two_models_that_fit_one_by_one_but_not_together_are_refused(monkeypatch):
+    args = parse([*DIGITS, *MOTIVATED])[0]
+    monkeypatch.setattr(feasible, "memory_of_machine", lambda: 8 * 252_000)
+    assert "take 0 GiB" in model_faults(args)[0].text
+    args.model_dtype = "float16"
+    assert model_faults(args) == []
 
 
 @pytest.mark.parametrize(

@@ -343,3 +343,9 @@ def test_a_timeline_wants_a_gpu(capsys):
 def test_numbers_and_names_are_looked_at(words, said):
     with pytest.raises(InputError, match=re.escape(said)):
         main(words)
+
+
+def test_control_characters_in_names_are_escaped(monkeypatch, capsys):
+    monkeypatch.setattr("motivation.tools.benchmark.command.scale_table", lambda *_, **__: "resnet\x1b[31m")
+    assert main(["scale", "--base", "593", "--larger", "350"]) == 0
+    assert capsys.readouterr().out == "resnet\\x1b[31m\n"

@@ -246,3 +246,8 @@ def test_the_module_is_a_command_and_a_closed_pipe_is_no_error():
     assert "BrokenPipe" not in errors
     assert "Traceback" not in errors
     assert process.returncode == 0
+
+
+def test_control_characters_in_names_are_escaped(cost, monkeypatch):
+    monkeypatch.setattr("motivation.tools.cost.predict", lambda *_: "resnet\x1b[31m")
+    assert cost(*PAIR) == "resnet\\x1b[31m\n"

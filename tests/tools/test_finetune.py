@@ -135,6 +135,7 @@ def wrong(run, tmp_path):
     (tmp_path / "half.safetensors").write_bytes(b"\x10" * 40)
     torch.save({"a": 1}, tmp_path / "empty.pth")
     torch.save(weights(run), tmp_path / "bare.pth")
+    torch.save({"state_dict": weights(run), "arch": "hf-hub:some/one"}, tmp_path / "hub.pth")
     (tmp_path / "nothing").mkdir()
     return tmp_path
 
@@ -153,6 +154,8 @@ def wrong(run, tmp_path):
         ("{wrong}/bare.pth", ("--model", "resnet14_cifar", "--in-chans", "1"), "is of another architecture: "),
         ("{wrong}/bare.pth", ("--model", "resnet8_cifar"), "have other shapes (conv1.weight: [16, 1, 3, 3]"),
         ("{wrong}/bare.pth", ("--model", "resnet8_cifar", "--from", "motivated"), "chooses in the folder of a run"),
+        ("{wrong}/hub.pth", (), "hub.pth says it is of hf-hub:some/one, which lies outside of it; give that name"),
+        ("{wrong}/hub.pth", ("--model", "hf-hub:some/one"), "error: --model hf-hub:some/one: "),
         ("{run}", ("--model", "resnet18"), "--model: resnet18, but"),
         ("resnet8_cifar", (), "timm has no pretrained weights of resnet8_cifar"),
         ("{run}", ("--pretrained",), "--pretrained: --checkpoint says which weights to begin with"),
@@ -160,7 +163,8 @@ def wrong(run, tmp_path):
         ("{run}", ("--aug-repeats", "3", "-b", "400"), "has 256 images"),
     ],
 )
-def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, capsys, tmp_path):
+def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     argv = [
         *FINETUNE_DIGITS,
         "--checkpoint",

@@ -33,7 +33,7 @@ while len(list(root.glob("started-*"))) < int(os.environ.get("TOGETHER", "0")):
     time.sleep(0.02)
 print("a line of the log", flush=True)
 if exists("fail"):
-    sys.exit("no such thing as luck")
+    sys.exit("no such thing as \\x1b[31mluck")
 if exists("stop"):
     sys.exit(128 + signal.SIGTERM)
 (folder / "args.yaml").write_text("model: small")
@@ -179,12 +179,18 @@ def test_a_failing_run_is_shown_and_the_others_go_on_but_those_that_need_it(root
     assert (code, [run.name for run in sweep.failed]) == (1, ["a", "after", "last"])
     assert names(root) == ["a", "b"]
     assert "a failed with exit code 1" in said[0]
-    assert said[2] == "    no such thing as luck"
+    assert said[2] == "    no such thing as \x1b[31mluck"
     assert any("after is left out: it needs a" in line for line in said)
     assert capsys.readouterr().err == "Failed or left out: a, after, last. To go on: x y z\n"
     (root / "fail-a").unlink()
     assert made([*runs, *planned(root, "b")])[0] == 0
     assert names(root) == ["a", "b", "a", "after", "last"]
+
+
+def test_control_characters_of_a_failing_runs_log_are_escaped(root, capsys):
+    (root / "fail-a").touch()
+    assert made(planned(root, "a"), say=None)[0] == 1
+    assert "    no such thing as \\x1b[31mluck\n" in capsys.readouterr().out
 
 
 def test_a_failing_run_may_end_the_sweep(root):

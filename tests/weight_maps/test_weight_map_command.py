@@ -203,3 +203,12 @@ def test_a_file_that_carries_code_is_refused(tmp_path, capsys):
     found = capsys.readouterr()
     assert "not a readable checkpoint" in found.err
     assert "code was run" not in found.out
+
+
+def test_control_characters_in_names_are_escaped(small, tmp_path, capsys):
+    pair, target = ["resnet10t", "resnet18d"], tmp_path / "a\x1b[31m.safetensors"
+    assert main([*pair, "--expand", str(small[0]), str(target)]) == 0
+    assert main([*pair, "--expand", str(tmp_path / "\x1b[31m"), str(target)]) == 1
+    said = capsys.readouterr()
+    assert "a\\x1b[31m.safetensors: " in said.out
+    assert "\x1b" not in said.out + said.err

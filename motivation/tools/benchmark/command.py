@@ -24,7 +24,7 @@ import torch
 from timm.models import is_model
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
-from motivation.errors import EXIT_FAILED, InputError, print_errors
+from motivation.errors import EXIT_FAILED, InputError, print_errors, print_text
 from motivation.options.derived import AUTO_DEVICE, device_of
 from motivation.options.flags import FLAGS
 from motivation.options.parse import OptionParser
@@ -141,9 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.extra = extra
     if args.device is not None:
         args.device = device_of(args)
-        print(f"{machine(torch.device(args.device))}\n", flush=True)
+        print_text(f"{machine(torch.device(args.device))}\n")
     try:
-        print(args.run(args))
+        print_text(args.run(args))
     except RaceError as error:
         print_errors(str(error))
         return EXIT_FAILED
