@@ -121,7 +121,28 @@ def test_runs_are_one_configuration_if_all_options_that_are_measured_are_equal(o
 def test_the_label_names_the_options_in_which_configurations_differ(make_run, report):
     make_run("a", SMALL, 90.0, LARGE, 90.0)
     make_run("b", SMALL, 91.0, LARGE, 90.0, motivation_k=3)
-    assert list(report()[0]) == [f"{PAIR}-{kind} [motivation_k={k}]" for k in (2, 3) for kind in "BM"]
+    assert list(report()[0]) == [f"{PAIR}-{kind} [k = {k}]" for k in (2, 3) for kind in "BM"]
+
+
+def test_labels_are_in_words_of_what_is_on_and_all_of_them_are_different(make_run, report):
+    for name, options in {
+        "a": {"motivation_bn_recalibrate": 50, "motivation_bn": "copy", "lr": 0.1, "amp": True},
+        "b": {"lr": 0.1},
+        "c": {"motivation_condition": "random", "lr": 0.1},
+        "d": {"smoothing": 0.0, "lr": 0.2, "mean": [0.1, 0.2, 0.3]},
+    }.items():
+        make_run(name, SMALL, 90.0, LARGE, 90.0, **options)
+    for name, options in {"x": {"drop_path": None}, "y": {"drop_path": 0.0}}.items():
+        make_run(name, SMALL, 90.0, **options)
+    labels = [label.partition(" ")[2] for label in report()[0] if "-M" not in label]
+    assert sorted(labels) == [
+        "[copy, re-estimated, amp, lr 0.1, smoothing 0.1]",
+        "[drop_path=0.0]",
+        "[drop_path=None]",
+        "[random, separate, lr 0.1, smoothing 0.1]",
+        "[separate, lr 0.1, smoothing 0.1]",
+        "[separate, lr 0.2, mean 0.1 0.2 0.3]",
+    ]
 
 
 def test_never_is_the_base_trained_classically(make_run, report):
@@ -175,7 +196,7 @@ def test_cells_are_missing_where_a_row_or_a_difference_is(make_run, report):
     row = report()[0][f"{PAIR}-B"]
     assert (float(row[GAINED]), row["acc_f_ratio"]) == (pytest.approx(2.18, abs=0.005), "")
     make_run("same", SMALL, 92.0, LARGE, 91.0, share=(1, 0), motivation_k=9)  # as many FLOPs as the base alone
-    assert report()[0][f"{PAIR}-B [motivation_k=9]"][GAINED] == ""
+    assert report()[0][f"{PAIR}-B [k = 9]"][GAINED] == ""
 
 
 def test_of_classical_runs_the_most_alike_are_compared_and_a_footnote_names_what_differs(make_run, report):
@@ -184,7 +205,7 @@ def test_of_classical_runs_the_most_alike_are_compared_and_a_footnote_names_what
     assert report()[0][f"{PAIR}-B"]["notes"].endswith("which differs in epochs (9, here 300), lr (0.5, here None)")
     make_run("x", SMALL, 92.62)
     row = report()[0][f"{PAIR}-B"]
-    assert (row["against"], row["notes"]) == (f"{SMALL}-C [epochs=300, lr=None]", "")
+    assert (row["against"], row["notes"]) == (f"{SMALL}-C [300 epochs]", "")
 
 
 def test_the_larger_models_own_regularisation_is_expected_of_its_classical_runs(make_run, report):
@@ -217,7 +238,7 @@ def test_flops_of_plain_runs_are_counted_where_no_motivated_run_has_them(make_ru
 
 def test_average_flops_and_share_of_an_unfinished_run_come_from_its_epochs(make_run, paper_runs, report):
     (make_run("late", SMALL, 90.0, LARGE, 80.0, motivation_k=3, share=(3, 1)) / "result.json").unlink()
-    row = report("--unfinished")[0][f"{PAIR}-B [motivation_k=3]"]
+    row = report("--unfinished")[0][f"{PAIR}-B [k = 3]"]
     assert float(row["share"]) == 0.25
     assert float(row["average_forward_flops"]) == pytest.approx((3 * 82.82e6 + 140.13e6) / 4)
 
@@ -316,7 +337,7 @@ def test_the_papers_figures_stand_beside_rows_of_its_models_and_data_set(make_ru
     assert pair["paper, CIFAR-10 (FLOPs)"] == "92.47M"
     assert pair["paper, CIFAR-10 (ACC/FLOPs and ratio)"] == "2.18 (1.24)"
     assert rows[f"{LARGE}-C"]["paper, CIFAR-10 (ACC/FLOPs and ratio)"] == "1.76"
-    assert rows[f"{PAIR}-B [condition=ema]"]["paper, CIFAR-10 (%)"] == ""
+    assert rows[f"{PAIR}-B [ema]"]["paper, CIFAR-10 (%)"] == ""
     assert not [name for name in pair if "CIFAR-100" in name]
 
 
@@ -394,7 +415,7 @@ def test_paired_differences_are_those_of_equal_seeds_with_scipys_interval(make_r
     assert [row["seeds"] for row in found.values()] == ["0-4", "0-2"]
     assert [row["unpaired"] for row in found.values()] == ["0", "5"]
     text = command("report", tmp_path, "--paired").out
-    assert "left out: 5 of" in text
+    assert "runs without a partner of the same seed and fold are left out" in text
     assert "Student's t" in text
 
 
@@ -405,19 +426,44 @@ def test_the_rows_of_a_reproduction_are_compared_with_each_other_and_name_what_d
         make_run(f"copy{seed}", SMALL, 91.0, LARGE, 80.0, seed=seed, motivation_bn="copy")
         make_run(f"separate{seed}", SMALL, 91.5, LARGE, 89.0, seed=seed)
     found = paired(command, tmp_path)
-    short = f"{SMALL}-C [epochs={DEFAULTS['epochs']}]"
-    copied, apart = (f"{PAIR}-{{}} [motivation_bn={name}]" for name in ("copy", "separate"))
+    short = f"{SMALL}-C [{DEFAULTS['epochs']} epochs]"
+    copied, apart = (f"{PAIR}-{{}} [{name}]" for name in ("copy", "separate"))
     differences = {pair: float(row["difference"]) for pair, row in found.items()}
     assert differences == {
         (copied.format("B"), short): 0.5,
         (apart.format("B"), short): 1.0,
-        (f"{SMALL}-C [epochs=230]", short): 2.5,
+        (f"{SMALL}-C [230 epochs]", short): 2.5,
         (copied.format("B"), apart.format("B")): -0.5,
         (copied.format("M"), apart.format("M")): -9.0,
     }
     options = {row["options_that_differ"] for row in found.values()}
     assert options == {"", "epochs", "motivation_bn"}
-    assert "other options are equal, but for epochs" in command("report", tmp_path, "--paired").out
+    assert "besides what the labels say" not in command("report", tmp_path, "--paired").out
+
+
+def test_options_that_differ_without_a_label_saying_so_are_named_once(make_run, tmp_path, command):
+    for seed in (0, 1):
+        make_run(f"x{seed}", SMALL, 90.0 + seed, seed=seed)
+        make_run(f"y{seed}", LARGE, 92.0 + seed, seed=seed)
+        make_run(f"pair{seed}", SMALL, 91.0, LARGE, 80.0, seed=seed, motivation_bn_recalibrate=50)
+    out = " ".join(command("report", tmp_path, "--paired").out.split())
+    assert f"(1) compared with {SMALL}-C and {LARGE}-C, which differ in motivation_bn_recalibrate (0, here 50)" in out
+    assert (
+        f"besides what the labels say, motivation_bn_recalibrate differ between {PAIR}-B and {SMALL}-C, and in 1 more "
+        "comparisons"
+    ) in out
+
+
+@pytest.mark.parametrize("flags", [[], ["--paired"], ["--best"]])
+def test_many_long_labels_fit_a_terminal(flags, make_run, tmp_path, command):
+    make_run("x", SMALL, 90.0)
+    for number, options in enumerate([{}, {"motivation_bn": "copy", "warmup_epochs": 20, "opt": "momentum"}]):
+        for k in (2, 3):
+            make_run(f"{number}{k}", SMALL, 91.0, LARGE, 80.0, motivation_k=k, motivation_bn_recalibrate=50, **options)
+    out = command("report", tmp_path, *flags).out
+    assert max(map(len, out.splitlines())) <= 120
+    assert "resnet20-resnet32-B [k = 2, separate," in out
+    assert "model names without their common ending _cifar" in out
 
 
 def test_folds_of_a_seed_are_paired_and_runs_that_cannot_be_compared_are_refused(make_run, tmp_path, command):

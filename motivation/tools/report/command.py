@@ -15,10 +15,11 @@ from motivation.errors import print_text, writing
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser
 from motivation.tools.report.groups import group_runs, repeated
+from motivation.tools.report.labels import DEFAULT_CONDITION, fitted_lines, fitted_table, is_wide, short_names
 from motivation.tools.report.paired import PairedTable
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
-from motivation.tools.report.rows import DEFAULT_CONDITION, UNITS, ForwardFlops, Row, make_rows
-from motivation.tools.tables import MISSING, csv_text, markdown_table, number, text_table
+from motivation.tools.report.rows import UNITS, ForwardFlops, Row, make_rows
+from motivation.tools.tables import MISSING, csv_text, markdown_table, number
 from motivation.training.flops import CONVENTIONS, readable
 from motivation.training.run_folder import RunError, RunFolder, find_runs
 
@@ -134,11 +135,17 @@ class Printed:
         self.paper_columns, self.paper_remarks = paper_beside(rows, paper) if paper else ([], [])
 
     def console(self) -> str:
-        """Return an aligned table with the units below the titles."""
-        columns = self._columns()
+        """Return an aligned table with the units below the titles, which fits a terminal."""
+        columns, remarks = self._columns(), self._remarks()
         titles = [column.title for column in columns]
         units = [f"({column.unit})" if column.unit else "" for column in columns]
-        return "\n".join([text_table([titles, units, *self._cells(columns)]), "", *self._remarks()]) + "\n"
+        table = [titles, units, *self._cells(columns)]
+        if is_wide(table):
+            names = short_names(row.group for row in self.rows)
+            units = [unit.replace(" per ", "/").replace(" flops", "") for unit in units]
+            table = [titles, units, *([names(label), *cells] for label, *cells in self._cells(columns))]
+            remarks = [*map(names, remarks), *names.remarks]
+        return f"{fitted_table(table)}\n\n{fitted_lines(remarks)}\n"
 
     def markdown(self) -> str:
         """Return a Markdown table."""

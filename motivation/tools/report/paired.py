@@ -14,8 +14,9 @@ from typing import Any
 
 from motivation.method.records import Role
 from motivation.tools.report.groups import all_options, differing, model_options
+from motivation.tools.report.labels import fitted_lines, fitted_table, is_wide, short_names
 from motivation.tools.report.rows import Row
-from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, sample_sd, text_table
+from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, sample_sd
 from motivation.training.run_folder import RunError, RunFolder
 
 LEVEL = 0.95
@@ -182,8 +183,19 @@ class PairedTable:
             raise RunError("--paired: no two rows can be compared; give runs of a pair and of its models alone")
 
     def console(self) -> str:
-        """Return an aligned table."""
-        return f"{text_table(self._cells())}\n\n" + "\n".join(self._remarks()) + "\n"
+        """Return an aligned table that fits a terminal: the rows that are compared with one stand below it."""
+        names = short_names(row.group for one in self.differences for row in (one.row, one.against))
+        header, *cells = self._cells()
+        table, remarks = [header[:1] + header[2:]], self._remarks()
+        by_other: dict[str, list[list[str]]] = {}
+        for label, against, *figures in cells:
+            by_other.setdefault(against, []).append([f"  {label}", *figures])
+        for against, rows in by_other.items():
+            table += [[f"against {against}", *[""] * (len(header) - 2)], *rows]
+        if is_wide(table):
+            table = [[names(label), *figures] for label, *figures in table]
+            remarks = [*map(names, remarks), *names.remarks]
+        return f"{fitted_table(table)}\n\n{fitted_lines(remarks)}\n"
 
     def markdown(self) -> str:
         """Return a Markdown table."""
@@ -231,12 +243,23 @@ class PairedTable:
             "95 % confidence interval (Student's t, n - 1 degrees of freedom)",
             "training cost: forward FLOPs of all images trained on, as a multiple of the other's",
         ]
+        if any(one.unpaired for one in self.differences):
+            remarks.append("runs without a partner of the same seed and fold are left out of n (--csv counts them)")
         unlike: dict[str, list[str]] = {}
         for one in self.differences:
-            if one.options:
-                unlike.setdefault(", ".join(one.options), []).append(f"{one.row.label} and {one.against.label}")
-            if one.unpaired:
-                labels = f"{one.row.label} and {one.against.label}"
-                remarks.append(f"without a partner of the same seed and fold, left out: {one.unpaired} of {labels}")
-        remarks += [f"other options are equal, but for {names}: {'; '.join(who)}" for names, who in unlike.items()]
+            if hidden := ", ".join(_unsaid(one)):
+                unlike.setdefault(hidden, []).append(f"{one.row.label} and {one.against.label}")
+        for names, pairs in unlike.items():
+            more = f", and in {len(pairs) - 1} more comparisons" if len(pairs) > 1 else ""
+            remarks.append(f"besides what the labels say, {names} differ between {pairs[0]}{more} (--csv names all)")
         return remarks
+
+
+def _unsaid(one: Difference) -> list[str]:
+    """Return the options that both rows have and in which they differ, without their labels saying so."""
+    rows = (one.row, one.against)
+    return [
+        name
+        for name in one.options
+        if all(name in row.group.settings for row in rows) and not any(name in row.words for row in rows)
+    ]

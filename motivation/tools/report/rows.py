@@ -23,15 +23,12 @@ from motivation.tools.report.groups import (
     all_options,
     as_key,
     classical_twin,
-    differing,
     model_options,
 )
+from motivation.tools.report.labels import words_of
 from motivation.tools.tables import mean, sample_sd
 from motivation.training.flops import CONVENTION, forward_flops
 from motivation.training.run_folder import RunFolder
-
-DEFAULT_CONDITION = "loss"
-"""The paper's condition; any other is shown in the label."""
 
 UNITS = {"10^-2 % per MFLOP": 1e8, "% per GFLOP": 1e9, "10^-2 % per GFLOP": 1e11}
 """Units of accuracy per FLOPs: how many of each are one percentage point per FLOP."""
@@ -45,6 +42,7 @@ class Row:
         label: as in the paper, of timm names.
         kind: ``C``, ``B`` or ``M``.
         group: the runs.
+        words: in the label, by the options that tell the row from others of the same models.
         flops: forward FLOPs, averaged over updates and runs.
         conventions: in which the runs have counted them.
         share: mean share of motivated updates; NaN in a classical row.
@@ -60,6 +58,7 @@ class Row:
     label: str
     kind: str
     group: Group
+    words: Mapping[str, str]
     flops: float
     conventions: tuple[str, ...] = (CONVENTION,)
     share: float = math.nan
@@ -89,9 +88,10 @@ class Row:
 
 def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
     """Return all rows in the paper's order: a model's classical row, then its pairs, by growing FLOPs."""
-    names = {group: _distinguishing_name(group, groups) for group in groups}
+    words = words_of(groups)
+    names = {group: f" [{', '.join(own.values())}]" if own else "" for group, own in words.items()}
     classical = {
-        group: Row(f"{group.base}-C{names[group]}", "C", group, *flops.with_convention(group.settings))
+        group: Row(f"{group.base}-C{names[group]}", "C", group, words[group], *flops.with_convention(group.settings))
         for group in groups
         if group.motivated is None
     }
@@ -102,9 +102,10 @@ def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
             continue
         conventions = tuple(sorted({run.convention for run in group.runs}))
         cost = mean(run.average_flops for run in group.runs), conventions, mean(run.share for run in group.runs)
-        b, m = (Row(f"{group.base}-{group.motivated}-{kind}{names[group]}", kind, group, *cost) for kind in ("B", "M"))
+        pair = f"{group.base}-{group.motivated}"
+        b, m = (Row(f"{pair}-{kind}{names[group]}", kind, group, words[group], *cost) for kind in ("B", "M"))
         rows += [b, m]
-        b.against, b.larger = (_classical_row(b, role, classical) for role in Role)
+        b.against, b.larger = _classical_rows(b, classical)
         if b.against and b.larger and b.against not in bases[b.larger]:
             bases[b.larger].append(b.against)
     for row, compared in bases.items():
@@ -115,27 +116,22 @@ def make_rows(groups: Sequence[Group], flops: ForwardFlops) -> list[Row]:
     return sorted(rows, key=lambda row: _place(row, flops))
 
 
-def _distinguishing_name(group: Group, groups: Iterable[Group]) -> str:
-    """Return the options that tell a group from those with the same models and condition, in brackets; often none."""
-    models = (group.base, group.motivated, group.condition)
-    alike = [one.settings for one in groups if (one.base, one.motivated, one.condition) == models]
-    shown = [f"condition={group.condition}"] if group.condition not in (None, DEFAULT_CONDITION) else []
-    shown += [f"{name}={one_line(group.settings.get(name))}" for name in differing(alike)]
-    return f" [{', '.join(shown)}]" if shown else ""
-
-
-def _classical_row(row: Row, role: Role, classical: Mapping[Group, Row]) -> Row | None:
-    """Return the row to compare a motivated row with, if there is one; a note names options that differ."""
-    twin = classical_twin(row.group, role, classical)
-    if twin is None:
-        return None
-    group, names = twin
-    if names:
-        wanted = model_options(row.group.settings, role)
-        words = [f"{name} ({group.settings.get(name)}, here {wanted.get(name)})" for name in names]
-        found = classical[group].label
-        row.notes.append(f"{row.label} is compared with {found}, which differs in {', '.join(words)}")
-    return classical[group]
+def _classical_rows(row: Row, classical: Mapping[Group, Row]) -> tuple[Row | None, Row | None]:
+    """Return the rows to compare a motivated row with, as far as they are there; notes name options that differ."""
+    twins = [classical_twin(row.group, role, classical) for role in Role]
+    unlike: dict[str, list[str]] = {}
+    for role, twin in zip(Role, twins, strict=True):
+        if twin is not None and twin[1]:
+            group, names = twin
+            wanted = model_options(row.group.settings, role)
+            words = [f"{name} ({group.settings.get(name)}, here {wanted.get(name)})" for name in names]
+            unlike.setdefault(", ".join(words), []).append(classical[group].label)
+    for differences, labels in unlike.items():
+        row.notes.append(
+            f"compared with {' and '.join(labels)}, which differ{'s' * (len(labels) == 1)} in {differences}"
+        )
+    base, larger = (None if twin is None else classical[twin[0]] for twin in twins)
+    return base, larger
 
 
 def _against_each(row: Row, bases: Sequence[Row]) -> list[Row]:
