@@ -19,11 +19,13 @@ from motivation.build.maps import model_map
 from motivation.build.models import meta_model, model_name
 from motivation.method.records import Role
 from motivation.options.checks import option_faults
-from motivation.options.derived import channels
+from motivation.options.derived import channels, device_of
 from motivation.options.faults import Fault, blaming, collecting
 from weight_maps import WeightMapError
 from weight_maps.plugins import load_plugins
 from weight_maps.size_limit import GIB, memory_of_machine
+
+CPU = torch.device("cpu")
 
 
 def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[Fault]]:
@@ -39,10 +41,14 @@ def startup_faults(args: Namespace) -> tuple[list[ModuleType], list[Fault]]:
     return plugins, faults
 
 
-def model_faults(args: Namespace) -> list[Fault]:
+def model_faults(args: Namespace, device: torch.device = CPU) -> list[Fault]:
     """Return why models cannot be made or do not take the images, or why the base is not part of the motivated model.
 
     The models are built on the meta device, so that this costs neither memory nor random numbers.
+
+    Args:
+        args: options.
+        device: of this rank; a model that cannot be run on the meta device is tried there.
     """
     models: dict[Role, Any] = {}
     faults: list[Fault] = []
@@ -70,13 +76,13 @@ def model_faults(args: Namespace) -> list[Fault]:
         if too_large := memory_faults(args, batches):
             return faults + too_large
         for role, model in models.items():
-            faults += trial_faults(args, role, model, batches)
+            faults += trial_faults(args, role, model, batches, device)
     return faults
 
 
 def training_memory_faults(args: Namespace, models: Mapping[Role, nn.Module]) -> list[Fault]:
     """Return why models that each fit into the memory do not all fit with their gradients, where the CPU trains."""
-    if args.device != "cpu":
+    if device_of(args) != "cpu":
         return []
     sizes = (parameter.numel() for model in models.values() for parameter in model.parameters())
     needed = 2 * sum(sizes) * (getattr(torch, args.model_dtype).itemsize if args.model_dtype else 4)

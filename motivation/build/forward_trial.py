@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from motivation.build.models import MODEL_FLAG, make_model, model_name, without_files
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.derived import device_of
 from motivation.options.faults import Fault, one_line
 from weight_maps.size_limit import GIB, memory_of_machine
 
@@ -72,7 +71,7 @@ def memory_faults(args: Namespace, batches: list[Batch]) -> list[Fault]:
     return list(faults.values())
 
 
-def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch]) -> list[Fault]:
+def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch], device: torch.device) -> list[Fault]:
     """Return why a model does not take batches, in training or in evaluation.
 
     It runs on the meta device, which costs neither memory nor time. What it refuses there is tried on two real images,
@@ -83,11 +82,12 @@ def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch]) 
         role: base or motivated.
         model: from `meta_model`; its dtype becomes that of the options.
         batches: to try.
+        device: for real images.
     """
     name, flag = model_name(args, role), MODEL_FLAG[role]
     if any(isinstance(module, _BatchNorm) and module.eps <= 0 for module in model.modules()):
         return [Fault("--bn-eps", f"more than 0: BatchNorm of {name} does not train otherwise")]
-    trial = _Trial(args, role, model)
+    trial = _Trial(args, role, model, device)
     refused = {(batch.size[-2:], batch.training): why for batch in batches if (why := trial.refusal(batch)) is not None}
     if not refused:
         return []
@@ -112,10 +112,9 @@ def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch]) 
 
 
 class _Trial:
-    def __init__(self, args: Namespace, role: Role, model: Any):
-        self.args, self.role = args, role
+    def __init__(self, args: Namespace, role: Role, model: Any, device: torch.device):
+        self.args, self.role, self.device = args, role, device
         self.dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
-        self.device = torch.device(device_of(args) if torch.accelerator.is_available() else "cpu")
         is_meta = all(parameter.is_meta for parameter in model.parameters())
         self.meta = model.to(dtype=self.dtype) if is_meta else None
         self.real = None if is_meta else model.to(device=self.device, dtype=self.dtype)

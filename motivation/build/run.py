@@ -69,7 +69,7 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
     is_over = any(fault.flag in NEEDED_AT_ONCE for fault in faults)
     ranks.compare(facts_of_options(args), restart_faults() + (faults if is_over else []))
     runtime = start_runtime(args, ranks)
-    faults += model_faults(args)
+    faults += model_faults(args, runtime.device)
     datasets = DataSets(None, None)
     if not any(fault.flag in DATA_FLAGS for fault in faults):
         datasets, found = open_datasets(args, runtime.world_size)

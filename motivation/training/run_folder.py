@@ -37,10 +37,21 @@ NOT_MEASURED = frozenset(flag.dest for flag in FLAGS.values() if not flag.measur
 _LARGEST_JSON = 2**24
 """Characters of a JSON file; the names of 20,000 classes are about 500,000."""
 
+_MODEL_OPTIONS = frozenset((
+    "model", "model_kwargs", "num_classes", "in_chans", "img_size", "input_size", "val_input_size", "drop", "drop_path",
+    "drop_block", "bn_momentum", "bn_eps", "head_init_scale", "head_init_bias", "grad_checkpointing", "torchscript",
+))  # fmt: skip
+_RUN_OPTIONS = frozenset((
+    "dataset", "data", "data_dir", "val_split", "folds", "fold", "seed", "epochs", "batch_size", "grad_accum_steps",
+    "eval_metric", "kd_model_name",
+))  # fmt: skip
 _OPTIONS = {
-    name: flag if flag.motivated or flag.of_weights else replace(flag, choices=None) for name, flag in FLAGS.items()
+    name: flag if flag.motivated or flag.of_weights else replace(flag, choices=None)
+    for name, flag in FLAGS.items()
+    if flag.motivated or flag.of_weights or name in _MODEL_OPTIONS | _RUN_OPTIONS
 }
-"""The options whose values are checked; other versions of timm may have other choices."""
+"""The options that tools read, and whose values are checked. Others may be of another type in other versions of timm;
+these may have other choices."""
 
 
 def _is_number(value: Any) -> bool:
@@ -313,7 +324,7 @@ def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
     """Yield the options of a file as the parser takes them.
 
     Raises:
-        RunError: one is not of its flag's type, or has control characters.
+        RunError: one that tools read is not of its flag's type, or one has control characters.
     """
     for name, value in options.items():
         if not isinstance(name, str):
@@ -324,7 +335,11 @@ def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
             taken = flag.from_file(value) if flag else value
         except ValueError as error:
             raise RunError(f"{file} is damaged: {name} {error}") from error
-        if flag and flag.type is str and (strange := [one for one in _texts(taken) if _CONTROL.search(one)]):
+        if (
+            name in FLAGS
+            and FLAGS[name].type is str
+            and (strange := [one for one in _texts(taken) if _CONTROL.search(one)])
+        ):
             raise RunError(f"{file} is damaged: {name} has control characters: {shown(strange[0])}")
         yield name, taken
 
@@ -333,7 +348,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _texts(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value] if value else []
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
 
 
 def find_runs(paths: list[str | Path]) -> list[RunFolder]:

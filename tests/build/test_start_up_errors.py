@@ -8,11 +8,12 @@ from support.program import DIGITS, MOTIVATED, ROOT
 from timm.models.resnet import ResNet
 
 from motivation import versions
-from motivation.build import feasible
+from motivation.build import feasible, forward_trial, run
 from motivation.build.feasible import model_faults
+from motivation.build.runtime import Runtime
 from motivation.models import CifarResNet
 from motivation.options.checks import option_faults
-from motivation.options.faults import Fault
+from motivation.options.faults import Fault, StartupError
 from motivation.options.parse import parse
 from motivation.tools.benchmark.recipes import make_small_images
 from motivation.tools.train import main
@@ -25,7 +26,7 @@ VIT_OF_16_PX += ["--model-kwargs", "img_size=16", "depth=1"]
 def errors(capsys, tmp_path, *flags):
     argv = [*DIGITS, "--output", str(tmp_path / "out"), *map(str, flags)]
     assert main(argv) == 2
-    assert not list(tmp_path.glob("out/*/*.pth.tar"))
+    assert not (tmp_path / "out").exists()
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "  "))]
 
 
@@ -149,6 +150,16 @@ def test_a_model_that_the_meta_device_cannot_run_is_tried_on_real_images(monkeyp
     assert model_faults(args) == []
     assert torch.equal(torch.get_rng_state(), state)
     assert on_meta == [True, False] * 2  # in training, in evaluation
+
+
+def test_each_rank_tries_models_on_its_own_device(monkeypatch):
+    tried = []
+    monkeypatch.setattr(forward_trial._Trial, "refusal", lambda trial, batch: tried.append(trial.device))
+    monkeypatch.setattr(run, "start_runtime", lambda args, ranks: runtime)
+    runtime = Runtime(torch.device("cpu:1"), 0, 1, 1, None, None, None)
+    with pytest.raises(StartupError):
+        run.build_run(*parse([*DIGITS, "--device", "cpu", "--train-split", "tran"]))
+    assert set(tried) == {torch.device("cpu:1")}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

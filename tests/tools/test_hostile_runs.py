@@ -103,6 +103,15 @@ def test_a_hostile_file_is_one_error_that_names_it(file, change, make_run):
     assert len(str(caught.value)) < 500
 
 
+def test_a_run_of_another_version_of_timm_is_read_whatever_its_other_options_are(make_run, command):
+    others = {"amp_impl": "native", "warmup_epochs": 2.5, "lr_noise": 0.5, "aa": None, "smoothing": None, "pin_mem": 3,
+              "aug_repeats": [1], "lr": "fast", "wandb_tags": {"a": [1]}, "clip_grad": False}  # fmt: skip
+    folder = make_run({**others, "motivated_model": None}, {"share": None, "flops": None, "average_flops": None})
+    assert read_run(folder).options.items() >= others.items()
+    assert "resnet8_cifar" in command("report", folder, folder.parent).out
+    assert "epochs.png" in command("plot", folder).out
+
+
 @pytest.mark.parametrize("missing", [*(name for name in RESULT if name != "completed"), "top1"])
 def test_report_and_plot_need_nothing_in_result_json_but_that_the_run_has_ended(missing, make_run, command):
     change = {"last": {"base": {"loss": 1.0}}, "best": {"base": {"loss": 1.0}}} if missing == "top1" else {}
