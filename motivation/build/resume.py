@@ -13,6 +13,7 @@ import torch
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import Runtime
 from motivation.errors import InputError
+from motivation.method.optimizer_probe import inner_optimizer
 from motivation.method.optimizer_state import load_optimizer
 from motivation.method.pair import Position
 from motivation.method.records import Role
@@ -192,6 +193,7 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
             with blaming_part("optimizer"):
                 load_optimizer(optimizer, contents["optimizer"])
             _tell_kept_settings(before, _settings(optimizer), runtime)
+            _tell_lost_trace(optimizer, runtime)
         if runtime.scaler is not None and "amp_scaler" in contents and not args.no_resume_opt:
             with blaming_part("amp_scaler"):
                 runtime.scaler.load_state_dict(contents["amp_scaler"])
@@ -256,6 +258,18 @@ def _tell_kept_settings(given: dict[str, list[Any]], kept: dict[str, list[Any]],
             if now != before and not (isinstance(before, (list, tuple)) and list(now) == list(before)):
                 _warn(runtime, f"{flag} {now} has no effect: the resumed optimizer goes on with its own, {before}.")
                 break
+
+
+def _tell_lost_trace(optimizer: Any, runtime: Runtime) -> None:
+    """Warn if AdaHessian would have used an earlier update's trace, which timm keeps beside the optimizer's state."""
+    inner = inner_optimizer(optimizer)
+    every = getattr(inner, "update_each", 1)
+    if any(state.get("hessian step", 0) % every for state in inner.state.values()):
+        _warn(
+            runtime,
+            f"--opt-kwargs update_each={every}: checkpoints do not hold AdaHessian's trace, which is computed anew; "
+            "the run goes on, but not bit for bit as without the interruption.",
+        )
 
 
 def load_ema(resumed: Resumed, task: Any) -> None:

@@ -91,6 +91,8 @@ def _combination_faults(args: Namespace) -> Iterator[Fault]:
          f"more than 0 for --sched step, not {args.decay_epochs}"),
         ("--lr-cycle-mul", args.sched in ("cosine", "tanh", "poly") and args.lr_cycle_mul <= 0,
          f"more than 0 for --sched {args.sched}, not {args.lr_cycle_mul}"),
+        ("--opt-kwargs", args.motivated_model and args.opt_kwargs.get("update_each", 1) != 1,
+         "with --motivated-model no update_each: AdaHessian's trace cannot be carried from one model to the other"),
         ("--log-tensorboard", args.log_tensorboard and importlib.util.find_spec("tensorboard") is None,
          "needs the package tensorboard: pip install tensorboard"),
         ("--check-numerics", args.check_numerics and (args.torchcompile or args.torchscript),

@@ -50,6 +50,10 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         ([*MOTIVATED, "--naflex-loader", "--train-pad", "0"], "--naflex-loader: not with --motivated-model"),
         ([*MOTIVATED, "--torchscript"], "--torchscript: not with --motivated-model"),
         ([*MOTIVATED, "--layer-decay", "0.7"], "--layer-decay: not with --motivated-model"),
+        (
+            [*MOTIVATED, "--opt", "adahessian", "--opt-kwargs", "update_each=2"],
+            "--opt-kwargs: with --motivated-model no update_each",
+        ),
         ([*MOTIVATED, "--opt", "kron"], "Kron keeps list 'Q'"),
         ([*MOTIVATED, "--motivated-model-kwargs", "num_classes=3"], "has 3 classes, resnet8_cifar has 10"),
         ([*MOTIVATED, "--motivated-model-kwargs", "shortcut=C"], "shortcut is 'A' or 'B'"),

@@ -1,10 +1,14 @@
 """A resumed motivated run is the run it goes on with: both models, one clock, what is not said stays as it was."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support.program import MOTIVATED, assert_equal, assert_same_run, load, part_and_whole, rows
+from support.toys import Toy, learner
+
+from motivation.build.resume import _tell_lost_trace
 
 FLAGS = {
     "lamb_ema_erasing": ("--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "40"),
@@ -278,3 +282,13 @@ def test_a_plateau_schedule_forgets_the_best_of_another_metric(train):
     state = load(again / "last.pth.tar")["motivation"]["clock"][0]["scheduler"]
     assert (state["mode"], state["patience"]) == ("max", 7)
     assert state["best"] > 5  # an accuracy in percent, not a loss
+
+
+@pytest.mark.parametrize(("updates", "is_said"), [(2, False), (3, True)])
+def test_a_trace_that_checkpoints_do_not_hold_is_said_where_it_would_have_been_used(updates, is_said, caplog):
+    model = Toy()
+    optimizer = learner(model, opt="adahessian", update_each=2).optimizer
+    for parameter in model.parameters():
+        optimizer.state[parameter]["hessian step"] = updates
+    _tell_lost_trace(optimizer, SimpleNamespace(primary=True))
+    assert ("AdaHessian's trace" in caplog.text) == is_said
