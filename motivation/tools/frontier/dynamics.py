@@ -7,15 +7,13 @@ to the mean). The base alone, after k falls, shows how much of the rise is that.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from motivation.method.conditions import next_streak
 from motivation.method.records import Role
 from motivation.tools.frontier.plan import Cell, Plan, Way
-from motivation.tools.plot.data import Updates, updates_of
+from motivation.tools.plot.data import Updates, after_falls, updates_of
 from motivation.tools.sweep import State
 from motivation.training.run_folder import read_run
 
@@ -42,19 +40,16 @@ def dynamics(updates: Updates, k: int) -> Dynamics:
         updates: of the run, ``[N]``.
         k: falls in a row, as in the condition ``loss``; forgotten at an epoch's start.
     """
-    rises, gaps = [], []
-    for epoch in _epochs(updates):
-        streak, losses = 0, epoch.loss.tolist()
-        for place, loss in enumerate(losses):
-            if streak >= k:
-                rises.append(loss - losses[place - 1])
-            streak = next_streak(streak, losses[place - 1] if place else None, loss)
+    follows = after_falls(updates, k)
+    rises = np.diff(updates.loss, prepend=np.nan)[follows]
+    gaps: list[float] = []
+    for number in np.unique(updates.epoch):
+        epoch = updates[updates.epoch == number]
         if 0 < epoch.motivated.sum() < len(epoch):
-            of_base = epoch.loss[~epoch.motivated].mean()
-            gaps += [loss - of_base for loss in epoch.loss[epoch.motivated]]
+            gaps += (epoch.loss[epoch.motivated] - epoch.loss[~epoch.motivated].mean()).tolist()
     return Dynamics(
-        share=len(rises) / len(updates) if len(updates) else math.nan,
-        rise=float(np.mean(rises)) if rises else math.nan,
+        share=float(follows.mean()) if len(updates) else math.nan,
+        rise=float(rises.mean()) if len(rises) else math.nan,
         gap=float(np.mean(gaps)) if gaps else math.nan,
     )
 
@@ -75,8 +70,3 @@ def read_dynamics(plan: Plan) -> dict[tuple[Way, int], list[Dynamics]]:
             if k and done:
                 found[way, k] = [dynamics(updates, k) for updates in done]
     return found
-
-
-def _epochs(updates: Updates) -> Iterator[Updates]:
-    for number in np.unique(updates.epoch):
-        yield updates[updates.epoch == number]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motivation.method.condition_registry import has_streak_law, make_condition
+from motivation.method.conditions import next_streak
 from motivation.method.records import Role
 from motivation.training.run_folder import RunFolder
 
@@ -89,6 +90,20 @@ def updates_of(run: RunFolder) -> Updates:
     """Return the updates of a run; none of a run of timm's."""
     rows = [(row["epoch"], row["update"], row["loss"], row["active"] == Role.MOTIVATED.value) for row in run.updates]
     return np.array(rows, UPDATE).view(np.recarray)
+
+
+def after_falls(updates: Updates, k: int) -> NDArray[np.bool_]:
+    """Return which updates follow k falls of the loss in a row, ``[N]``: those that the condition ``loss`` motivates.
+
+    Streak and previous loss are forgotten at an epoch's start.
+    """
+    follows, streak, previous, epoch = [], 0, None, None
+    for update in updates:
+        if update.epoch != epoch:
+            streak, previous, epoch = 0, None, update.epoch
+        follows.append(streak >= k)
+        streak, previous = next_streak(streak, previous, float(update.loss)), float(update.loss)
+    return np.array(follows, np.bool_)
 
 
 def epoch_lengths(updates: Updates) -> tuple[Ints, Ints]:

@@ -85,8 +85,13 @@ def loss_figure(panels: Sequence[Panel], epoch: int | None = None, smooth: int |
     figure = Figure(figsize=(8, 3.5 * len(panels) + 0.3), layout="constrained")
     all_axes: list[Axes] = list(figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
     all_edges = [data.edges(panel.updates, in_epochs) for panel in panels]
+    ks = {panel.run.k or 0 for panel in panels if panel.run.motivated and panel.run.condition == "loss"}
     for axes, panel, edges in zip(all_axes, panels, all_edges, strict=True):
-        _draw_panel(axes, panel, *edges, width, limits)
+        handles = _draw_panel(axes, panel, *edges, width, limits)
+        if width == 1 and len(ks) == 1 and not panel.updates.motivated.any():
+            middle = (edges[0] + edges[1]) / 2
+            handles += _draw_where_a_switch_would_be(axes, panel.updates, middle, *ks)
+        _legend_above(axes, handles, panel.title)
         axes.set_ylabel(data.loss_name(panel.run) + (", log scale" if log else ""), fontsize=9)
     if log:
         all_axes[0].set_yscale("log")
@@ -100,7 +105,10 @@ def loss_figure(panels: Sequence[Panel], epoch: int | None = None, smooth: int |
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, left: Floats, right: Floats, width: int, limits: tuple[float, float]) -> None:
+def _draw_panel(
+    axes: Axes, panel: Panel, left: Floats, right: Floats, width: int, limits: tuple[float, float]
+) -> list[Line2D | Patch]:
+    """Draw a run's losses; return the entries of the legend."""
     updates, middle = panel.updates, (left + right) / 2
     _draw_grid(axes, "y")
     handles: list[Line2D | Patch] = []
@@ -112,8 +120,16 @@ def _draw_panel(axes: Axes, panel: Panel, left: Floats, right: Floats, width: in
         handles += _draw_points(axes, updates, middle)
     if panel.run.motivated:
         handles.append(_shade(axes, updates, left, right))
-    handles += _mark_outside(axes, middle, updates.loss, limits, "update")
-    _legend_above(axes, handles, panel.title)
+    return handles + _mark_outside(axes, middle, updates.loss, limits, "update")
+
+
+def _draw_where_a_switch_would_be(axes: Axes, updates: Updates, middle: Floats, k: int) -> list[Line2D]:
+    """Mark the updates after k falls in a run that does not switch: their losses tend to rise there, too."""
+    chosen = data.after_falls(updates, k)
+    if len(updates) > MOST_MARKED_UPDATES or not chosen.any():
+        return []
+    label = f"after {k} falls in a row, where the run above would switch"
+    return axes.plot(middle[chosen], updates.loss[chosen], "D", mfc="none", mec="black", mew=1.2, ms=9, label=label)
 
 
 def _draw_points(axes: Axes, updates: Updates, middle: Floats) -> list[Line2D]:
@@ -206,12 +222,13 @@ def _line(axes: Axes, epochs: Floats, values: Floats, label: str, style: dict[st
 
 
 def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list[Line2D]:
-    series = [(run, "eval_top1", f"{run.base}, base" if run.motivated else f"{run.base} alone", BASE_STYLE)]
+    metric = "top5" if run.options.get("eval_metric") == "top5" else "top1"  # that which ranks the epochs
+    series = [(run, f"eval_{metric}", f"{run.base}, base" if run.motivated else f"{run.base} alone", BASE_STYLE)]
     if run.motivated:
-        series.append((run, "motivated_eval_top1", f"{run.motivated}, motivated", MOTIVATED_STYLE))
+        series.append((run, f"motivated_eval_{metric}", f"{run.motivated}, motivated", MOTIVATED_STYLE))
     if beside:
-        series.append((beside, "eval_top1", f"beside: {data.title(beside)}", BESIDE_STYLE))
-    axes.set_ylabel("validation\ntop-1 accuracy (%)", fontsize=9)
+        series.append((beside, f"eval_{metric}", f"beside: {data.title(beside)}", BESIDE_STYLE))
+    axes.set_ylabel(f"validation\ntop-{metric[-1]} accuracy (%)", fontsize=9)
     handles: list[Line2D] = []
     drawn = []
     for owner, column, name, style in series:
@@ -224,7 +241,7 @@ def _draw_accuracy(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list
         epochs, values = np.concatenate(drawn, axis=1)
         limits = data.accuracy_limits(values)
         axes.set_ylim(*limits)
-        handles += _mark_outside(axes, epochs, values, limits, "value")
+        handles += _mark_outside(axes, epochs, values, limits, "epoch")
     return handles
 
 
@@ -235,7 +252,8 @@ def _draw_share(axes: Axes, run: RunFolder, updates: Updates) -> list[Line2D]:
     if expected is not None:
         label = f"{percent(expected)} expected, if losses were independent"
         handles.append(axes.axhline(100 * expected, color="black", ls="--", lw=1.1, label=label))
-    axes.set_ylim(0, 110 * max([1e-5, *shares, expected or 0]))
+    top = 110 * max([1e-5, *shares, expected or 0])
+    axes.set_ylim(-0.04 * top, top)  # a mark at 0 is seen whole
     axes.set_ylabel("share of motivated\nupdates (%)", fontsize=9)
     return handles
 
@@ -268,7 +286,7 @@ def _draw_loss(axes: Axes, run: RunFolder, beside: RunFolder | None) -> list[Lin
     handles: list[Line2D] = []
     for points, (_, _, label, style) in zip(drawn, series, strict=True):
         handles += _line(axes, *points, label, style)
-    return handles + _mark_outside(axes, epochs, values, limits, "value")
+    return handles + _mark_outside(axes, epochs, values, limits, "epoch")
 
 
 # ---- grids, legends and marks
@@ -325,7 +343,7 @@ def _mark_outside(axes: Axes, x: Floats, values: Floats, limits: tuple[float, fl
         x: ``[N]``, where the values are.
         values: ``[N]``.
         limits: of the y axis.
-        unit: name of one value's owner, such as ``update``.
+        unit: name of one value's owner, ``update`` or ``epoch``.
     """
     across = axes.get_xaxis_transform()  # x in the data's units, y from 0 to 1
     finite = np.isfinite(values)
@@ -336,8 +354,10 @@ def _mark_outside(axes: Axes, x: Floats, values: Floats, limits: tuple[float, fl
         (below, 0.025, "v", f"below the axis (down to {np.min(values, where=below, initial=np.inf):.3g})"),
         (~finite, 0.975, "x", "not finite"),
     ):
-        if count := int(chosen.sum()):
+        if count := len(np.unique(x[chosen])):  # several lines may be outside at one place
             label = f"{count:,} {unit}{'s' * (count != 1)} {text}"
             heights = np.full(count, height)
-            handles += axes.plot(x[chosen], heights, marker, color="black", ms=5, transform=across, label=label)
+            handles += axes.plot(
+                np.unique(x[chosen]), heights, marker, color="black", ms=5, transform=across, label=label
+            )
     return handles
