@@ -19,6 +19,8 @@ _COLOURS = (
 )  # fmt: skip
 _BLOCK_GAP = 0.14
 _STAGE_GAP = 0.55
+_UNITS_PER_LETTER = 0.19
+"""Room that a letter of a row's heading takes, in widths of a box."""
 
 
 def draw(summary: Summary, file: Path) -> None:
@@ -30,16 +32,19 @@ def draw(summary: Summary, file: Path) -> None:
     """
     stages = _merged(summary.stages)
     columns = sum(len(stage.blocks) for stage in stages)
-    width = min(max(8.0, 0.42 * columns + 2.2), 26)
-    figure = Figure(figsize=(width, 5.8))
-    axes = figure.add_axes((0.01, 0.24, 0.98, 0.67))
+    rows = {3.05: f"base model\n{summary.base}", 0.5: f"motivated model\n{summary.motivated}"}
+    margin = _UNITS_PER_LETTER * max(len(line) for text in rows.values() for line in text.split("\n"))
+    width = min(max(8.0, 0.42 * (columns + margin) + 2.2), 26)
+    figure = Figure(figsize=(width, 4.4))
+    axes = figure.add_axes((0.01, 0.22, 0.98, 0.68))
     _draw_stages(axes, stages)
-    axes.set_ylim(-1.75, 4.1)
+    axes.set_xlim(left=-0.6 - margin)
+    axes.set_ylim(-1.5, 3.7)
     axes.axis("off")
-    axes.text(-0.9, 3.85, f"base model: {summary.base}", fontsize=11, fontweight="bold", va="center")
-    axes.text(-0.9, -1.62, f"motivated model: {summary.motivated}", fontsize=11, fontweight="bold", va="center")
+    for height, text in rows.items():
+        axes.text(-0.5, height, text, fontsize=9, fontweight="bold", ha="right", va="center")
     _legend(figure)
-    figure.text(0.02, 0.93, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
+    figure.text(0.02, 0.92, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
     caption = (
         "One box is one block, the input is on the left. The filled part of a box below is the share of its parameters "
         "that are the base's: all of it where the block is the same, a corner where the base has the leading channels "
@@ -87,7 +92,7 @@ def _draw_stages(axes: Axes, stages: list[Stage]) -> None:
             _base_box(axes, start + rank * step, colour, x)
         _label(axes, left + width / 2, stage)
         left += width + _STAGE_GAP
-    axes.set_xlim(-1.1, left - _STAGE_GAP + 0.3)
+    axes.set_xlim(right=left - _STAGE_GAP + 0.3)
 
 
 def _motivated_box(axes: Axes, x: float, block: Block, colour: str) -> None:
@@ -110,7 +115,7 @@ def _legend(figure: Figure) -> None:
         Patch(facecolor="#6f6f6f", label="the base's weights"),
         Patch(facecolor="#f1f1f1", edgecolor="#999999", label="differential part: in the motivated model only"),
     ]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.012, 0.16), ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.012, 0.13), ncols=2, frameon=False, fontsize=9)
 
 
 def _label(axes: Axes, centre: float, stage: Stage) -> None:
