@@ -30,12 +30,16 @@ from weight_maps.registry import map_for, map_named, registered_maps
 from weight_maps.summary import columns, summarise, table
 
 
+OWN_MODELS = "motivation.models"
+"""Registers the CIFAR ResNets with timm."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     try:
-        for plugin in args.plugins:
+        for plugin in (OWN_MODELS, *args.plugins):
             load_plugin(plugin)
         if args.list:
             print_text(_listing())
