@@ -29,7 +29,6 @@ from weight_maps.plugins import load_plugin
 from weight_maps.registry import map_for, map_named, registered_maps
 from weight_maps.summary import columns, summarise, table
 
-
 OWN_MODELS = "motivation.models"
 """Registers the CIFAR ResNets with timm."""
 

@@ -35,16 +35,6 @@ def draw(summary: Summary, file: Path) -> None:
     rows = {3.05: f"base model\n{summary.base}", 0.5: f"motivated model\n{summary.motivated}"}
     margin = _UNITS_PER_LETTER * max(len(line) for text in rows.values() for line in text.split("\n"))
     width = min(max(8.0, 0.42 * (columns + margin) + 2.2), 26)
-    figure = Figure(figsize=(width, 4.4))
-    axes = figure.add_axes((0.01, 0.22, 0.98, 0.68))
-    _draw_stages(axes, stages)
-    axes.set_xlim(left=-0.6 - margin)
-    axes.set_ylim(-1.5, 3.7)
-    axes.axis("off")
-    for height, text in rows.items():
-        axes.text(-0.5, height, text, fontsize=9, fontweight="bold", ha="right", va="center")
-    _legend(figure)
-    figure.text(0.02, 0.92, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
     caption = (
         "One box is one block, the input is on the left. The filled part of a box below is the share of its parameters "
         "that are the base's: all of it where the block is the same, a corner where the base has the leading channels "
@@ -52,7 +42,20 @@ def draw(summary: Summary, file: Path) -> None:
         f"{human(summary.shared)} of {human(summary.motivated_parameters)} parameters ({100 * summary.share:.1f} %) "
         f"are shared. Map {summary.map_name!r}, placement {summary.placement!r}."
     )
-    figure.text(0.02, 0.03, textwrap.fill(caption, int(width * 14)), fontsize=9, color="#444444", va="bottom")
+    lines = textwrap.wrap(caption, int(width * 14))
+    foot = 0.3 + 0.17 * len(lines)  # inches
+    figure = Figure(figsize=(width, 3.9 + foot))
+    height = figure.get_figheight()
+    axes = figure.add_axes((0.01, (foot + 0.35) / height, 0.98, 3.0 / height))
+    _draw_stages(axes, stages)
+    axes.set_xlim(left=-0.6 - margin)
+    axes.set_ylim(-1.5, 3.7)
+    axes.axis("off")
+    for height, text in rows.items():
+        axes.text(-0.5, height, text, fontsize=9, fontweight="bold", ha="right", va="center")
+    _legend(figure, foot / height)
+    figure.text(0.02, 1 - 0.35 / height, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
+    figure.text(0.02, 0.12 / height, "\n".join(lines), fontsize=9, color="#444444", va="bottom")
     try:
         figure.savefig(file, dpi=140)
     except ValueError as error:
@@ -110,12 +113,12 @@ def _base_box(axes: Axes, x: float, colour: str, below: float) -> None:
     axes.plot([x + 0.5, below + 0.5], [2.5, 1.05], color=colour, linewidth=1, alpha=0.6)
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, bottom: float) -> None:
     handles = [
         Patch(facecolor="#6f6f6f", label="the base's weights"),
         Patch(facecolor="#f1f1f1", edgecolor="#999999", label="differential part: in the motivated model only"),
     ]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.012, 0.13), ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.012, bottom), ncols=2, frameon=False, fontsize=9)
 
 
 def _label(axes: Axes, centre: float, stage: Stage) -> None:
