@@ -51,8 +51,8 @@ def draw(summary: Summary, file: Path) -> None:
     axes.set_xlim(left=-0.6 - margin)
     axes.set_ylim(-1.5, 3.7)
     axes.axis("off")
-    for height, text in rows.items():
-        axes.text(-0.5, height, text, fontsize=9, fontweight="bold", ha="right", va="center")
+    for middle, text in rows.items():
+        axes.text(-0.5, middle, text, fontsize=9, fontweight="bold", ha="right", va="center")
     _legend(figure, foot / height)
     figure.text(0.02, 1 - 0.35 / height, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
     figure.text(0.02, 0.12 / height, "\n".join(lines), fontsize=9, color="#444444", va="bottom")
