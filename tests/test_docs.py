@@ -15,6 +15,7 @@ from motivation.options.parse import make_parser, parse
 from motivation.tools import cost, experiments, export, finetune, map_coverage
 from motivation.tools.benchmark.command import make_parser as benchmark_parser
 from motivation.tools.cross_validate.command import make_parser as cross_validate_parser
+from motivation.tools.frontier import command as frontier
 from motivation.tools.plot import command as plot
 from motivation.tools.report.command import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
@@ -48,7 +49,7 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    commands = (weight_maps_command, map_coverage, plot, cost, experiments, export, finetune)
+    commands = (weight_maps_command, map_coverage, plot, cost, experiments, export, finetune, frontier)
     parsers = [command.make_parser() for command in commands]
     parsers += [make_parser(), cross_validate_parser(), report_parser()]
     parsers += benchmark_parser()._subparsers._group_actions[0].choices.values()

@@ -97,6 +97,8 @@ def recipe_of(name):
         return A3
     if folder in ("digits", "quickstart"):
         return {}
+    if folder == "frontier":
+        return recipe_of(f"reproduction/{stem}.yaml") | ({"epochs": 20} if stem == "fashion_mnist" else {})
     if name == "reproduction/digits.yaml":
         return {**CIFAR, "batch_size": 32, "train_pad": 2, "hflip": 0, "motivated_drop": 0, "motivated_drop_path": None}
     if name == "reproduction/fashion_mnist.yaml":
