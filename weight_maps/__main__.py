@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.list:
             print_text(_listing())
             return 0
+        if args.suggest or args.inside:
+            _suggest(args)
+            return 0
         if args.motivated is None:
             parser.error("give two timm model names, the smaller first, or --list")
         _show(args)
@@ -75,6 +78,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("base", nargs="?", metavar="BASE", help="timm model, the smaller")
     parser.add_argument("motivated", nargs="?", metavar="MOTIVATED", help="timm model that contains it")
     parser.add_argument("--list", action="store_true", help="show the registered maps and the model names they are for")
+    parser.add_argument("--suggest", metavar="BASE", help="list timm's models that contain BASE, and what a pair costs")
+    parser.add_argument("--inside", metavar="LARGER", help="list timm's models that LARGER contains")
+    parser.add_argument(
+        "--budget", metavar="1.2x", help="with --suggest, --inside: most that a run with k = 2 may cost, in bases alone"
+    )
+    parser.add_argument(
+        "--in-stock", nargs="+", default=[], metavar="NAME", help="with these: only such models; wildcards, quoted"
+    )
     parser.add_argument("--map", metavar="NAME", help="map by name; default by the names of the models")
     parser.add_argument(
         "--placement", default="paper", choices=PLACEMENTS, help="where blocks lie in a deeper model (default paper)"
@@ -98,6 +109,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=42, metavar="N", help="for the new weights of --expand (default 42)"
     )
     return parser
+
+
+def _suggest(args: argparse.Namespace) -> None:
+    from motivation.tools.suggest import suggestion_table  # both packages are installed together
+
+    try:
+        budget = None if args.budget is None else float(args.budget.removesuffix("x"))
+    except ValueError as error:
+        raise ValueError(f"--budget: a multiple such as 1.2x, not {args.budget!r}") from error
+    print_text(suggestion_table(args.suggest or args.inside, bool(args.inside), args.in_stock, budget))
 
 
 def _listing() -> str:
