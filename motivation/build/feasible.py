@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from motivation.build.conditions import plugin_faults
-from motivation.build.forward_trial import Size, batches_to_come, memory_faults, trial_faults
+from motivation.build.forward_trial import Size, batches_to_come, blur_faults, memory_faults, trial_faults
 from motivation.build.maps import model_map
 from motivation.build.models import meta_model, model_name
 from motivation.method.records import Role
@@ -75,6 +75,7 @@ def model_faults(args: Namespace, device: torch.device = CPU) -> list[Fault]:
         batches = batches_to_come(args, training_size(args, models[Role.BASE]))
         if too_large := memory_faults(args, batches):
             return faults + too_large
+        faults += blur_faults(args, batches)
         for role, model in models.items():
             faults += trial_faults(args, role, model, batches, device)
     return faults

@@ -71,6 +71,18 @@ def memory_faults(args: Namespace, batches: list[Batch]) -> list[Fault]:
     return list(faults.values())
 
 
+LEAST_BLURRED = 12
+"""Pixels of a side of images that timm's blur takes: it mirrors 11 of them at each edge."""
+
+
+def blur_faults(args: Namespace, batches: list[Batch]) -> list[Fault]:
+    """Return why the training images are too small to be blurred, if they are."""
+    least = min(min(batch.size[1:]) for batch in batches if batch.training)
+    if args.no_aug or not args.gaussian_blur_prob or least >= LEAST_BLURRED:
+        return []
+    return [Fault("--gaussian-blur-prob", f"blurs images of at least {LEAST_BLURRED} px, not of {least}")]
+
+
 def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch], device: torch.device) -> list[Fault]:
     """Return why a model does not take batches, in training or in evaluation.
 

@@ -102,6 +102,7 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--model", "test_vit", "--model-kwargs", "embed_dim=10000000"], "GiB of weights"),
         (["--model", "test_vit", "--model-kwargs", "depth=1000000000"], "takes no depth of more than 16,777,216"),
         (["--model", "test_resnet", "--model-kwargs", "layers=[1,1000000000,1,1]"], "takes no layers of more than"),
+        (["--gaussian-blur-prob", "0.1"], "--gaussian-blur-prob: blurs images of at least 12 px, not of 8"),
         (["--train-pad", "10000000"], "--train-pad: 1 x 1 x 20000008"),
         (["--crop-pct", "0.000001"], "--crop-pct: 1 x 1 x 8000000"),
         ([*COATNET_OF_64_PX, "--input-size", "1", "32", "32"], "coatnet_pico_rw_224 does not train on images of 32x32"),
