@@ -58,7 +58,6 @@ PAIRS = [
 
 SIZES = {
     "test_vit": ["--input-size", "1", "16", "16", "--model-kwargs", "img_size=16"],
-    "test_vit2": ["--input-size", "1", "16", "16", "--model-kwargs", "img_size=16"],
     "test_convnext": ["--input-size", "1", "32", "32"],
 }
 """Of models that do not take 8 px."""
