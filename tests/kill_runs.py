@@ -28,7 +28,7 @@ from pathlib import Path
 import sklearn.datasets
 import sklearn.model_selection  # noqa: F401
 import torch
-from support.program import DIGITS, MOTIVATED, FewerDigits, assert_equal, load
+from support.program import DIGITS, MOTIVATED, FewDigits, assert_equal, load
 
 import motivation.data.datasets
 import motivation.method.switch
@@ -38,7 +38,7 @@ import motivation.training.learner
 import motivation.training.loggers
 from motivation.tools.train import main
 
-COMMON = [*DIGITS, "-b", "20", "-vb", "15", "--epochs", "3", "--recovery-interval", "2", "--drop", "0.1",
+COMMON = [*DIGITS, "--epochs", "3", "--recovery-interval", "2", "--drop", "0.1",
           "--checkpoint-hist", "2"]  # fmt: skip
 SCENARIOS = {
     "plain": [],
@@ -138,7 +138,7 @@ def arrange(fatal, number, counter):
         real(path, rows)
         point("whole lines")
 
-    motivation.data.datasets.SklearnDigits = FewerDigits
+    motivation.data.datasets.SklearnDigits = FewDigits
     motivation.training.checkpoint.torch = type("torch", (), {"save": save, "load": torch.load, **_modules(torch)})
     motivation.training.loggers.append_rows = append_rows
     before(motivation.training.learner.Learner, "_forward", "micro-batch")

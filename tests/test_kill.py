@@ -320,12 +320,12 @@ def test_a_label_out_of_range_is_named(workers, train, capsys, monkeypatch):
 
     def labelled(self, index, real=SklearnDigits.__getitem__):
         image, label = real(self, index)
-        return image, 12 if index == 300 else label
+        return image, 12 if index == 100 else label
 
     monkeypatch.setattr(SklearnDigits, "__getitem__", labelled)
     train("-j", workers, code=1)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "image 300 of the split 'train' has the label 12, but the model has 10 classes, 0 to 9" in line
+    assert "image 100 of the split 'train' has the label 12, but the model has 10 classes, 0 to 9" in line
 
 
 FAILURES = """
@@ -353,7 +353,7 @@ class Fails(FallingLoss):
 
 def test_torchrun_restarts_a_run_after_a_kill_and_after_a_rank_that_raises(tmp_path):
     (tmp_path / "fails.py").write_text(FAILURES)
-    flags = [*DIGITS, *MOTIVATED, "-b", "48", "--recovery-interval", "3", "--resume", "auto"]
+    flags = [*DIGITS, *MOTIVATED, "-b", "12", "--recovery-interval", "3", "--resume", "auto"]
     flags += ["--motivation-condition", "fails", "--motivation-plugins", tmp_path / "fails.py"]
     flags += ["--output", tmp_path, "--experiment", "run"]
     log, words = tmp_path / "log", ["--standalone", "--nproc_per_node=2", "--max_restarts=2"]

@@ -78,7 +78,7 @@ def test_always_is_training_the_motivated_model_alone(tmp_path):
 
 
 def test_the_rule_can_be_recomputed_from_updates_csv(train):
-    folder = train(*MOTIVATED, "-b", "20", "--epochs", "3")
+    folder = train(*MOTIVATED, "-b", "5", "--epochs", "3")
     streak, previous, epoch, actives = 0, None, None, []
     for row in rows(folder / "updates.csv"):
         if row["epoch"] != epoch:
@@ -158,6 +158,8 @@ TOGETHER = {
         "0.9",
         "--grad-accum-steps",
         "2",
+        "-b",
+        "10",
         "--clip-grad",
         "0.5",
     ),
@@ -169,7 +171,7 @@ TOGETHER = {
     "no_schedule": ("--sched", "none"),
     "augmentation_splits": ("--aug-splits", "2", "--jsd-loss", "--split-bn", "--aa", "augmix-m3-w2", *COLOUR),
     "no_prefetcher_workers": ("--no-prefetcher", "-j", "1", "--reprob", "0.3"),
-    "scheduled_sizes": ("--train-img-sizes", "8", "16", "--train-batch-sizes", "120", "60", "--train-pad", "0"),
+    "scheduled_sizes": ("--train-img-sizes", "8", "16", "--train-batch-sizes", "20", "10", "--train-pad", "0"),
     "drops": ("--drop", "0.1", "--drop-path", "0.1", "--motivated-drop", "0", "--motivated-drop-path", "0.3"),
     "val_interval_loss_metric": ("--val-interval", "2", "--eval-metric", "loss"),
     "no_validation": ("--val-split", ""),
@@ -256,7 +258,7 @@ def test_console_lines_name_the_active_model(train, caplog):
 
 def test_a_model_of_any_family_trains_with_auto_and_a_placement(train, capsys):
     models = ["--model", "convnext_atto", "--motivated-model", "convnext_femto", "--motivation-k", "1"]
-    sizes = ["--in-chans", "1", "--input-size", "1", "32", "32", "--train-pad", "0", "--epochs", "1", "-b", "40"]
+    sizes = ["--in-chans", "1", "--input-size", "1", "32", "32", "--train-pad", "0", "--epochs", "1", "-b", "10"]
     folder = train(*models, *sizes, "--motivation-placement", "last", "--opt", "adamw", "--lr", "1e-3")
     assert ",motivated," in (folder / "updates.csv").read_text()
     assert "placement: last" in "\n".join(
@@ -272,5 +274,5 @@ def test_no_data_worker_outlives_a_run(flags, train):
 
 
 def test_a_last_update_of_fewer_batches_waits_for_all_of_them(train):
-    folder = train("-b", "23", "--grad-accum-steps", "7", "--epochs", "1")  # 20 batches; timm's script makes 4 updates
+    folder = train("-b", "5", "--grad-accum-steps", "8", "--epochs", "1")  # 23 batches; timm's script makes 4 updates
     assert [row["update"] for row in rows(folder / "updates.csv")] == ["0", "1", "2"]

@@ -112,7 +112,7 @@ def lines(end, code):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("batch", f"--batch-size must be the same on all ranks: 80 on rank 0 on {HOST}; 200 on rank 1 on {HOST}"),
+        ("batch", f"--batch-size must be the same on all ranks: 20 on rank 0 on {HOST}; 200 on rank 1 on {HOST}"),
         ("data", f"rank 1 on {HOST}: --data-dir: there is no folder"),
         ("incomplete", "the number of training images must be the same on all ranks: 16 on rank 0"),
         ("all", "--epochs: at least 1, not 0"),

@@ -40,7 +40,7 @@ def state_of(run):
 
 FLAGS = {
     "soft_targets": ("--mixup", "0.5", "--drop", "0.5", "--model-ema", "--channels-last", "--amp", "--amp-dtype",
-                     "bfloat16", "--grad-accum-steps", "2", "-b", "40"),
+                     "bfloat16", "--grad-accum-steps", "2", "-b", "10"),
     "half_precision": ("--model-dtype", "bfloat16", "--model-ema", "--smoothing", "0.1", "--opt", "adamw"),
     "second_order": ("--opt", "lookahead_adahessian"),
 }  # fmt: skip
@@ -85,17 +85,17 @@ def rehearsed(run):
 @pytest.mark.parametrize(
     ("flags", "shape", "targets"),
     [
-        ((), (80, 1, 8, 8), (80,)),
-        (("--mixup", "0.1"), (80, 1, 8, 8), (80, 10)),
-        (("--aug-splits", "3", "--jsd-loss"), (240, 1, 8, 8), (240,)),
-        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "80", "30"), (80, 1, 8, 8), (80,)),
-        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "80", "40"), (40, 1, 12, 12), (40,)),
+        ((), (20, 1, 8, 8), (20,)),
+        (("--mixup", "0.1"), (20, 1, 8, 8), (20, 10)),
+        (("--aug-splits", "3", "--jsd-loss"), (60, 1, 8, 8), (60,)),
+        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "20", "7"), (20, 1, 8, 8), (20,)),
+        (("--train-img-sizes", "8", "12", "--train-batch-sizes", "20", "10"), (10, 1, 12, 12), (10,)),
     ],
 )
 def test_the_blank_batch_has_the_largest_shape_of_the_training(flags, shape, targets, tmp_path):
     run = built(tmp_path, "--train-pad", "0", *flags)
     run.lock.release()
-    args = parse(["-b", "80", *flags])[0]
+    args = parse(["-b", "20", *flags])[0]
     blank = blank_batch(args, CPU, (1, 8, 8), 10, run.feed.loader)
     assert (blank.images.shape, blank.targets.shape) == (shape, targets)
     if "--train-img-sizes" not in flags:

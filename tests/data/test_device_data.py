@@ -111,9 +111,9 @@ def test_what_needs_single_images_is_refused_by_name(flags, named, tmp_path, cap
 
 
 def test_data_that_have_no_room_are_refused_before_they_are_read(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("motivation.data.device_data.free_bytes", lambda device: 40_000)
+    monkeypatch.setattr("motivation.data.device_data.free_bytes", lambda device: 10_000)
     assert main([*DIGITS, "--data-on-device", "--output", str(tmp_path)]) == 2
-    line = "error: --data-on-device: 479 images of 1 x 10 x 10 need 0.00 GB, but cpu has 0.00 GB left; leave the option"
+    line = "error: --data-on-device: 119 images of 1 x 10 x 10 need 0.00 GB, but cpu has 0.00 GB left; leave the option"
     assert line in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.program import DIGITS, FewerDigits
+from support.program import DIGITS
 from timm.data import resolve_data_config
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import pin_memory
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def feed_of(flags):
-    args = parse([*DIGITS, "-b", "20", *flags])[0]
+    args = parse([*DIGITS, *flags])[0]
     runtime = start_runtime(args, Ranks())
     return make_loaders(args, runtime, resolve_data_config(vars(args)), None, 10, open_datasets(args, 1)[0]).feed
 
@@ -78,8 +78,7 @@ def go_on(flags, seen, place=(0, None), stop=None, states=None):
 
 
 @pytest.mark.parametrize("flags", CASES.values(), ids=CASES)
-def test_a_loader_goes_on_from_any_place_also_twice(flags, monkeypatch):
-    monkeypatch.setattr("motivation.data.datasets.SklearnDigits", FewerDigits)
+def test_a_loader_goes_on_from_any_place_also_twice(flags):
     whole: list = []
     end = go_on(flags, whole)
     last = max(index for _, index, *_ in whole)

@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
         "plain": [],
     }
     for name, words in flags.items():
-        assert train_main([*DIGITS, "-b", "20", *words, "--output", str(folder), "--experiment", name]) == 0
+        assert train_main([*DIGITS, "-b", "5", *words, "--output", str(folder), "--experiment", name]) == 0
     return folder
 
 

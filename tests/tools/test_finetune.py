@@ -23,7 +23,7 @@ STILL = ("--lr", "1e-12")
 def run(tmp_path_factory):
     """The folder of a short motivated run, BatchNorm re-estimated so that both models are good."""
     folder = tmp_path_factory.mktemp("run")
-    argv = [*DIGITS, *MOTIVATED, "--epochs", "8", "-b", "20", "--motivation-bn-recalibrate", "3"]
+    argv = [*DIGITS, *MOTIVATED, "--epochs", "8", "-b", "5", "--motivation-bn-recalibrate", "3"]
     assert main([*argv, "--output", str(folder), "--experiment", "run"]) == 0
     return folder / "run"
 
@@ -160,11 +160,12 @@ def wrong(run, tmp_path):
         ("resnet8_cifar", (), "timm has no pretrained weights of resnet8_cifar"),
         ("{run}", ("--pretrained",), "--pretrained: --checkpoint says which weights to begin with"),
         ("{run}", ("--initial-checkpoint", "x.pth"), "--initial-checkpoint: --checkpoint says"),
-        ("{run}", ("--aug-repeats", "3", "-b", "400"), "has 256 images"),
+        ("{run}", ("--aug-repeats", "3", "-b", "1300"), "has 1280 images"),
     ],
 )
 def test_what_does_not_fit_is_one_line(checkpoint, flags, message, wrong, run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("motivation.data.datasets.SklearnDigits", SklearnDigits)
     argv = [
         *FINETUNE_DIGITS,
         "--checkpoint",

@@ -16,7 +16,7 @@ from motivation.training.learner import UpdateRule, gradient_norm
 from motivation.training.loop import train as train_run
 
 NAMES = ("loss", "ema", "valloss", "slope", "random", "scheduled", "never", "always")
-HARD = ("-b", "20", "--grad-accum-steps", "2", "--amp", "--amp-dtype", "bfloat16", "--clip-grad", "0.5")
+HARD = ("-b", "10", "--grad-accum-steps", "2", "--amp", "--amp-dtype", "bfloat16", "--clip-grad", "0.5")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_the_held_out_batch_is_that_of_the_seed_and_as_validation_sees_images(tm
 
     one, same, other = batch_of(), batch_of("--hflip", "1.0"), batch_of("--seed", "3")
     assert torch.equal(one.images, same.images)
-    assert len(one.images) == 80  # --batch-size
+    assert len(one.images) == 20  # --batch-size
     assert not torch.equal(one.targets, other.targets)
 
 
@@ -223,7 +223,7 @@ def test_never_is_the_plain_run_with_data_workers_and_re_estimated_statistics(tr
     [("--motivation-condition", "valloss", "--motivation-valloss-images", "21"), ("--motivation-bn-recalibrate", "1")],
 )
 def test_split_batchnorm_sees_whole_batches_where_statistics_are_measured(flags, train):
-    folder = train(*MOTIVATED, "--aug-splits", "2", "--split-bn", "--aa", "rand-m5", "-b", "81", *flags)
+    folder = train(*MOTIVATED, "--aug-splits", "2", "--split-bn", "--aa", "rand-m5", "-b", "21", *flags)
     assert len(rows(folder / "summary.csv")) == 2
 
 

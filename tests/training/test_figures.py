@@ -82,8 +82,9 @@ def test_each_update_counts_at_the_image_size_it_had(file, train):
 
 @pytest.mark.parametrize("file", ["recovery-1-1", "last"])
 def test_a_file_without_the_cost_of_its_updates_counts_them_at_todays(file, train):
-    whole = train(*MOTIVATED, "--recovery-interval", "2", "--epochs", "3", name="whole")
-    first = train(*MOTIVATED, "--recovery-interval", "2", "--epochs", "2")
+    flags = [*MOTIVATED, "--sched", "none"]
+    whole = train(*flags, "--epochs", "3", name="whole")
+    first = train(*flags, "--recovery-interval", "2", "--epochs", "2")
     path = first / f"{file}.pth.tar"
     contents = torch.load(path, weights_only=False)
     state = contents["motivation"]
@@ -93,7 +94,7 @@ def test_a_file_without_the_cost_of_its_updates_counts_them_at_todays(file, trai
     ):
         del counts["flops"], counts["last"]
     torch.save(contents, path)
-    again = train(*MOTIVATED, "--epochs", "3", "--resume", path)
+    again = train(*flags, "--epochs", "3", "--resume", path)
     assert result(again)["average_flops"] == result(whole)["average_flops"]
     assert_one_figure(again)
 
@@ -130,12 +131,12 @@ def test_a_switch_is_a_change_of_the_model_between_two_updates(condition, train)
 
 @pytest.mark.parametrize(
     "flags",
-    [(), ("--grad-accum-steps", "2", "-b", "43"), ("--cooldown-epochs", "2",), ("--motivation-condition", "random"),
+    [(), ("--grad-accum-steps", "2", "-b", "11"), ("--cooldown-epochs", "2",), ("--motivation-condition", "random"),
      ("--motivation-k", "5")],
 )  # fmt: skip
 def test_the_expected_share_is_one_number(flags, train, caplog, capsys, command):
     caplog.set_level("INFO")
-    given = [*MOTIVATED, "--motivation-k", "2", "-b", "40", "--epochs", "3", *flags]
+    given = [*MOTIVATED, "--motivation-k", "2", "-b", "10", "--epochs", "3", *flags]
     folder = train(*given)
     table = capsys.readouterr().out
     run, updates = read_run(folder), rows(folder / "updates.csv")

@@ -53,7 +53,7 @@ def events(monkeypatch):
 
 @pytest.mark.parametrize("condition", ["loss", "ema"])
 def test_the_condition_reads_a_loss_when_step_and_backward_pass_are_under_way(tmp_path, events, condition):
-    run = built(tmp_path, *MOTIVATED, "--motivation-condition", condition, "--epochs", "1", "-b", "20")
+    run = built(tmp_path, *MOTIVATED, "--motivation-condition", condition, "--epochs", "1", "-b", "5")
     events.clear()
     train(run)
     update = ["forward", "sent", "backward", "step", "read"]
@@ -112,11 +112,11 @@ def waits(log):
 
 
 RUNS = {
-    "plain": ["--model-ema", "--opt", "adamw", "--clip-grad", "1", "--clip-mode", "value", "-b", "60"],
-    "slope": [*MOTIVATED, "--motivation-condition", "slope", "--clip-grad", "0.01", "--clip-mode", "agc", "-b", "60"],
+    "plain": ["--model-ema", "--opt", "adamw", "--clip-grad", "1", "--clip-mode", "value", "-b", "15"],
+    "slope": [*MOTIVATED, "--motivation-condition", "slope", "--clip-grad", "0.01", "--clip-mode", "agc", "-b", "15"],
     "all together": [
         *MOTIVATED, "--motivation-condition", "ema", "--model-ema", "--opt", "lamb", "--clip-grad", "1",
-        "--grad-accum-steps", "2", "-b", "30", "-j", "2",
+        "--grad-accum-steps", "2", "-b", "7", "-j", "2",
     ],
 }  # fmt: skip
 
@@ -170,7 +170,7 @@ def test_what_waits_for_nothing_is_not_recorded():
 
 def test_a_plain_run_reads_losses_for_its_log_lines_only(tmp_path, events):
     """Run the guard as on a GPU (`_guard_delay`); of the epoch's 23 updates the first and the last have a log line."""
-    run = built(tmp_path, "--epochs", "1", "-b", "20", "--log-interval", "100")
+    run = built(tmp_path, "--epochs", "1", "-b", "5", "--log-interval", "100")
     run.guard = NonFiniteLossGuard(delay=10)
     events.clear()
     train(run)
@@ -234,7 +234,7 @@ def test_both_models_are_compiled_once_and_a_switch_compiles_nothing(tmp_path):
     """An epoch trains and evaluates both, and the EMA of both; whatever comes after it compiles nothing."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    flags = ["--model-ema", "--model-ema-decay", "0.9", "-b", "20", "-vb", "33", "--epochs", "3"]
+    flags = ["--model-ema", "--model-ema-decay", "0.9", "-b", "5", "-vb", "8", "--epochs", "3"]
     run = built(tmp_path, *MOTIVATED, *flags, "--torchcompile", "eager")
     counting = Counting()
     run.hooks.hooks.append(counting)
@@ -263,7 +263,7 @@ class NoWaiting(Hook):
 @pytest.mark.parametrize("condition", ["none", "loss", "ema"])
 def test_no_update_makes_a_gpu_wait(tmp_path, data, precision, condition):
     role = [] if condition == "none" else [*MOTIVATED, "--motivation-condition", condition]
-    flags = ["-b", "20", "--epochs", "1", "--device", "cuda", "--log-interval", "100"]
+    flags = ["-b", "5", "--epochs", "1", "--device", "cuda", "--log-interval", "100"]
     run = built(tmp_path, *flags, *data, *precision, *role)
     run.hooks.hooks.append(NoWaiting())
     try:

@@ -56,7 +56,7 @@ def error(tmp_path, capsys):
 def test_the_condition_of_the_document_trains_and_resumes(example, train):
     plugin = example("below_mean.py")
     flags = (
-        *MOTIVATED, "-b", "20", "--motivation-plugins", plugin, "--motivation-condition", "below_mean",
+        *MOTIVATED, "-b", "5", "--motivation-plugins", plugin, "--motivation-condition", "below_mean",
         "--motivation-plugin-kwargs", "window=7", "--sched", "multistep", "--decay-milestones", "1",
     )  # fmt: skip
     whole, part = part_and_whole(train, *flags, epochs=3, half=1)
@@ -185,13 +185,13 @@ def test_arguments_that_nobody_takes_are_refused(flags, message, error, capsys, 
             "ema: the average's decay is from 0",
         ),
         (
-            ("--motivation-condition", "valloss", "--motivation-valloss-images", "479"),
-            "-valloss-images 479: from 1",
+            ("--motivation-condition", "valloss", "--motivation-valloss-images", "119"),
+            "-valloss-images 119: from 1",
         ),
-        (("--motivation-condition", "valloss", "-b", "400"), "--batch-size: 400, but split 'train' has 79 images"),
+        (("--motivation-condition", "valloss", "-b", "100"), "--batch-size: 100, but split 'train' has 19 images"),
         (("--folds", "5"), "--folds: give --folds N and --fold I together"),
         (("--folds", "5", "--fold", "5"), "--fold: from 0 to --folds minus 1"),
-        (("--folds", "1000", "--fold", "5"), "--folds 1000: class 8 has only 38 images"),
+        (("--folds", "1000", "--fold", "5"), "--folds 1000: class 1 has only 6 images"),
         (("--motivation-plugin-kwargs", "a=1"), "no hook or condition of this run takes 'a'"),
     ],
 )

@@ -11,7 +11,7 @@ from support.toys import Toy, learner
 from motivation.build.resume import _tell_lost_trace
 
 FLAGS = {
-    "lamb_ema_erasing": ("--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "40"),
+    "lamb_ema_erasing": ("--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "10"),
     "separate_recalibrated": ("--motivation-bn", "separate", "--motivation-bn-recalibrate", "2"),
     "recalibrated_ema": ("--motivation-bn-recalibrate", "2", "--model-ema", "--model-ema-decay", "0.8"),
     "plateau": ("--sched", "plateau", "--patience-epochs", "0", "--decay-rate", "0.1", "--eval-metric", "loss"),
@@ -87,7 +87,7 @@ def test_a_recovery_file_goes_on_inside_its_epoch(flags, train, caplog):
 
 def test_an_epoch_of_other_updates_is_trained_again_and_the_updates_before_it_count_too(train, caplog):
     first = train(*MOTIVATED, "--recovery-interval", "3", "--epochs", "1", name="run")
-    again = train(*MOTIVATED, "--epochs", "1", "-b", "40", "--resume", first / "recovery-0-2.pth.tar", name="run")
+    again = train(*MOTIVATED, "--epochs", "1", "-b", "10", "--resume", first / "recovery-0-2.pth.tar", name="run")
     assert "trained again from its start" in caplog.text
     assert len(rows(again / "updates.csv")) == 11
     counts = load(again / "last.pth.tar")["motivation"]["pair"]["counts"]
@@ -96,9 +96,9 @@ def test_an_epoch_of_other_updates_is_trained_again_and_the_updates_before_it_co
 
 def test_an_epoch_of_as_many_updates_of_other_batches_is_trained_again(train, caplog):
     first = train("--recovery-interval", "3", "--epochs", "1")
-    flags = ["--epochs", "1", "-b", "48", "--grad-accum-steps", "2"]
+    flags = ["--epochs", "1", "-b", "12", "--grad-accum-steps", "2"]
     again = train(*flags, "--resume", first / "recovery-0-2.pth.tar")
-    assert "5 updates in an epoch, 1 batch(es) of 80 in each, and 1 process(es), now 5, 2 of 48 and 1" in caplog.text
+    assert "5 updates in an epoch, 1 batch(es) of 20 in each, and 1 process(es), now 5, 2 of 12 and 1" in caplog.text
     assert [row["update"] for row in rows(again / "updates.csv")] == ["0", "1", "2", "3", "4"]
 
 
@@ -248,8 +248,8 @@ def test_the_result_of_a_resumed_run_is_that_of_all_its_epochs(train):
         ),
         (
             ("--motivation-condition", "valloss"),
-            ("--motivation-condition", "valloss", "-b", "40"),
-            "--batch-size 80, this run has 40",
+            ("--motivation-condition", "valloss", "-b", "10"),
+            "--batch-size 20, this run has 10",
         ),
     ],
 )
