@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ class CheckedLearner(Learner):
         self._is_in_update = False
         self._latest: tuple[Tensor, int] | None = None
         for name, module in self.model.named_modules():
-            module.register_forward_hook(partial(self._see_output, f"the output of {name or 'the model'}"))
+            module.register_forward_hook(self._output_hook(f"the output of {name or 'the model'}"))
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         self._extremes.clear()
@@ -53,11 +52,16 @@ class CheckedLearner(Learner):
             self._refuse_gradients()
         super()._step()
 
-    def _see_output(self, what: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self._is_in_update:
-            for value in tree_leaves(output):
-                if isinstance(value, Tensor):
-                    self._see(f"{what} ({type(module).__name__})", module, value)
+    def _output_hook(self, what: str) -> Callable[..., None]:
+        """Return a hook that is a function: a copy of the model, as for its FLOPs, must not copy this learner too."""
+
+        def see_output(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._is_in_update:
+                for value in tree_leaves(output):
+                    if isinstance(value, Tensor):
+                        self._see(f"{what} ({type(module).__name__})", module, value)
+
+        return see_output
 
     def _see(self, what: str, module: nn.Module | None, value: Tensor) -> None:
         is_latest = self._latest is not None and value is self._latest[0] and value._version == self._latest[1]

@@ -1,5 +1,6 @@
 """``--check-numerics`` names what is not finite first; without a fault it changes nothing."""
 
+import copy
 import math
 
 import pytest
@@ -73,6 +74,12 @@ def test_gradients_that_overflow_are_the_gradient_scalers_matter():
     one = checked(unsteady(), UpdateRule(scaler=torch.amp.GradScaler("cpu")))
     one.train([batch()])
     assert one.rule.scaler.get_scale() < 2.0**16
+
+
+def test_a_copy_of_the_model_is_no_copy_of_the_learner():
+    model = checked(Toy()).model
+    hooks, copied = (list(one.stem._forward_hooks.values()) for one in (model, copy.deepcopy(model)))
+    assert copied == hooks  # under DDP a learner cannot be copied while its model is
 
 
 def test_only_updates_are_checked():
