@@ -184,7 +184,7 @@ def test_a_wrong_command_is_one_line_and_starts_nothing(words, further, message,
 
 def test_runs_end_in_tables_and_three_pictures(command, tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("")
+    file.write_text("epochs: 4\n")
     words = [file, "--budgets", "0.5", "1", "--motivated-budgets", "1", "--k", "1", "--seeds", "0", "1"]
     words += ["--output", tmp_path / "runs"]
     flags = [*FLAGS, *MOTIVATED[:2]]
