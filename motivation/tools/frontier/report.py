@@ -138,8 +138,8 @@ class Report:
                 one.against,
                 _signed(one),
                 str(len(one.values)),
-                number(one.p_value, 3),
-                number(p, 3),
+                _p_text(one.p_value),
+                _p_text(p),
             ])  # fmt: skip
         return table
 
@@ -221,6 +221,10 @@ def _interval(values: Floats, digits: int = 2) -> str:
     if not len(known):
         return MISSING
     return f"{number(float(known.mean()), digits)} ± {number(half_width(known.tolist()), digits)}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else number(p, 3)
 
 
 def _signed(one: Comparison) -> str:
