@@ -158,6 +158,7 @@ CHANGES = (
 COMMANDS = (
     ["report", "{run}"], ["report", "{run}", "--best", "--csv", "-"], ["plot", "{run}", "--output", "{out}/plots"],
     ["export", "{run}", "{out}/exported"], ["export", "{run}", "{out}/exported", "--best"],
+    ["validate", "{run}"], ["validate", "{run}", "--best", "--split", "train"],
     ["report", "{run}", "{run}"], ["plot", "{run}", "--smooth", "2", "--output", "{out}/plots"],
 )  # fmt: skip
 

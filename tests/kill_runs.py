@@ -144,7 +144,7 @@ def arrange(fatal, number, counter):
     before(motivation.training.learner.Learner, "_forward", "micro-batch")
     before(motivation.training.learner.Learner, "_step", "step")
     before(motivation.method.switch, "copy_all", "switch")
-    before(motivation.training.evaluate.Validator, "_forward", "evaluation")
+    before(motivation.training.evaluate.Validator, "forward", "evaluation")
     for name in ("replace", "link", "fsync"):
         before(os, name, name)
 

@@ -22,11 +22,15 @@ FLAG = "--class-map"
 FORM = "a line is the name of one class folder, and its number is that of the line"
 
 
-def check_class_map(args: Namespace) -> list[str]:
+def check_class_map(args: Namespace, splits: Sequence[str] | None = None) -> list[str]:
     """Check a class map before the data sets are opened.
 
     timm numbers whatever is there: a line that is no folder becomes an output that never learns, and a folder that is
     no line is not read.
+
+    Args:
+        args: options.
+        splits: names of those that will be opened; None for those of a training.
 
     Returns:
         What a user should know: names without images, folders that are not read, a map that is not used.
@@ -42,9 +46,10 @@ def check_class_map(args: Namespace) -> list[str]:
     if not reads_files(args.dataset):
         _load(name, "")
         return []
-    splits = {"--train-split": args.train_split, "--val-split": args.val_split if args.folds is None else None}
+    if splits is None:
+        splits = [args.train_split, args.val_split if args.folds is None else ""]
     notes: dict[str, list[str]] = {}
-    for split in filter(None, splits.values()):
+    for split in filter(None, splits):
         root = split_root(data_folder(args), split)
         for note in _compare(_load(name, root), _class_folders(root), root, name):
             notes.setdefault(note, []).append(split)

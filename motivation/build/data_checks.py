@@ -41,12 +41,19 @@ def data_faults(
         world_size: number of ranks.
     """
     train = next(iter(splits.values()))
+    faults = split_faults(args, splits, channels, classes)
+    if not isinstance(train, IterableDataset):
+        faults += _batch_faults(args, len(train), world_size)
+    return faults
+
+
+def split_faults(args: Namespace, splits: dict[str, Any], channels: int, classes: int | None) -> list[Fault]:
+    """Return the same, of splits that may be smaller than a batch."""
+    first = next(iter(splits.values()))
     faults = [fault for name, split in splits.items() for fault in _folder_faults(split, name, bool(args.class_map))]
     faults = faults or _class_faults(splits, classes)
     if args.dataset.lower().startswith("torch/"):
-        faults += _channel_faults(train, args.dataset, channels)
-    if not isinstance(train, IterableDataset):
-        faults += _batch_faults(args, len(train), world_size)
+        faults += _channel_faults(first, args.dataset, channels)
     return faults
 
 

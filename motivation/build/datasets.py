@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from motivation.build.class_maps import check_class_map, check_class_names
-from motivation.build.data_checks import data_faults, overlap_fault
+from motivation.build.data_checks import data_faults, overlap_fault, split_faults
 from motivation.build.models import data_config, meta_model
 from motivation.data.datasets import class_numbers, create_dataset, label_names
 from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden
@@ -49,49 +51,92 @@ def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets
     Raises:
         StartupError: a split cannot be opened, or is too small for that.
     """
-    folder = data_folder(args)
     notes = check_class_map(args)
-    shared = dict(
-        root=folder, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
-        input_img_mode=args.input_img_mode or ("RGB" if input_size[0] == 3 else "L"), input_key=args.input_key,
-        target_key=args.target_key, trust_remote_code=args.dataset_trust_remote_code,
-    )  # fmt: skip
-
-    def opened(**options: Any) -> Any:
-        with blaming("--dataset" if args.dataset else "--data-dir", args.dataset or folder):
-            refuse_folder_of_tars(args, options["split"])
-            dataset = create_dataset(args.dataset, **options, **shared)
-        notes.extend(check_class_names(args, dataset))
-        if hidden := leave_out_hidden(dataset, bool(args.class_map)):
-            notes.append(f"Hidden files are left out of split {options['split']!r}: {named(hidden)}.")
-        if odd := [name for name in class_numbers(dataset) if is_hidden(str(name))]:  # of a library's data set
-            notes.append(f"Split {options['split']!r} takes hidden folders for classes: {named(odd)}.")
-        return dataset
-
-    def training_split(is_training: bool = True) -> Any:
-        return opened(
-            split=args.train_split, is_training=is_training, seed=args.seed, repeats=args.epoch_repeats,
-            num_samples=args.train_num_samples,
-        )  # fmt: skip
-
-    train, validation = training_split(), None
+    train, validation = _training_split(args, input_size, notes), None
     if args.folds is not None:
-        with blaming("--folds", args.folds):
-            refuse_iterable(train)
-            outside, inside = fold_indices(labels_of(train), args.folds, args.fold, args.seed)
-        train, validation = Part(train, outside), Part(training_split(is_training=False), inside)
+        outside, inside = _fold_of(train, args)
+        whole = _training_split(args, input_size, notes, is_training=False)
+        train, validation = Part(train, outside), Part(whole, inside)
     elif args.val_split:
-        validation = opened(split=args.val_split, is_training=False, num_samples=args.val_num_samples)
+        validation = _validation_split(args, input_size, notes)
     if not holds_images_out(args):
         return DataSets(train, validation, notes=notes)
     images = args.motivation_valloss_images or args.batch_size
     with blaming("--motivation-valloss-images", images, errors=ValueError):
         refuse_iterable(train)
         kept, held_out = held_out_indices(len(train), images, args.seed)
-    whole = training_split(is_training=False)
+    whole = _training_split(args, input_size, notes, is_training=False)
     if isinstance(train, Part):  # the indices count inside the fold
         whole = Part(whole, train.indices)
     return DataSets(Part(train, kept), validation, Part(whole, held_out), notes)
+
+
+def open_validation(args: Namespace, input_size: tuple[int, int, int], classes: int) -> tuple[Any, list[str]]:
+    """Open the validation data of a run alone; return them, and what a user should know of them.
+
+    Args:
+        args: options, which name a validation split or a fold.
+        input_size: ``(C, H, W)`` of the images.
+        classes: of the models.
+
+    Raises:
+        StartupError: they cannot be opened, or are not for these models.
+    """
+    if args.folds is None:
+        notes = check_class_map(args, [args.val_split])
+        name, dataset = args.val_split, _validation_split(args, input_size, notes)
+    else:
+        notes = check_class_map(args)
+        name, dataset = args.train_split, _training_split(args, input_size, notes, is_training=False)
+    if faults := split_faults(args, {name: dataset}, input_size[0], classes):
+        raise StartupError(faults)
+    return (dataset if args.folds is None else Part(dataset, _fold_of(dataset, args)[1])), notes
+
+
+def _fold_of(dataset: Any, args: Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices outside and inside the fold of a run."""
+    with blaming("--folds", args.folds):
+        refuse_iterable(dataset)
+        return fold_indices(labels_of(dataset), args.folds, args.fold, args.seed)
+
+
+def _training_split(
+    args: Namespace, input_size: tuple[int, int, int], notes: list[str], is_training: bool = True
+) -> Any:
+    return _open_split(
+        args, input_size, notes, split=args.train_split, is_training=is_training, seed=args.seed,
+        repeats=args.epoch_repeats, num_samples=args.train_num_samples,
+    )  # fmt: skip
+
+
+def _validation_split(args: Namespace, input_size: tuple[int, int, int], notes: list[str]) -> Any:
+    return _open_split(
+        args, input_size, notes, split=args.val_split, is_training=False, num_samples=args.val_num_samples
+    )
+
+
+def _open_split(args: Namespace, input_size: tuple[int, int, int], notes: list[str], **options: Any) -> Any:
+    """Open one split, without hidden files; add to the notes what a user should know of it."""
+    folder = data_folder(args)
+    options |= dict(
+        root=folder, class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
+        input_img_mode=image_mode(args, input_size), input_key=args.input_key, target_key=args.target_key,
+        trust_remote_code=args.dataset_trust_remote_code,
+    )  # fmt: skip
+    with blaming("--dataset" if args.dataset else "--data-dir", args.dataset or folder):
+        refuse_folder_of_tars(args, options["split"])
+        dataset = create_dataset(args.dataset, **options)
+    notes.extend(check_class_names(args, dataset))
+    if hidden := leave_out_hidden(dataset, bool(args.class_map)):
+        notes.append(f"Hidden files are left out of split {options['split']!r}: {named(hidden)}.")
+    if odd := [name for name in class_numbers(dataset) if is_hidden(str(name))]:  # of a library's data set
+        notes.append(f"Split {options['split']!r} takes hidden folders for classes: {named(odd)}.")
+    return dataset
+
+
+def image_mode(args: Namespace, input_size: tuple[int, int, int]) -> str:
+    """Return the PIL mode that images are converted to, by default that of the model's channels."""
+    return args.input_img_mode or ("RGB" if input_size[0] == 3 else "L")
 
 
 def refuse_folder_of_tars(args: Namespace, split: str) -> None:

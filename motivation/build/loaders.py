@@ -118,6 +118,26 @@ def make_loaders(
     return Data(feed, validator, recalibration, mixes(args), reference, held_out)
 
 
+def make_validator(
+    args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int | None, dataset: Any
+) -> Validator:
+    """Make what measures on validation data alone, exactly as in a training.
+
+    Args:
+        args: options.
+        runtime: of this process.
+        config: timm's data configuration of the base model.
+        patch_size: of the base model, None if it has none (NaFlex).
+        num_classes: outputs of the models' heads; None to leave the labels unchecked.
+        dataset: the open validation data.
+
+    Raises:
+        StartupError: timm cannot make a loader with these options.
+    """
+    maker = _LoaderMaker(args, runtime, config, patch_size, num_classes)
+    return maker.validator(maker.validation(dataset))
+
+
 def _tell_padding(dataset: Any, runtime: Runtime) -> None:
     """Say that timm's sampler gives each rank as many validation images as the others, and repeats some for that."""
     if isinstance(dataset, IterableDataset) or not runtime.primary:
@@ -130,7 +150,7 @@ def _tell_padding(dataset: Any, runtime: Runtime) -> None:
 
 
 class _LoaderMaker:
-    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: int):
+    def __init__(self, args: Namespace, runtime: Runtime, config: dict[str, Any], patch_size: Any, num_classes: Any):
         self.args, self.runtime, self.config, self.num_classes = args, runtime, config, num_classes
         self.prefetcher = not args.no_prefetcher
         self.needs_device_transfer = args.no_prefetcher and not args.data_on_device

@@ -23,7 +23,7 @@ from motivation.build.maps import task_map
 from motivation.build.outputs import add_outputs, claim_folder, take_folder
 from motivation.build.ranks import Ranks, facts_of_options, restart_faults
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
-from motivation.build.runtime import Runtime, start_runtime
+from motivation.build.runtime import Runtime, announce_runtime, start_runtime
 from motivation.build.trial import blank_batch, needs_trial, try_updates
 from motivation.build.without_effect import without_effect
 from motivation.data.datasets import label_names
@@ -69,6 +69,7 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
     is_over = any(fault.flag in NEEDED_AT_ONCE for fault in faults)
     ranks.compare(facts_of_options(args), restart_faults() + (faults if is_over else []))
     runtime = start_runtime(args, ranks)
+    announce_runtime(args, runtime)
     faults += model_faults(args, runtime.device)
     datasets = DataSets(None, None)
     if not any(fault.flag in DATA_FLAGS for fault in faults):

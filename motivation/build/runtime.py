@@ -88,12 +88,16 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     if args.fast_norm:
         set_fast_norm()
 
-    runtime = Runtime(device, joined.rank, joined.local_rank, joined.world_size, dtype, autocast, scaler)
+    return Runtime(device, joined.rank, joined.local_rank, joined.world_size, dtype, autocast, scaler)
+
+
+def announce_runtime(args: Namespace, runtime: Runtime) -> None:
+    """Log on what a training runs, and in which precision."""
     if runtime.primary:
-        precision = f"AMP in {args.amp_dtype}" if args.amp else str(dtype or torch.float32).removeprefix("torch.")
+        precision = f"AMP in {args.amp_dtype}" if args.amp else str(runtime.dtype or torch.float32)
         chosen = f" (--device {AUTO_DEVICE})" if args.device == AUTO_DEVICE else ""
-        _logger.info(f"Training on {device}{chosen} in {precision}, {runtime.world_size} process(es).")
-    return runtime
+        processes = f"{runtime.world_size} process(es)"
+        _logger.info(f"Training on {runtime.device}{chosen} in {precision.removeprefix('torch.')}, {processes}.")
 
 
 def _choose_deterministic_kernels() -> None:

@@ -124,16 +124,22 @@ def has_head_of(model: nn.Module, file: str | Path) -> bool:
     return bool(head) and all(name in weights and weights[name].shape == own[name].shape for name in head)
 
 
-def _weights_in(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file in the format safetensors.
 
-        try:
-            contents: dict[str, Any] = load_file(file)
-        except Exception as error:  # its own error class is not exported
-            raise ValueError(f"{file} is damaged or no safetensors file: {error}") from error
-    else:
-        contents = read_checkpoint(file)
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except Exception as error:  # its own error class is not exported
+        raise ValueError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
+def _weights_in(file: Path) -> dict[str, Tensor]:
+    contents: dict[str, Any] = read_safetensors(file) if file.suffix == ".safetensors" else read_checkpoint(file)
     for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(contents.get(key), dict):
             contents = contents[key]

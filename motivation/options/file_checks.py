@@ -55,17 +55,22 @@ def _output_faults(args: Namespace) -> Iterator[Fault]:
 
 
 def _data_faults(args: Namespace) -> Iterator[Fault]:
-    kind = args.dataset.partition("/")[0].lower() if "/" in args.dataset else ""
+    if (fault := data_folder_fault(args)) is not None:
+        yield fault
+    elif "/" not in args.dataset and os.path.isdir(data_folder(args) or ""):
+        yield from _split_faults(args, Path(data_folder(args) or ""))
+
+
+def data_folder_fault(args: Namespace) -> Fault | None:
+    """Return the fault of a data folder that is not named or not there; None where none is needed."""
     folder = data_folder(args)
-    if kind in ("sklearn", "hfds", "hfids", "tfds", "wds"):
-        return
+    if "/" in args.dataset and args.dataset.partition("/")[0].lower() in ("sklearn", "hfds", "hfids", "tfds", "wds"):
+        return None
     if not folder:
-        yield Fault("--data-dir", "say where the data are")
-    elif not os.path.exists(folder):
-        if not args.dataset_download:
-            yield Fault("--data-dir", f"there is no folder {folder}")
-    elif not kind and os.path.isdir(folder):
-        yield from _split_faults(args, Path(folder))
+        return Fault("--data-dir", "say where the data are")
+    if not os.path.exists(folder) and not args.dataset_download:
+        return Fault("--data-dir", f"there is no folder {folder}")
+    return None
 
 
 def _split_faults(args: Namespace, folder: Path) -> Iterator[Fault]:

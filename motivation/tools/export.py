@@ -8,8 +8,6 @@ its EMA if it evaluated that, with the BatchNorm statistics of the evaluation.
 from __future__ import annotations
 
 import importlib.util
-import math
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,36 +19,29 @@ import timm
 import torch
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub import errors as hub_errors
-from timm.models import clean_state_dict, model_entrypoint, save_for_hf
+from timm.models import model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
 import motivation.models
-from motivation.build.models import (
-    data_config,
-    lies_outside,
-    make_model,
-    meta_model,
-    model_name,
-    own_kwargs,
-    without_files,
-)
+from motivation.build.models import own_kwargs
 from motivation.errors import InputError, print_text, writing
-from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.derived import channels
-from motivation.options.faults import StartupError
 from motivation.options.parse import OptionParser
-from motivation.options.parse import make_parser as training_parser
-from motivation.training.checkpoint import read_checkpoint
+from motivation.tools.saved_models import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    evaluation_config,
+    load_trusted,
+    saved_in_run,
+    training_options,
+)
 from motivation.training.flops import readable
-from motivation.training.run_folder import RunError, RunFolder, read_run
-from weight_maps.plugins import load_plugins
+from motivation.training.run_folder import RunFolder, read_run
 
 ONNX_FILE = "model.onnx"
-FILES = ("config.json", "model.safetensors", "README.md")
+FILES = (CONFIG_FILE, WEIGHTS_FILE, "README.md")
 """Files of an exported model, without ONNX."""
-LARGEST_IMAGE = 2**26
-"""Values of an image; one of 3 x 4096 x 4096 has 50 million."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         raise InputError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     run = read_run(args.run)
-    _load_trusted(run, args.trust)
+    load_trusted(training_options(run.options), run.path, args.trust)
     if args.out.resolve() == run.path.resolve():
         raise InputError(f"OUT: {args.out} is the run's own folder; choose another")
     models = [load_exported(run, role, args.best) for role in (Role if run.motivated else [Role.BASE])]
@@ -171,80 +162,16 @@ def load_exported(run: RunFolder, role: Role, best: bool = False) -> Exported:
     Raises:
         InputError: it has no such checkpoint, or the checkpoint does not fit.
     """
-    folder = run.path if role is Role.BASE else run.path / role.value
-    file = folder / ("model_best.pth.tar" if best else "last.pth.tar")
-    if not file.is_file():
-        raise RunError(f"{run.path} has no {file.relative_to(run.path)}")
-    try:
-        contents = read_checkpoint(file)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    args = training_parser().parse_args([])
-    vars(args).update(run.options)
-    is_ema = "state_dict_ema" in contents and not args.model_ema_force_cpu
-    state = clean_state_dict(_weights(contents, "state_dict_ema" if is_ema else "state_dict", file))
-    state = {name: value for name, value in state.items() if ".aux_bn." not in name}  # timm: for training only
-    if args.num_classes is None:
-        args.num_classes = getattr(contents.get("args"), "num_classes", None)
-    model = _make_fitting(args, role, state, file)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise RunError(f"{file} does not fit: {' '.join(str(error).split())[:300]}") from error
-    data = data_config(args, model)
+    args = training_options(run.options)
+    saved = saved_in_run(run, args, role, best)
+    model = saved.load()
+    data = evaluation_config(args, run.path)
     if args.val_input_size:
         data["input_size"] = tuple(args.val_input_size)
-    if not 0 < math.prod(data["input_size"]) <= LARGEST_IMAGE:
-        raise RunError(f"{run.path} says that its images are of {' x '.join(map(str, data['input_size']))}")
-    of_epoch = [metrics for metrics in run.evaluated(role) if metrics["epoch"] == contents.get("epoch")]
-    metrics = {name: of_epoch[-1][name] for name in ("top1", "top5") if of_epoch and of_epoch[-1][name] is not None}
+    metrics = {name: value for name, value in saved.recorded.items() if name != "loss"}
     names = run.label_names if len(run.label_names or ()) == model.num_classes else None
-    last = "the last update" if run.completed else f"epoch {contents.get('epoch')}, counted from 0"
-    when, what = "the best epoch" if best else last, "moving average" if is_ema else "statistics as evaluated"
-    weights = f"of {when}, {what}"
-    name, arguments = model_name(args, role), _arguments(args, role)
-    return Exported(role, name, model.eval(), data, arguments, weights, metrics, names)
-
-
-def _weights(contents: dict[str, Any], name: str, file: Path) -> dict[str, Tensor]:
-    weights = contents.get(name)
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
-        raise RunError(f"{file} has no weights ({name})")
-    return weights
-
-
-def _make_fitting(args: Namespace, role: Role, state: dict[str, Tensor], file: Path) -> Any:
-    """Make the model of a run with random weights; first without memory, as its size may be anything.
-
-    Raises:
-        RunError: timm does not know it, or its shapes are not those of the weights.
-    """
-    try:
-        blank = meta_model(args, role).state_dict()
-        other = [name for name in blank.keys() & state.keys() if blank[name].shape != state[name].shape]
-        if other:
-            sizes = (list(weights[min(other)].shape) for weights in (state, blank))
-            raise RunError("{} does not fit: {} is {}, of the model {}".format(file, min(other), *sizes))
-        with fork_rng():
-            return make_model(without_files(args), role)
-    except StartupError as error:
-        plugins = ", ".join(args.motivation_plugins)
-        hint = f"; if a plugin of the run registers it ({plugins}), give --trust" if plugins else ""
-        raise RunError(f"{file} cannot be exported: {error}{hint}") from error
-
-
-def _load_trusted(run: RunFolder, trusted: bool) -> None:
-    """Import the plugins of a run that the user trusts; of another refuse a model that lies outside of its folder."""
-    if trusted:
-        _, faults = load_plugins(run.options.get("motivation_plugins") or [])
-        for fault in faults:
-            print_text(f"note: {fault}", sys.stderr)
-        return
-    for name in (run.base, run.motivated or ""):
-        if lies_outside(name):
-            raise RunError(f"{run.path}: timm would read {name} from outside of the run; if you trust it give --trust")
+    arguments = _arguments(args, role)
+    return Exported(role, saved.name, model, data, arguments, saved.weights, metrics, names)
 
 
 def _arguments(args: Namespace, role: Role) -> dict[str, Any]:

@@ -65,7 +65,12 @@ class Validator:
         since = time.time()
         with torch.inference_mode():
             for index, (images, targets) in enumerate(self.loader):
-                output, targets = self._forward(model, images, targets)
+                images, targets = self.prepare(images, targets)
+                output = self.forward(model, images)
+                if self.tta > 1:
+                    with self.autocast():
+                        output = output.unfold(0, self.tta, self.tta).mean(dim=2)
+                    targets = targets[:: self.tta][: output.shape[0]]
                 with self.autocast():
                     loss = loss_fn(output, targets)
                 top1, top5 = accuracy(output, targets, topk=(1, 5))
@@ -77,20 +82,20 @@ class Validator:
                     self._log(label, index, last, seconds, meters)
         return {name: float(meter.avg) for name, meter in meters.items()}
 
-    def _forward(self, model: nn.Module, images: Any, targets: Tensor) -> tuple[Any, Tensor]:
+    def prepare(self, images: Any, targets: Tensor) -> tuple[Any, Tensor]:
+        """Bring a batch to the device, dtype and layout of the model."""
         if self.needs_device_transfer:
             images = images.to(device=self.device, dtype=self.dtype, non_blocking=True)
             targets = targets.to(device=self.device, non_blocking=True)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        return images, targets
+
+    def forward(self, model: nn.Module, images: Any) -> Tensor:
+        """Return the logits of a batch that is prepared, ``[B, num_classes]``."""
         with self.autocast():
             output = model(images)
-            if not isinstance(output, Tensor):  # several heads: the first is the classifier
-                output = output[0]
-            if self.tta > 1:
-                output = output.unfold(0, self.tta, self.tta).mean(dim=2)
-                targets = targets[:: self.tta][: output.shape[0]]
-        return output, targets
+        return output if isinstance(output, Tensor) else output[0]  # several heads: the first is the classifier
 
     def _log(self, label: str, index: int, last: int, seconds: AverageMeter, meters: dict[str, AverageMeter]) -> None:
         loss, top1, top5 = meters["loss"], meters["top1"], meters["top5"]

@@ -221,7 +221,7 @@ class RunFolder:
         path = self.path / RESULT_FILE
         if not path.is_file():
             return None
-        found = _read_json(path)
+        found = read_json(path)
         if fault := _fault(found, _RESULT):
             raise RunError(f"{path} is damaged: {fault}")
         if found.get("completed") is None:
@@ -234,7 +234,7 @@ class RunFolder:
         path = self.path / LABELS_FILE
         if not path.is_file():
             return None
-        names = _read_json(path)
+        names = read_json(path)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise RunError(f"{path} is damaged: it is no list of names")
         return names
@@ -317,15 +317,19 @@ def read_run(path: str | Path) -> RunFolder:
         raise RunError(f"{folder} is a damaged run: {error}") from error
     if not isinstance(options, dict) or not options.get("model"):
         raise RunError(f"{file} does not name a model")
-    return RunFolder(folder, dict(_checked(options, file)))
+    return RunFolder(folder, checked_options(options, file))
 
 
-def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the options of a file as the parser takes them.
+def checked_options(options: dict[Any, Any], file: Path) -> dict[str, Any]:
+    """Return the options in a file as the parser takes them.
 
     Raises:
         RunError: one that tools read is not of its flag's type, or one has control characters.
     """
+    return dict(_checked(options, file))
+
+
+def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
     for name, value in options.items():
         if not isinstance(name, str):
             raise RunError(f"{file} is damaged: {shown(name)} is no option")
@@ -381,7 +385,12 @@ def find_runs(paths: list[str | Path]) -> list[RunFolder]:
     return list(found.values())
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises:
+        RunError: it cannot be read, is damaged or far too large.
+    """
     try:
         return json.loads(read_text(path, _LARGEST_JSON))
     except InputError as error:

@@ -51,7 +51,7 @@ CASES = {
     "the builder of tasks": (learners.finish_task, "task.get_eval_model()", "task.get_evalmodel()"),
     "the builder of schedules": (learners.make_schedule, "args.epochs", "args.epoch"),
     "the builder of loaders": (loaders.make_loaders, "maker.validation", "maker.validate"),
-    "the builder of data sets": (datasets.make_datasets, "args.input_key", "args.inputkey"),
+    "the builder of data sets": (datasets._open_split, "args.input_key", "args.inputkey"),
     "the builder of conditions": (conditions.build_condition, "flag.gives_argument_of", "flag.gives_argument"),
     "an optimizer's factory": (learners.make_optimizer, "optimizer.defaults", "optimizer.default"),
     "a map": (resnet.resnet_map, "draft.counterparts()", "draft.counterpart()"),

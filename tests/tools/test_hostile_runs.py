@@ -12,7 +12,8 @@ from motivation.method.records import Role
 from motivation.options import config_files
 from motivation.options.config_files import read_yaml
 from motivation.options.parse import check_options, make_parser
-from motivation.tools.export import _arguments, _weights
+from motivation.tools.export import _arguments
+from motivation.tools.saved_models import weights_of
 from motivation.training.csv_files import _is_before
 from motivation.training.run_folder import RunError, read_run
 
@@ -178,7 +179,7 @@ def test_an_exported_model_has_no_arguments_that_read_files_or_describe_other_we
 @pytest.mark.parametrize("weights", ["text", [1], None, {1: torch.zeros(1)}, {"a": 1}])
 def test_a_checkpoint_without_weights_is_not_exported(weights, tmp_path):
     with pytest.raises(RunError, match="has no weights"):
-        _weights({"state_dict": weights}, "state_dict", tmp_path)
+        weights_of({"state_dict": weights}, "state_dict", tmp_path)
 
 
 def test_arguments_that_read_files_are_not_taken_from_a_run():
