@@ -20,6 +20,7 @@ COMMANDS = {
     "frontier": ("motivation.tools.frontier.command", "find what trains best for the FLOPs that there are"),
     "experiments": ("motivation.tools.experiments", "start the runs behind the paper's tables"),
     "validate": ("motivation.tools.validate", "measure the models of a run again, or on other data"),
+    "predict": ("motivation.tools.predict", "classify a folder of images by both models, and compare them"),
     "export": ("motivation.tools.export", "write a run's models for use elsewhere"),
     "benchmark": ("motivation.tools.benchmark.command", "measure speed beside timm's script"),
     "map-coverage": ("motivation.tools.map_coverage", "list which pairs of timm's models have a weights map"),

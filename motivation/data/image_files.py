@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 from torchvision.datasets import DatasetFolder
+
+from motivation.errors import InputError
 
 SYSTEM_FOLDERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information")
@@ -85,6 +88,63 @@ def leave_out_hidden(dataset: Any, mapped: bool) -> list[str]:
     out = (path for path, is_out in zip(paths, hidden, strict=True) if is_out)
     alone = [path for path in out if os.path.dirname(path) not in hidden_folders]
     return sorted(hidden_folders) + sorted(alone)
+
+
+def find_images(folder: Path) -> list[str]:
+    """Return the images below a folder, as sorted relative paths; hidden ones are left out."""
+    kinds, found = get_img_extensions(as_set=True), []
+    seen: set[str] = set()
+    for place, below, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above would lead round for ever
+            below.clear()
+            continue
+        seen.add(real)
+        paths = (os.path.relpath(os.path.join(place, file), folder) for file in files)
+        found += [path for path in paths if os.path.splitext(path)[1].lower() in kinds and not is_hidden(path)]
+    return sorted(found)
+
+
+class UnlabelledImages(Dataset):
+    """All images below a folder, for their number in place of a label.
+
+    Items are ``(image, number)``; for a file that cannot be read they are ``(blank image, -1 - number)``, so that
+    loaders go on.
+
+    Args:
+        folder: with images at any depth.
+        mode: PIL mode to convert them to.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path, mode: str):
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}")
+        self.folder, self.mode, self.files = folder, mode, find_images(folder)
+        self.transform: Any = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        try:
+            image, label = self._read(number), number
+        except Exception:  # noqa: BLE001  (each image format has its own way of refusing)
+            image, label = Image.new(self.mode, (32, 32)), -1 - number
+        return (image if self.transform is None else self.transform(image)), label
+
+    def _read(self, number: int) -> Image.Image:
+        with Image.open(self.folder / self.files[number]) as image:
+            return image.convert(self.mode)
+
+    def why_unreadable(self, number: int) -> str:
+        """Return why a file cannot be read, on one line."""
+        try:
+            self._read(number)
+        except Exception as error:  # noqa: BLE001
+            return " ".join(str(error).split())
+        return "it could not be read, but can now"
 
 
 def shared_images(train: Any, validation: Any) -> int:

@@ -203,8 +203,13 @@ def _source_of_file(file: Path, trusted: bool) -> Source:
         raise RunError(f"{file} does not say which model it is of, and no args.yaml lies beside it")
     args = training_options(options)
     load_trusted(args, file, trusted)
-    is_other = arch not in (None, args.model) or "optimizer" not in contents  # a motivated model's file has none
-    role = Role.MOTIVATED if args.motivated_model and (in_subfolder or is_other) else Role.BASE
+    if run is not None or args.model == args.motivated_model:
+        is_motivated = in_subfolder or (
+            run is None and "optimizer" not in contents
+        )  # a motivated model's file has none
+    else:
+        is_motivated = arch == args.motivated_model
+    role = Role.MOTIVATED if args.motivated_model and is_motivated else Role.BASE
     saved = _saved(args, role, file, contents, _epoch_in_words(contents), run)
     return Source(file, args, [saved], run.label_names if run is not None else None)
 
