@@ -12,7 +12,7 @@ from support.program import ROOT
 import motivation
 import weight_maps
 from motivation.options.parse import make_parser, parse
-from motivation.tools import cost, experiments, export, finetune, map_coverage, validate
+from motivation.tools import cost, experiments, export, finetune, map_coverage, predict, validate
 from motivation.tools.benchmark.command import make_parser as benchmark_parser
 from motivation.tools.cross_validate.command import make_parser as cross_validate_parser
 from motivation.tools.frontier import command as frontier
@@ -49,7 +49,7 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    commands = (weight_maps_command, map_coverage, plot, cost, experiments, export, finetune, frontier, validate)
+    commands = (weight_maps_command, map_coverage, plot, cost, experiments, export, finetune, frontier, predict, validate)
     parsers = [command.make_parser() for command in commands]
     parsers += [make_parser(), cross_validate_parser(), report_parser()]
     parsers += benchmark_parser()._subparsers._group_actions[0].choices.values()
