@@ -49,7 +49,18 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_named_flags_exist(path):
-    commands = (weight_maps_command, map_coverage, plot, cost, experiments, export, finetune, frontier, predict, validate)
+    commands = (
+        weight_maps_command,
+        map_coverage,
+        plot,
+        cost,
+        experiments,
+        export,
+        finetune,
+        frontier,
+        predict,
+        validate,
+    )
     parsers = [command.make_parser() for command in commands]
     parsers += [make_parser(), cross_validate_parser(), report_parser()]
     parsers += benchmark_parser()._subparsers._group_actions[0].choices.values()

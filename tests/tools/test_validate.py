@@ -174,6 +174,7 @@ def change_options(run, **options):
         (lambda run: change_options(run, model="resnet14_cifar"), (), "does not fit"),
         (lambda run: change_options(run, model="local-dir:/etc"), (), "--trust"),
         (lambda run: change_options(run, dataset="hfds/someone/code"), (), "--dataset, or give --trust"),
+        (lambda run: change_options(run, tta="much"), (), "tta is a whole number"),
         (lambda run: change_options(run, class_map="numbers.pkl"), (), "may hold code"),
         (lambda run: change_options(run, input_size=[1, 10**6, 10**6]), (), "images are of 1 x 1000000 x 1000000"),
         (lambda run: change_options(run, val_split="", folds=None), (), "give the name of a split with --split"),
