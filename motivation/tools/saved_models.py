@@ -31,6 +31,7 @@ from motivation.errors import print_text
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
 from motivation.options.faults import StartupError
+from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser as training_parser
 from motivation.training.checkpoint import read_checkpoint
 from motivation.training.run_folder import RunError, RunFolder, checked_options, read_json, read_run
@@ -42,6 +43,16 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """Files of an exported model, as timm and the Hugging Face hub name them."""
 _DESCRIBED = ("input_size", "mean", "std", "interpolation", "crop_pct")
 """Options that an exported model has in its ``pretrained_cfg``."""
+
+_EVALUATION_OPTIONS = (
+    "device", "device_modules", "workers", "validation_batch_size", "log_interval", "tta", "amp", "amp_dtype",
+    "model_dtype", "channels_last", "fast_norm", "fuser", "torchcompile", "torchcompile_mode", "deterministic",
+    "model_ema_force_cpu", "aug_splits", "split_bn", "train_split", "train_num_samples", "val_num_samples",
+    "epoch_repeats", "class_map", "input_key", "target_key", "dataset_download", "dataset_trust_remote_code",
+    "no_prefetcher", "pin_mem", "no_pin_mem", "data_on_device", "naflex_loader", "naflex_max_seq_len",
+    "naflex_patchify_channels_first",
+)  # fmt: skip
+"""Options of a run that an evaluation reads, beside those that all tools read and that are checked for them."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ def find_source(path: Path, best: bool = False, trusted: bool = False) -> Source
     if path.is_dir():
         run = read_run(path)
         args, roles = training_options(run.options), list(Role) if run.motivated else [Role.BASE]
+        _check_options(args, path)
         load_trusted(args, run.path, trusted)
         return Source(path, args, [saved_in_run(run, args, role, best) for role in roles], run.label_names)
     if path.is_file():
@@ -125,6 +137,15 @@ def training_options(known: dict[str, Any]) -> Namespace:
     args = training_parser().parse_args([])
     vars(args).update(known)
     return args
+
+
+def _check_options(args: Namespace, place: Path) -> None:
+    """Refuse options of an evaluation that are not what they should be."""
+    for name in _EVALUATION_OPTIONS:
+        try:
+            setattr(args, name, FLAGS[name].from_file(getattr(args, name)))
+        except ValueError as error:
+            raise RunError(f"{place} is damaged: {name} {error}") from error
 
 
 def load_trusted(args: Namespace, path: Path, trusted: bool) -> None:
@@ -202,6 +223,7 @@ def _source_of_file(file: Path, trusted: bool) -> Source:
     if not options.get("model"):
         raise RunError(f"{file} does not say which model it is of, and no args.yaml lies beside it")
     args = training_options(options)
+    _check_options(args, file)
     load_trusted(args, file, trusted)
     if run is not None or args.model == args.motivated_model:
         is_motivated = in_subfolder or (

@@ -45,18 +45,10 @@ _RUN_OPTIONS = frozenset((
     "dataset", "data", "data_dir", "val_split", "folds", "fold", "seed", "epochs", "batch_size", "grad_accum_steps",
     "eval_metric", "kd_model_name",
 ))  # fmt: skip
-_EVALUATION_OPTIONS = frozenset((
-    "device", "device_modules", "workers", "validation_batch_size", "log_interval", "tta", "amp", "amp_dtype",
-    "model_dtype", "channels_last", "fast_norm", "fuser", "torchcompile", "torchcompile_mode", "deterministic",
-    "model_ema_force_cpu", "aug_splits", "split_bn", "train_split", "train_num_samples", "val_num_samples",
-    "epoch_repeats", "class_map", "input_key", "target_key", "dataset_download", "dataset_trust_remote_code",
-    "no_prefetcher", "pin_mem", "no_pin_mem", "data_on_device", "naflex_loader", "naflex_max_seq_len",
-    "naflex_patchify_channels_first",
-))  # fmt: skip
 _OPTIONS = {
     name: flag if flag.motivated or flag.of_weights else replace(flag, choices=None)
     for name, flag in FLAGS.items()
-    if flag.motivated or flag.of_weights or name in _MODEL_OPTIONS | _RUN_OPTIONS | _EVALUATION_OPTIONS
+    if flag.motivated or flag.of_weights or name in _MODEL_OPTIONS | _RUN_OPTIONS
 }
 """The options that tools read, and whose values are checked. Others may be of another type in other versions of timm;
 these may have other choices."""
