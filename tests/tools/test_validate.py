@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
-from support.program import DIGITS, FINETUNE_DIGITS, MOTIVATED, FewerDigits
+from support.program import DIGITS, FINETUNE_DIGITS, MOTIVATED, FewDigits
 
 from motivation.tools.finetune import parse as parse_finetune
 from motivation.tools.saved_models import find_source
@@ -26,15 +26,8 @@ FLAGS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fewer_digits():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("motivation.data.datasets.SklearnDigits", FewerDigits)
-        yield
-
-
 @pytest.fixture(scope="module")
-def runs(_fewer_digits, tmp_path_factory):
+def runs(tmp_path_factory):
     """Short runs that are validated in different ways, and one that was fine-tuned from the first."""
     folder = tmp_path_factory.mktemp("runs")
     for name, words in FLAGS.items():
@@ -122,7 +115,7 @@ def test_a_run_of_timms_script_is_validated(tmp_path, measure):
 def test_another_split_size_and_flags_are_measured_and_not_compared(runs, measure):
     own, _ = measure(runs / "fold")
     other, said = measure(runs / "fold", "--split", "train", "-b", "50")
-    assert (other["split"], other["images"]) == ("train", len(FewerDigits("train")))
+    assert (other["split"], other["images"]) == ("train", len(FewDigits("train")))
     assert "recorded" not in said.out
     larger, said = measure(runs / "fold", "--img-size", "10", "--", "--crop-pct", "1")
     assert larger["input_size"] == [1, 10, 10]
