@@ -72,8 +72,8 @@ def _combination_faults(args: Namespace) -> Iterator[Fault]:
         ("--jsd-loss", args.jsd_loss and splits < 2, "needs --aug-splits of 2 or more"),
         ("--split-bn", args.split_bn and splits < 2 and not args.resplit, "needs --aug-splits of 2 or more, or "
          "--resplit"),
-        ("--aug-splits", mixes(args) and splits > 1 and not args.no_prefetcher and not naflex,
-         "mixup and cutmix with augmentation splits need --no-prefetcher"),
+        ("--aug-splits", mixes(args) and splits > 1 and not naflex, "not with mixup and cutmix"),
+        ("--aug-splits", args.no_prefetcher and splits > 1, "not with --no-prefetcher, which puts the splits together"),
         ("--aug-splits", naflex and splits > 1, "not with --naflex-loader"),
         ("--train-img-sizes", naflex and sizes, "not with --naflex-loader"),
         ("--no-prefetcher", naflex and args.no_prefetcher, "not with --naflex-loader"),

@@ -63,7 +63,8 @@ class Validator:
         model.eval()
         last = len(self.loader) - 1
         since = time.time()
-        with torch.inference_mode():
+        # TorchScript keeps tensors of its first calls for backward passes, which inference mode forbids
+        with torch.no_grad() if isinstance(model, torch.jit.ScriptModule) else torch.inference_mode():
             for index, (images, targets) in enumerate(self.loader):
                 images, targets = self.prepare(images, targets)
                 output = self.forward(model, images)

@@ -67,6 +67,8 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         (["--aug-repeats", "3", "--train-img-sizes", "8", "16"], "--aug-repeats: not with --train-img-sizes"),
         (["--naflex-loader", "--train-pad", "0"], "--naflex-loader: takes images of 3 channels only"),
         (["--naflex-loader", "--no-prefetcher", "--train-pad", "0"], "--no-prefetcher: not with --naflex-loader"),
+        (["--aug-splits", "2", "--no-prefetcher"], "--aug-splits: not with --no-prefetcher"),
+        (["--aug-splits", "2", "--mixup", "0.1"], "--aug-splits: not with mixup and cutmix"),
         (["--jsd-loss"], "--jsd-loss: needs --aug-splits"),
         (["--train-pad", "1", "--no-aug"], "--train-pad"),
         (["--opt-kwargs", "nonsense=1"], "--opt sgd: TypeError"),

@@ -91,3 +91,18 @@ def test_a_short_loader_is_used_once_and_the_random_stream_stays():
 def test_an_empty_loader_ends_the_re_estimation():
     with recalibration([], 3).applied_to(Toy()):
         pass
+
+
+def test_a_scripted_model_is_not_evaluated_in_inference_mode():
+    images, targets = torch.zeros(2, 10), torch.tensor([0, 1])
+    for scripted in (False, True):
+        model = torch.jit.trace(Identity(), images) if scripted else Identity()
+        loader = _Watched([(images, targets)])
+        validator(loader).validate(model)
+        assert loader.in_inference_mode == [not scripted]
+
+
+class _Watched(list):
+    def __iter__(self):
+        self.in_inference_mode = [torch.is_inference_mode_enabled()]
+        return super().__iter__()
