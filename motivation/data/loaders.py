@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import multiprocessing.connection
 import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from numbers import Integral
@@ -49,6 +50,17 @@ class DataError(RuntimeError):
 def is_of_dead_worker(error: Exception) -> bool:
     """Return True for torch's error of a data worker that has died, which may come up at any place of the program."""
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def _raise_if_worker_died(workers: Sequence[Any], timeout_s: float = 5.0) -> None:
+    """Raise torch's error of a dead worker where the end of one was noticed first by its closed pipe.
+
+    The process may still be about to end; torch's own signal handler may raise the same while it is waited for.
+    """
+    ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout_s) if workers else []
+    for worker in workers:
+        if worker.sentinel in ended:
+            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended with exit code {worker.exitcode}.")
 
 
 class CheckedLoader:
@@ -114,6 +126,8 @@ class CheckedLoader:
         except Exception as error:  # a data set may raise anything
             if is_of_dead_worker(error):
                 raise
+            if isinstance(error, (ConnectionError, EOFError)):
+                _raise_if_worker_died(getattr(batches, "_workers", ()))
             raise DataError(self._explain(index, error)) from error
 
     def _explain(self, index: int, error: Exception) -> str:

@@ -1,5 +1,6 @@
 """A loader that is left inside an epoch goes on bit for bit; what cannot be read is named."""
 
+import multiprocessing
 import os
 import random
 import select
@@ -157,3 +158,24 @@ def test_a_dead_worker_is_not_taken_for_an_image_that_cannot_be_read():
 
     with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
         next(iter(CheckedLoader(DataLoader(Images(), batch_size=2), "train", 10)))
+
+
+def test_a_closed_pipe_is_said_as_the_worker_that_died():
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.zeros(1), 0
+
+    class Iterator:
+        def __init__(self):
+            self._workers = [multiprocessing.get_context("fork").Process(target=os._exit, args=(3,))]
+            self._workers[0].start()
+
+        def __next__(self):
+            raise ConnectionResetError("closed pipe")
+
+    checked = CheckedLoader(DataLoader(Images(), batch_size=2), "train", 10)
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker \(pid \d+\) ended with exit code 3"):
+        checked._next(Iterator(), 0)
