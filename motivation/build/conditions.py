@@ -18,7 +18,8 @@ from motivation.options.flags import FLAGS
 from motivation.training.hooks import EVENTS, Hook, hooks_of
 from motivation.training.hooks import is_registered as is_registered_hook
 from motivation.training.plugin_errors import guarded
-from motivation.training.run_folder import RunError, RunFolder, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import RunFolder, read_run
 
 
 def build_condition(args: Namespace) -> Condition:

@@ -14,7 +14,15 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from motivation.build.conditions import plugin_faults
-from motivation.build.forward_trial import Size, batches_to_come, blur_faults, memory_faults, trial_faults
+from motivation.build.forward_trial import (
+    Size,
+    batches_to_come,
+    blur_faults,
+    memory_faults,
+    patch_faults,
+    scripting_faults,
+    trial_faults,
+)
 from motivation.build.maps import model_map
 from motivation.build.models import meta_model, model_name
 from motivation.method.records import Role
@@ -78,6 +86,10 @@ def model_faults(args: Namespace, device: torch.device = CPU) -> list[Fault]:
         faults += blur_faults(args, batches)
         for role, model in models.items():
             faults += trial_faults(args, role, model, batches, device)
+        if args.torchscript and not faults:
+            faults += scripting_faults(args, batches, device)
+    elif Role.BASE in models:
+        faults += patch_faults(args, models[Role.BASE])
     return faults
 
 

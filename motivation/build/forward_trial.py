@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from motivation.build.models import MODEL_FLAG, make_model, model_name, without_files
+from motivation.build.models import MODEL_FLAG, make_model, model_name, patch_size, without_files
 from motivation.method.random_states import fork_rng
 from motivation.method.records import Role
-from motivation.options.faults import Fault, one_line
+from motivation.options.faults import Fault, blaming, collecting, one_line
 from weight_maps.size_limit import GIB, memory_of_machine
 
 Size = tuple[int, int, int]
@@ -121,6 +121,36 @@ def trial_faults(args: Namespace, role: Role, model: Any, batches: list[Batch], 
             text = f"{name} does not {'train' if training else 'evaluate'} on images of {_by(size)}: {why}"
         faults.setdefault(size, Fault(flag, text))
     return list(faults.values())
+
+
+def scripting_faults(args: Namespace, batches: list[Batch], device: torch.device) -> list[Fault]:
+    """Return why the base cannot be scripted, or not be trained then.
+
+    TorchScript changes the code at the second pass, by what it has seen in the first; some models do not train then.
+    """
+    scripted = without_files(args)
+    scripted.torchscript = True
+    batch = batches[0]
+    dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    faults: list[Fault] = []
+    with collecting(faults), fork_rng(), blaming("--torchscript"):
+        model = torch.jit.script(make_model(scripted, Role.BASE).to(device=device, dtype=dtype)).train()
+        try:
+            for _ in range(2):
+                model(torch.zeros(min(2, batch.images), *batch.size, device=device, dtype=dtype))
+        except RuntimeError as error:  # of all that TorchScript says the last line is the reason
+            faults.append(Fault("--torchscript", one_line(str(error).strip().split("\n")[-1])))
+    return faults
+
+
+def patch_faults(args: Namespace, model: Any) -> list[Fault]:
+    """Return why a NaFlex model does not take patches of the sizes that are asked for."""
+    own = patch_size(model)
+    others = [size for size in args.naflex_patch_sizes or () if own is not None and (size, size) != tuple(own)]
+    if not others or getattr(getattr(model, "embeds", None), "enable_patch_interpolator", False):
+        return []
+    text = f"{args.model} takes patches of {own[0]} px; others with --model-kwargs enable_patch_interpolator=True"
+    return [Fault("--naflex-patch-sizes", text, " ".join(map(str, others)))]
 
 
 class _Trial:

@@ -47,9 +47,16 @@ class DataError(RuntimeError):
     """An image or a label cannot be used; the message is for the user."""
 
 
-def is_of_dead_worker(error: Exception) -> bool:
-    """Return True for torch's error of a data worker that has died, which may come up at any place of the program."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+def dead_worker_text(error: BaseException | None) -> str | None:
+    """Return what to say of a data worker that has died, if that is the error or has led to it; None otherwise.
+
+    Torch raises it in a signal handler, so at any line of the program: others may have taken it for an error of theirs.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+            return f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _raise_if_worker_died(workers: Sequence[Any], timeout_s: float = 5.0) -> None:
@@ -124,7 +131,7 @@ class CheckedLoader:
         try:
             return next(batches, None)
         except Exception as error:  # a data set may raise anything
-            if is_of_dead_worker(error):
+            if dead_worker_text(error):
                 raise
             if isinstance(error, (ConnectionError, EOFError)):
                 _raise_if_worker_died(getattr(batches, "_workers", ()))
@@ -138,7 +145,7 @@ class CheckedLoader:
             try:
                 label = self.loader.dataset[item][1]
             except Exception as item_error:
-                if is_of_dead_worker(item_error):  # the signal came late: its closed pipe was noticed first
+                if dead_worker_text(item_error):  # the signal came late: its closed pipe was noticed first
                     raise
                 if _raised_by_transform(item_error):
                     return f"{place} can be read, but not transformed: {_last_line(item_error)}; {LOOK_AT}"

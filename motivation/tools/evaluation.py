@@ -1,4 +1,4 @@
-"""What ``validate`` and ``predict`` share: their flags, the device, and models that are placed as in a training."""
+"""Start an evaluation of saved models (``validate``, ``predict``): flags, device, models placed as in a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from motivation.build.models import place_model
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import Runtime, start_runtime
-from motivation.data.loaders import DataError, is_of_dead_worker
+from motivation.data.loaders import DataError, dead_worker_text
 from motivation.errors import InputError
 from motivation.method.records import Role
 from motivation.options.derived import AUTO_DEVICE
@@ -97,12 +97,10 @@ def telling_data_errors() -> Iterator[None]:
     """Turn images and labels that cannot be used, and the end of a worker, into an `InputError`."""
     try:
         yield
-    except DataError as error:
-        raise InputError(str(error)) from error
     except RuntimeError as error:
-        if not is_of_dead_worker(error):
+        text = dead_worker_text(error) or (str(error) if isinstance(error, DataError) else None)
+        if text is None:
             raise
-        text = f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers"
         raise InputError(text) from error
 
 

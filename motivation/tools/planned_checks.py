@@ -9,10 +9,27 @@ import yaml
 from motivation.errors import InputError
 from motivation.options.config_files import shown
 from motivation.options.faults import Fault, StartupError
-from motivation.options.parse import parse
+from motivation.options.parse import given_options, parse
 from motivation.tools.report.groups import all_options
 from motivation.tools.sweep import PlannedRun
-from motivation.training.run_folder import NOT_MEASURED, RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import NOT_MEASURED, read_run
+
+
+def refuse_own_flags(words: Sequence[str], names: Iterable[str], instead: str) -> None:
+    """Refuse flags that a command gives to each run itself.
+
+    Args:
+        words: of the user, for all runs.
+        names: of the options.
+        instead: the command's own flags.
+
+    Raises:
+        InputError: there are some.
+    """
+    given = given_options(words)
+    if wrong := [f"--{name.replace('_', '-')}" for name in names if name in given]:
+        raise InputError(f"not after --, each run is given its own: {', '.join(wrong)}; use {instead}")
 
 
 def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:

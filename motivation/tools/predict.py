@@ -47,7 +47,7 @@ def make_parser() -> ArgumentParser:
 
 @dataclass
 class Predictions:
-    """What one model says of images.
+    """Hold the classes that one model gives to images, and how fast it was.
 
     Attributes:
         classes: numbers of the most likely class, ``[N]``, in the order of `Seen.images`.
@@ -68,7 +68,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Seen:
-    """What all models of a source say of a folder.
+    """Hold the predictions of all models for the images of a folder.
 
     Attributes:
         images: numbers of those that could be read.

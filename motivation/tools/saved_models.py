@@ -34,7 +34,8 @@ from motivation.options.faults import StartupError
 from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser as training_parser
 from motivation.training.checkpoint import read_checkpoint
-from motivation.training.run_folder import RunError, RunFolder, checked_options, read_json, read_run
+from motivation.training.run_files import RunError, checked_options, read_json
+from motivation.training.run_folder import RunFolder, read_run
 from weight_maps.plugins import load_plugins
 
 LARGEST_IMAGE = 2**26

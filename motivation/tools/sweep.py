@@ -25,7 +25,8 @@ from types import FrameType
 
 from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_text
 from motivation.training.epoch_log import duration
-from motivation.training.run_folder import RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import read_run
 
 LOCK_FILE, LOG_FILE, SECONDS_FILE = ".lock", "log.txt", "seconds.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

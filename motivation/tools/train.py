@@ -16,7 +16,7 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.build.runtime import NONE_SUCH
-from motivation.data.loaders import DataError, is_of_dead_worker
+from motivation.data.loaders import DataError, dead_worker_text
 from motivation.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -88,15 +88,15 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
         ranks.tell(error, _kept(run))
         return EXIT_NOT_FINITE
     except (DataError, CheckpointError, PluginError) as error:
-        ranks.tell(error, _kept(run))
+        ranks.tell(dead_worker_text(error) or error, _kept(run))
         return EXIT_FAILED
     except KeyboardInterrupt:
         if ranks.speaks:
             print_errors("interrupted before the training began")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if is_of_dead_worker(error):
-            ranks.tell(f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers", _kept(run))
+        if text := dead_worker_text(error):
+            ranks.tell(text, _kept(run))
             return EXIT_FAILED
         if NONE_SUCH in str(error):
             ranks.tell(f"--deterministic: {one_line(error).partition(', but you set')[0]}", _kept(run))

@@ -46,11 +46,11 @@ from motivation.tools.sweep import split_words
 from motivation.tools.tables import text_table
 from motivation.training.evaluate import LABELS
 from motivation.training.records import Metrics
-from motivation.training.run_folder import RunError
+from motivation.training.run_files import RunError
 from weight_maps.plugins import load_plugins
 
 METRICS = {"loss": 4, "top1": 2, "top5": 2}
-"""What is measured, and the digits that are shown."""
+"""Digits that are shown of each metric."""
 FETCHED = ("hfds", "hfids", "tfds", "wds")
 """Kinds of data sets whose names lead to code, commands or the network."""
 

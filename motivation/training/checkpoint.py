@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from timm.models import clean_state_dict
 
-from motivation.data.loaders import is_of_dead_worker
 from motivation.method.records import Role
 from motivation.training.finite import nonfinite_names
 
@@ -264,8 +263,6 @@ def write_whole(contents: dict[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         with suppress(OSError):
             scratch.unlink()
-        if is_of_dead_worker(error):
-            raise
         older = f"; {path} is as it was before" if path.exists() else ""
         raise CheckpointError(f"{path} cannot be written: {_reason(error)}{older}") from error
     sync_folder(path.parent)

@@ -24,7 +24,7 @@ LOW = 0.5
 
 @dataclass
 class _Measured:
-    """What is known of one model's updates in this process."""
+    """Sum up time and memory of one model's updates in this process."""
 
     updates: int = 0
     seconds: float = 0.0

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from motivation.data.loaders import is_of_dead_worker
-
 _Plugin = TypeVar("_Plugin")
 
 
@@ -50,8 +48,6 @@ def _blaming(plugin: object, method: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a user's code may raise anything
-        if is_of_dead_worker(error):
-            raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = " ".join(str(error).split()) or "without a word"
         raise PluginError(
@@ -68,8 +64,6 @@ def _loadable_state(plugin: object, state_dict: Any) -> dict[str, Any]:
             file.seek(0)
             torch.load(file, weights_only=True)
     except Exception as error:  # a user's values may raise anything when they are saved
-        if is_of_dead_worker(error):
-            raise
         raise PluginError(
             f"{type(plugin).__name__}.state_dict gives what no checkpoint can hold; plain values and tensors only: "
             f"{state!r:.200}"

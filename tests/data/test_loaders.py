@@ -21,7 +21,7 @@ from motivation.build.datasets import open_datasets
 from motivation.build.loaders import make_loaders
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import start_runtime
-from motivation.data.loaders import CheckedLoader, end_workers
+from motivation.data.loaders import CheckedLoader, dead_worker_text, end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.options.parse import parse
 
@@ -158,6 +158,14 @@ def test_a_dead_worker_is_not_taken_for_an_image_that_cannot_be_read():
 
     with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
         next(iter(CheckedLoader(DataLoader(Images(), batch_size=2), "train", 10)))
+
+
+def test_a_dead_worker_is_found_behind_the_error_of_whoever_was_at_work():
+    dead = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    hook = ValueError("a hook failed")
+    hook.__cause__ = dead
+    assert dead_worker_text(hook).startswith("DataLoader worker (pid 7) is killed by signal: Killed. Was the machine")
+    assert dead_worker_text(ValueError("a hook failed")) is None
 
 
 def test_a_closed_pipe_is_said_as_the_worker_that_died():

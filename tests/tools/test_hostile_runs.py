@@ -15,7 +15,8 @@ from motivation.options.parse import check_options, make_parser
 from motivation.tools.export import _arguments
 from motivation.tools.saved_models import weights_of
 from motivation.training.csv_files import _is_before
-from motivation.training.run_folder import RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import read_run
 
 OPTIONS = {"model": "resnet8_cifar", "motivated_model": "resnet14_cifar", "dataset": "sklearn/digits", "seed": 1}
 SUMMARY = "epoch,train_loss,eval_loss,eval_top1,eval_top5,base_updates,motivated_updates,average_flops\n"

@@ -18,7 +18,8 @@ from motivation.tools.plot.data import (
     updates_of,
 )
 from motivation.tools.plot.figures import MOST_EXACT, Panel, epochs_figure, loss_figure
-from motivation.training.run_folder import RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import read_run
 
 PAIR = {"model": "small", "motivated_model": "large", "motivation_condition": "loss", "motivation_k": 2, "seed": 7}
 PLAIN = {"model": "small", "motivated_model": None, "seed": 7}

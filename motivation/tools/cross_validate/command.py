@@ -16,10 +16,10 @@ import yaml
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.errors import InputError, print_text, writing
 from motivation.method.condition_registry import takes
-from motivation.options.parse import OptionParser, given_options, parse
+from motivation.options.parse import OptionParser, parse
 from motivation.tools.cross_validate.plan import PER_RUN, Plan
 from motivation.tools.cross_validate.report import FILE, METRICS, Metric, choose, draw, markdown, read_rows, table
-from motivation.tools.planned_checks import refuse_impossible_runs, refuse_other_runs
+from motivation.tools.planned_checks import refuse_impossible_runs, refuse_other_runs, refuse_own_flags
 from motivation.tools.sweep import Sweep, add_flags, split_words
 from weight_maps.plugins import load_plugins
 
@@ -52,9 +52,7 @@ def make_plan(args: Namespace, arguments: Sequence[str]) -> Plan:
     Raises:
         InputError: there cannot be such a plan.
     """
-    given = given_options(arguments)
-    if wrong := [f"--{name.replace('_', '-')}" for name in PER_RUN if name in given]:
-        raise InputError(f"not after --, each run is given its own: {', '.join(wrong)}; use --k, --seeds, --output ...")
+    refuse_own_flags(arguments, PER_RUN, "--k, --seeds, --output ...")
     parsed, text = parse(arguments)
     if parsed.resume:
         raise InputError("take resume out of the configuration file: each run goes on from its own checkpoint")

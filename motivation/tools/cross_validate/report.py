@@ -18,7 +18,8 @@ from motivation.tools.cross_validate.plan import Cell, Plan
 from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
 from motivation.tools.tables import MISSING, markdown_table, number, sample_sd
 from motivation.training.flops import readable
-from motivation.training.run_folder import RESULT_FILE, RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import RESULT_FILE, read_run
 
 FILE = "cross_validation"
 

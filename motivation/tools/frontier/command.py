@@ -6,6 +6,7 @@ goes on, so the same command may be given as often as it takes.
 
 from __future__ import annotations
 
+import math
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ import yaml
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.errors import InputError, print_text, writing
 from motivation.method.condition_registry import takes
-from motivation.options.parse import OptionParser, given_options, parse
+from motivation.options.parse import OptionParser, parse
 from motivation.tools.frontier.estimate import read_ladders
 from motivation.tools.frontier.plan import PER_RUN, Cell, Plan, make_ways
 from motivation.tools.frontier.report import FILE, PICTURES, Report
-from motivation.tools.planned_checks import refuse_impossible_runs, refuse_other_runs
+from motivation.tools.planned_checks import refuse_impossible_runs, refuse_other_runs, refuse_own_flags
 from motivation.tools.sweep import Sweep, add_flags, split_words
 from motivation.tools.tables import markdown_table
 from weight_maps.plugins import load_plugins
@@ -63,11 +64,7 @@ def make_plan(args: Namespace, further: Sequence[str]) -> Plan:
     Raises:
         InputError: there cannot be such a plan.
     """
-    given = given_options(further)
-    if wrong := [f"--{name.replace('_', '-')}" for name in PER_RUN if name in given]:
-        raise InputError(
-            f"not after --, each run is given its own: {', '.join(wrong)}; use --k, --budgets, --seeds, --output ..."
-        )
+    refuse_own_flags(further, PER_RUN, "--k, --budgets, --seeds, --output ...")
     arguments = ("--config", args.config, *further)
     parsed, text = parse(arguments)
     if not parsed.motivated_model:
@@ -123,9 +120,12 @@ def write_report(plan: Plan) -> None:
     """Print the tables, and write them to the plan's folder with the pictures.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: no run is done, or a file cannot be written.
     """
-    report = Report(plan, read_ladders(plan))
+    ladders = read_ladders(plan)
+    if all(math.isnan(ladder.ends[0]) for ladder in ladders):
+        raise InputError(f"no run in {plan.folder} is done: give the command without --report-only")
+    report = Report(plan, ladders)
     file = plan.folder / f"{FILE}.md"
     with writing(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)

@@ -20,14 +20,15 @@ from motivation.tools.report.groups import all_options
 from motivation.tools.report.paired import half_width, images_trained
 from motivation.tools.report.rows import ForwardFlops
 from motivation.tools.sweep import SECONDS_FILE, State
-from motivation.training.run_folder import RunError, RunFolder, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import RunFolder, read_run
 
 Floats = NDArray[np.float64]
 
 MARGIN = 1.02
 """A cost counts as that of a ladder's end if it is outside by no more than this factor."""
 SPLITS = 200
-"""Ways to split a budget into two runs that are tried."""
+"""Number of ways to split a budget into two runs that are tried."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,17 @@ class Ladder:
     seconds: Floats
     top1: dict[Role, Floats]
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Return the lowest and the highest cost that is known; NaN where none is."""
+        costs = self.costs[~np.isnan(self.costs)]
+        return (float(costs[0]), float(costs[-1])) if len(costs) else (math.nan, math.nan)
+
     def at(self, role: Role, cost: float) -> Floats:
         """Return the accuracy of each seed at a cost, ``[S]``; NaN outside of the ladder."""
         known = ~np.isnan(self.costs)
         costs = self.costs[known]
-        if not len(costs) or not costs[0] / MARGIN <= cost <= costs[-1] * MARGIN:
+        if not self.ends[0] / MARGIN <= cost <= self.ends[1] * MARGIN:
             return np.full(len(self.top1[role]), math.nan)
         place = math.log(min(max(cost, costs[0]), costs[-1]))
         return np.array([np.interp(place, np.log(costs), row) for row in self.top1[role][:, known]])
@@ -80,6 +87,7 @@ class Comparison:
         subject: "base", "larger" or "both", the mean of the two.
         against: with what.
         of_seeds: the difference in points, ``[S]``; NaN where it is not known.
+        base_part: of "both", the base's part of the rival's cost, from 0 to 1.
     """
 
     way: Way
@@ -87,6 +95,7 @@ class Comparison:
     subject: str
     against: str
     of_seeds: Floats
+    base_part: float = math.nan
 
     @property
     def values(self) -> Floats:
@@ -165,10 +174,9 @@ def best_split(base: Ladder, larger: Ladder, cost: float) -> Split | None:
     Returns:
         None where no split lies on both ladders.
     """
-    tried = [
-        Split(part, (base.at(Role.BASE, part) + larger.at(Role.MOTIVATED, cost - part)) / 2)
-        for part in np.linspace(0, cost, SPLITS + 1)[1:-1]
-    ]
+    least, most = max(base.ends[0], cost - larger.ends[1]), min(base.ends[1], cost - larger.ends[0])
+    parts = np.linspace(least, most, SPLITS).tolist() if least <= most else []
+    tried = [Split(part, (base.at(Role.BASE, part) + larger.at(Role.MOTIVATED, cost - part)) / 2) for part in parts]
     known = [split for split in tried if not np.isnan(split.values).all()]
     return max(known, key=lambda split: float(np.nanmean(split.values)), default=None)
 
@@ -186,12 +194,13 @@ def compare(ladders: Sequence[Ladder]) -> list[Comparison]:
         for column, (budget, cost) in enumerate(zip(ladder.budgets, ladder.costs, strict=True)):
             own = {role: ladder.top1[role][:, column] for role in Role}
             split = best_split(base, larger, cost)
-            both = split.values if split else np.full(len(own[Role.BASE]), math.nan)
             cases = [
                 ("base", base.way.name, own[Role.BASE] - base.at(Role.BASE, cost)),
                 ("larger", larger.way.name, own[Role.MOTIVATED] - larger.at(Role.MOTIVATED, cost)),
-                ("both", "two runs", (own[Role.BASE] + own[Role.MOTIVATED]) / 2 - both),
             ]
+            if split is not None:
+                both = (own[Role.BASE] + own[Role.MOTIVATED]) / 2 - split.values
+                found.append(Comparison(ladder.way, budget, "both", "two runs", both, split.base_part / cost))
             if ladder.way.plain:
                 of_plain = plain[ladder.way.plain]
                 for role, subject in ((Role.BASE, "base"), (Role.MOTIVATED, "larger")):

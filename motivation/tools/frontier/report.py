@@ -35,7 +35,7 @@ FILE = "frontier"
 PICTURES = {"base": "the base model", "larger": "the larger model", "both": "both models: mean of their accuracies"}
 """The pictures by the end of their file's name, and their titles."""
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f00", "#5b3a8c")
-"""Of the motivated ways; the first six are Okabe and Ito's, which colour-blind readers tell apart."""
+"""Colours of the motivated ways. Colour-blind readers can tell the first six apart (Okabe and Ito)."""
 MARKS = "os^Dv<>P"
 LEVEL = 0.05
 """Corrected p-values below it are called differences."""
@@ -55,6 +55,7 @@ class Report:
         self.unit = self._cost_of_full_schedule()
         self.comparisons = compare(ladders)
         self.tests = over_budgets(self.comparisons)
+        self.corrected = holm([one.p_value for one in self.tests])
         self.dynamics = read_dynamics(plan)
 
     def _cost_of_full_schedule(self) -> float:
@@ -115,23 +116,19 @@ class Report:
         table = [["way", "epochs", "cost", "base", "larger", "both"]]
         for ladder in self.motivated:
             for budget, cost in zip(ladder.budgets, ladder.costs, strict=True):
-                split = best_split(self.base, self.larger, cost)
-                part = f" ({split.base_part / cost:.0%})" if split else ""
                 cells = {
-                    one.subject: _signed(one)
+                    one.subject: _signed(one) + ("" if math.isnan(one.base_part) else f" ({one.base_part:.0%})")
                     for one in self.comparisons
                     if (one.way, one.budget) == (ladder.way, budget) and one.against != ladder.way.plain
                 }
-                cells["both"] += part
-                epochs = str(self.plan.epochs(budget))
-                table.append([ladder.way.name, epochs, number(cost / self.unit), *cells.values()])
+                row = [ladder.way.name, str(self.plan.epochs(budget)), number(cost / self.unit)]
+                table.append(row + [cells.get(subject, MISSING) for subject in PICTURES])
         return table
 
     def tested(self) -> list[list[str]]:
         """Return the differences over all budgets with their p-values."""
         table = [["way", "model", "against", "difference", "n", "p", "p by Holm"]]
-        corrected = holm([one.p_value for one in self.tests])
-        for one, p in zip(self.tests, corrected, strict=True):
+        for one, p in zip(self.tests, self.corrected, strict=True):
             table.append([
                 one.way.name,
                 one.subject,
@@ -159,10 +156,9 @@ class Report:
 
     def verdict(self) -> str:
         """Say how many comparisons were made and which of them are differences."""
-        corrected = holm([one.p_value for one in self.tests])
         certain = [
             f"{one.way.name}: {one.subject} {one.mean:+.2f} against {one.against}"
-            for one, p in zip(self.tests, corrected, strict=True)
+            for one, p in zip(self.tests, self.corrected, strict=True)
             if p < LEVEL
         ]
         count = f"{len(self.tests)} comparisons, each the mean over the budgets at which it can be made"
@@ -200,10 +196,10 @@ class Report:
                 axes, ladder.costs / self.unit, _accuracy(ladder, name), ladder.way.name, {**style, "marker": "."}
             )
             return
-        ends = [ladder.costs[~np.isnan(ladder.costs)] for ladder in (self.base, self.larger)]
-        if not all(map(len, ends)):
+        lowest, highest = np.add(self.base.ends, self.larger.ends)
+        if math.isnan(lowest):
             return
-        costs = np.geomspace(sum(end[0] for end in ends), sum(end[-1] for end in ends), 40)
+        costs = np.geomspace(lowest, highest, 40)
         splits = {cost: split for cost in costs if (split := best_split(self.base, self.larger, cost))}
         values = np.stack([split.values for split in splits.values()], axis=1)
         _draw_band(axes, np.array(list(splits)) / self.unit, values, "best split into two runs", style)

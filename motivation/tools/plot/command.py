@@ -17,7 +17,8 @@ from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser
 from motivation.tools.plot.data import title, updates_of
 from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
-from motivation.training.run_folder import RunError, read_run
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import read_run
 
 DPI = 150
 

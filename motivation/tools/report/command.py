@@ -21,7 +21,8 @@ from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, pa
 from motivation.tools.report.rows import UNITS, ForwardFlops, Row, make_rows
 from motivation.tools.tables import MISSING, csv_text, markdown_table, number
 from motivation.training.flops import CONVENTIONS, readable
-from motivation.training.run_folder import RunError, RunFolder, find_runs
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import RunFolder, find_runs
 
 
 def make_parser() -> ArgumentParser:

@@ -17,7 +17,8 @@ from motivation.tools.report.groups import all_options, differing, model_options
 from motivation.tools.report.labels import fitted_lines, fitted_table, is_wide, short_names
 from motivation.tools.report.rows import Row
 from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, sample_sd
-from motivation.training.run_folder import RunError, RunFolder
+from motivation.training.run_files import RunError
+from motivation.training.run_folder import RunFolder
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
