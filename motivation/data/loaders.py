@@ -67,6 +67,7 @@ def _raise_if_worker_died(workers: Sequence[Any], timeout_s: float = 5.0) -> Non
     ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout_s) if workers else []
     for worker in workers:
         if worker.sentinel in ended:
+            worker.join(timeout_s)  # its pipes are closed a moment before it can tell its exit code
             raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended with exit code {worker.exitcode}.")
 
 
