@@ -98,11 +98,11 @@ def recipe_of(name):
     if folder in ("digits", "quickstart"):
         return {}
     if folder == "frontier":
-        return recipe_of(f"reproduction/{stem}.yaml") | ({"epochs": 20} if stem == "fashion_mnist" else {})
+        return recipe_of(f"reproduction/{stem}.yaml")
     if name == "reproduction/digits.yaml":
         return {**CIFAR, "batch_size": 32, "train_pad": 2, "hflip": 0, "motivated_drop": 0, "motivated_drop_path": None}
     if name == "reproduction/fashion_mnist.yaml":
-        return {**CIFAR, "epochs": 15, "train_pad": 2, "motivated_drop": 0, "motivated_drop_path": None}
+        return {**CIFAR, "epochs": 20, "train_pad": 2, "motivated_drop": 0, "motivated_drop_path": None}
     if stem.startswith("efficientnet"):
         sizes = [int(word[1]) for word in stem.split("_") if word[0] == "b" and word[1:].isdigit()]
         motivated = {} if len(sizes) == 1 else {"motivated_drop": DROPOUT[sizes[1]], "motivated_drop_path": 0.2}
