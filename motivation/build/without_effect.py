@@ -203,7 +203,8 @@ def _run(args: Namespace) -> Iterator[Rule]:
     yield Rule("amp_dtype", not args.amp, "without --amp")
     yield Rule("torchcompile_mode", not args.torchcompile, "without --torchcompile")
     yield Rule("fuser", not args.torchscript, "without --torchscript")
-    yield Rule("sync_bn", world_size() == 1, "in a single process")
+    yield Rule("sync_bn dist_bn no_ddp_bb", world_size() == 1, "in a single process")
+    yield Rule("dist_bn", args.sync_bn, "with --sync-bn, which leaves the ranks the same statistics")
     yield Rule("wandb_project wandb_tags wandb_resume_id", not args.log_wandb, "without --log-wandb")
 
 

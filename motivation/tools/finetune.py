@@ -30,6 +30,7 @@ from motivation.options.parse import OptionParser, given_options, read_configs
 from motivation.options.parse import make_parser as base_parser
 from motivation.options.parse import parse as parse_options
 from motivation.tools import train
+from motivation.tools.saved_models import CONFIG_FILE, WEIGHTS_FILE, described, exported_folders
 from motivation.training.checkpoint import read_checkpoint
 from motivation.training.run_folder import read_run
 
@@ -46,8 +47,8 @@ ours, as DeiT has them."""
 
 FINETUNE = Group("Fine-tuning", (
     Flag("--checkpoint", str,
-         "weights to begin with, and their model: the folder of a run, a checkpoint file, or a timm model with "
-         "pretrained weights",
+         "weights to begin with, and their model: the folder of a run or an exported one, a checkpoint file, or a timm "
+         "model with pretrained weights",
          default="", metavar="RUN_OR_FILE_OR_NAME"),
     Flag("--from", str, "of a run's folder: which of its two models", dest="from_model", default="base",
          choices=("base", "motivated")),
@@ -114,6 +115,9 @@ def find_source(checkpoint: str, from_model: str = "base") -> Source:
     if not checkpoint:
         _refuse("--checkpoint", "say which weights to begin with: a run's folder, a file, or a timm model")
     path = Path(checkpoint)
+    if exported := exported_folders(path):
+        with blaming("--checkpoint", errors=ValueError):
+            return _source_of_export(exported, checkpoint, from_model)
     if path.is_dir():
         with blaming("--checkpoint", errors=ValueError):
             return _source_of_run(path, from_model)
@@ -145,6 +149,19 @@ def _source_of_run(path: Path, from_model: str) -> Source:
         return Source(run.motivated, files["motivated"], _of_motivated(trained))
     larger = files["motivated"] if files["motivated"].is_file() else None
     return Source(run.base, files["base"], trained, larger, run.motivated)
+
+
+def _source_of_export(folders: dict[Role, Path], checkpoint: str, from_model: str) -> Source:
+    taken = Role.MOTIVATED if list(folders) == [Role.MOTIVATED] else Role(from_model)
+    if taken not in folders:
+        _refuse("--from", f"{checkpoint} has no {from_model} model", from_model)
+    options, _ = described(folders[taken] / CONFIG_FILE)
+    source = Source(options["model"], folders[taken] / WEIGHTS_FILE, options)
+    if taken is Role.MOTIVATED or Role.MOTIVATED not in folders:
+        return source
+    larger, _ = described(folders[Role.MOTIVATED] / CONFIG_FILE)
+    both = options | {"motivated_model_kwargs": larger["model_kwargs"]}
+    return Source(source.model, source.file, both, folders[Role.MOTIVATED] / WEIGHTS_FILE, larger["model"])
 
 
 def _source_of_file(path: Path) -> Source:

@@ -42,7 +42,7 @@ LARGEST_IMAGE = 2**26
 """Values of an image; one of 3 x 4096 x 4096 has 50 million."""
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """Files of an exported model, as timm and the Hugging Face hub name them."""
-_DESCRIBED = ("input_size", "mean", "std", "interpolation", "crop_pct")
+_OF_PRETRAINED_CFG = ("input_size", "mean", "std", "interpolation", "crop_pct")
 """Options that an exported model has in its ``pretrained_cfg``."""
 
 _EVALUATION_OPTIONS = (
@@ -117,7 +117,7 @@ def find_source(path: Path, best: bool = False, trusted: bool = False) -> Source
     Raises:
         RunError: it is none of these, lacks what is asked for, or is damaged.
     """
-    exported = _exported_folders(path)
+    exported = exported_folders(path)
     if best and (exported or not path.is_dir()):
         raise RunError(f"--best: chooses in the folder of a run, which {path} is not")
     if exported:
@@ -237,8 +237,8 @@ def _source_of_file(file: Path, trusted: bool) -> Source:
     return Source(file, args, [saved], run.label_names if run is not None else None)
 
 
-def _exported_folders(path: Path) -> dict[Role, Path]:
-    """Return the folders of exported models: ``path`` itself, or those in it."""
+def exported_folders(path: Path) -> dict[Role, Path]:
+    """Return the folders of exported models: ``path`` itself, that of the weights ``path``, or those in it."""
     if path.name == WEIGHTS_FILE:
         path = path.parent
     if (path / CONFIG_FILE).is_file():
@@ -251,7 +251,7 @@ def _exported_folders(path: Path) -> dict[Role, Path]:
 def _source_of_export(path: Path, folders: dict[Role, Path]) -> Source:
     models, names = [], []
     for role, folder in folders.items():
-        options, label_names = _described(folder / CONFIG_FILE)
+        options, label_names = described(folder / CONFIG_FILE)
         try:
             state = read_safetensors(folder / WEIGHTS_FILE)
         except ValueError as error:
@@ -263,7 +263,7 @@ def _source_of_export(path: Path, folders: dict[Role, Path]) -> Source:
     return Source(path, models[0].args, models, names[0])
 
 
-def _described(file: Path) -> tuple[dict[str, Any], list[str] | None]:
+def described(file: Path) -> tuple[dict[str, Any], list[str] | None]:
     """Return the options that ``config.json`` of an exported model stands for, and the names of its classes.
 
     Raises:
@@ -279,7 +279,7 @@ def _described(file: Path) -> tuple[dict[str, Any], list[str] | None]:
         "model": found["architecture"],
         "num_classes": found.get("num_classes"),
         "model_kwargs": own_kwargs(arguments),
-        **{name: data[name] for name in _DESCRIBED if data.get(name) is not None},
+        **{name: data[name] for name in _OF_PRETRAINED_CFG if data.get(name) is not None},
     }
     options = checked_options(options, file)
     if lies_outside(options["model"]):

@@ -59,8 +59,7 @@ def keep_rows_before(path: Path, run: RunView) -> None:
     if not header.endswith("\n"):
         path.unlink()
         return
-    place = (run.start_epoch, run.start_update)
-    epoch, update = place if run.trained is None else min(place, run.trained)
+    epoch, update = run.recorded_before
     start = (epoch, update if "update" in columns else 0)
     kept = [line for line in lines if line.endswith("\n") and _is_before(line, columns, start)]
     if not kept and not run.start_update:

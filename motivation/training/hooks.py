@@ -44,6 +44,13 @@ class RunView:
     start_update: int = 0
     trained: tuple[int, int] | None = None
 
+    @property
+    def recorded_before(self) -> tuple[int, int]:
+        """The epoch and update from which on an earlier record is not of this run's weights: it is trained anew, or was
+        passed over."""
+        place = (self.start_epoch, self.start_update)
+        return place if self.trained is None else min(place, self.trained)
+
 
 class Hook:
     """Watch a run; subclasses override the events that they need."""

@@ -246,9 +246,9 @@ class TensorboardLog(Hook):
         from torch.utils.tensorboard import SummaryWriter
 
         self._updates_per_epoch = run.updates_per_epoch
-        # hide what an earlier process wrote of epochs that are now trained again
-        purge = run.start_epoch * run.updates_per_epoch + run.start_update + 1
-        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
+        epoch, update = run.recorded_before
+        hidden_from = epoch * run.updates_per_epoch + update + 1
+        self._writer = SummaryWriter(str(self._folder), purge_step=hidden_from)
 
     def update_end(self, record: UpdateReport) -> None:
         if record.update % self._interval:

@@ -34,6 +34,8 @@ def lines(*words):
     ("--opt adamw --momentum 0.8", "--momentum has no effect with --opt adamw"),
     ("--opt sgd --opt-betas 0.9 0.99", "--opt-betas has no effect with --opt sgd"),
     ("--clip-mode agc", "--clip-mode has no effect without --clip-grad"),
+    ("--dist-bn broadcast", "--dist-bn has no effect in a single process"),
+    ("--no-ddp-bb", "--no-ddp-bb has no effect in a single process"),
     ("--model-ema-decay 0.9", "--model-ema-decay has no effect without --model-ema"),
     ("--amp-dtype bfloat16", "--amp-dtype has no effect without --amp"),
     ("--drop-connect 0.2", "--drop-connect has no effect in timm"),

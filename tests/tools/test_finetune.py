@@ -13,6 +13,7 @@ import motivation.models  # noqa: F401
 from motivation.build.transfer import transfer_weights
 from motivation.data.datasets import SklearnDigits
 from motivation.options.parse import parse as parse_options
+from motivation.tools import export
 from motivation.tools.finetune import RECIPE, make_parser, parse
 from motivation.tools.train import main
 
@@ -103,6 +104,27 @@ def test_files_of_timms_format_and_safetensors_and_bare_state_dicts_are_taken(ru
     ):
         expected = weights(run, file.name) if file.parent == run else state
         assert same_parameters(weights(tune(file, *flags, *STILL)), expected)
+
+
+def test_exported_models_are_begun_with_as_the_run_is(run, tune, classes, tmp_path):
+    exported = tmp_path / "exported"
+    assert export.main([str(run), str(exported)]) == 0
+    images = ("--dataset", "", "--data-dir", classes, "-b", "12", *STILL)
+    for checkpoint, flags, trained in (
+        (exported, (), "."),
+        (exported, ("--from", "motivated"), "motivated"),
+        (exported / "motivated", (), "motivated"),
+        (exported / "base" / "model.safetensors", (), "."),
+    ):
+        folder = tune(checkpoint, *flags, *images)
+        before = {name: value for name, value in weights(run / trained).items() if not name.startswith("fc.")}
+        assert same_parameters(before, weights(folder))
+        args = load(folder / "last.pth.tar")["args"]
+        assert (args.mean, args.std, args.input_size) == ([0.3], [0.36], [1, 8, 8])
+    folder = tune(exported, *MOTIVATED, *STILL, "--motivation-condition", "never")
+    differential = "layer1.1.conv1.weight"
+    before, after = weights(run, "motivated/last.pth.tar"), weights(folder, "motivated/last.pth.tar")
+    assert torch.equal(before[differential], after[differential])
 
 
 def test_the_defaults_are_the_papers_recipe():

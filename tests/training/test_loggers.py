@@ -136,6 +136,12 @@ def test_tensorboard_has_what_the_summary_says_and_a_resumed_run_hides_what_it_t
     assert scalars(again)["base/top1"] == dict(zip((5, 10, 15), accuracies))
 
 
+def test_tensorboard_hides_the_epochs_that_start_epoch_passes_over(train):
+    checkpoint = train("--log-tensorboard", "--epochs", "3") / "checkpoint-0.pth.tar"
+    again = train("--log-tensorboard", "--epochs", "3", "--resume", checkpoint, "--start-epoch", "2")
+    assert sorted(scalars(again)["base/top1"]) == [5, 15]
+
+
 def test_a_plain_run_is_logged_without_motivated_numbers_and_a_new_one_in_its_folder_hides_it(train):
     train("--log-tensorboard", "--epochs", "3")
     found = scalars(train("--log-tensorboard", "--epochs", "1"))
