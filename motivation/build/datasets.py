@@ -14,7 +14,7 @@ from motivation.build.class_maps import check_class_map, check_class_names
 from motivation.build.data_checks import data_faults, overlap_fault, split_faults
 from motivation.build.models import data_config, meta_model
 from motivation.data.datasets import class_numbers, create_dataset, label_names
-from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden
+from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden, merged_folders
 from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
 from motivation.method.records import Role
@@ -131,6 +131,8 @@ def _open_split(args: Namespace, input_size: tuple[int, int, int], notes: list[s
         notes.append(f"Hidden files are left out of split {options['split']!r}: {named(hidden)}.")
     if odd := [name for name in class_numbers(dataset) if is_hidden(str(name))]:  # of a library's data set
         notes.append(f"Split {options['split']!r} takes hidden folders for classes: {named(odd)}.")
+    if not args.class_map and (merged := merged_folders(dataset)):
+        notes.append(f"Split {options['split']!r} takes folders of the same name for one class: {named(merged)}.")
     return dataset
 
 

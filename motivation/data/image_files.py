@@ -90,6 +90,25 @@ def leave_out_hidden(dataset: Any, mapped: bool) -> list[str]:
     return sorted(hidden_folders) + sorted(alone)
 
 
+def merged_folders(dataset: Any) -> list[str]:
+    """Return the folders that share a class with another one: timm names a class by the last part of the path.
+
+    Args:
+        dataset: opened.
+
+    Returns:
+        Relative paths, those of one class side by side; of class folders without a map only.
+    """
+    reader = getattr(dataset, "reader", None)
+    if not isinstance(reader, ReaderImageFolder):
+        return []
+    folders = {os.path.dirname(os.path.relpath(path, reader.root)) for path, _ in reader.samples}
+    by_name = defaultdict(list)
+    for folder in sorted(folders):
+        by_name[os.path.basename(folder)].append(folder)
+    return [folder for same in by_name.values() if len(same) > 1 for folder in same]
+
+
 def find_images(folder: Path) -> list[str]:
     """Return the images below a folder, as sorted relative paths; hidden ones are left out."""
     kinds, found = get_img_extensions(as_set=True), []

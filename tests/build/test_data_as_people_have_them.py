@@ -207,6 +207,12 @@ def test_hidden_files_are_left_out_and_said(tell, hidden, reader):
     assert sorted({train[index][1] for index in range(len(train))}) == [0, 1, 2]
 
 
+def test_folders_of_the_same_name_are_one_class_and_said(tell, good):
+    make_classes(good / "train" / "other", "a")
+    said = tell("--data-dir", good, code=0)
+    assert said == "Split 'train' takes folders of the same name for one class: a, other/a."
+
+
 def test_a_new_head_does_not_count_hidden_folders(tell, hidden, tmp_path, train):
     run = train(name="before")
     flags = ["--data-dir", hidden, "--checkpoint", run, "--aug-repeats", "0", "--mixup", "0", "--cutmix", "0"]
