@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+from api_page import page
 from support.program import ROOT
 
 import motivation
@@ -75,6 +76,10 @@ def test_named_flags_exist(path):
 def test_linked_files_exist(path):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+def test_the_page_of_the_python_interface_is_what_the_docstrings_say():
+    assert (ROOT / "docs" / "api.md").read_text() == page()
 
 
 def test_every_module_says_what_it_is():
