@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from support.once import models_looked_at_once
 from support.program import DIGITS, FewDigits
 
 from motivation.__main__ import main as command_main
@@ -23,10 +24,12 @@ def _clean_state():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_digits():
+def _cheap_runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("motivation.data.datasets.SklearnDigits", FewDigits)
-        yield
+        patch.setattr("os.fsync", lambda descriptor: None)  # no test pulls the plug
+        with models_looked_at_once():
+            yield
 
 
 @pytest.fixture
