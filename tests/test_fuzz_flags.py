@@ -3,16 +3,18 @@
 from collections import Counter
 
 import fuzz_flags
+import pytest
 from support.program import FewDigits
 
 
-def test_random_flags_end_well_or_in_lines_that_say_why(tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_random_flags_end_well_or_in_lines_that_say_why(first, tmp_path, monkeypatch):
     monkeypatch.setattr("motivation.data.datasets.SklearnDigits", FewDigits.__base__)  # it takes few by itself
-    ends, failures = fuzz_flags.run_cases(seed=19, first=0, runs=60, folder=tmp_path)
+    ends, failures = fuzz_flags.run_cases(seed=19, first=first, runs=10, folder=tmp_path)
     assert failures == []
     parts = Counter(word for end, count in ends.items() for word in end.replace(",", ":").split(": ") * count)
-    assert parts["ran"] > 40
-    assert 10 < parts["refused"] < 40
+    assert parts["ran"] > 5
+    assert parts["refused"] > 0
 
 
 def test_a_traceback_is_told_as_a_failure(monkeypatch, tmp_path):
