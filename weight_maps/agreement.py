@@ -13,8 +13,9 @@ from weight_maps.depth import BlockAlignment, name_of, words_of
 from weight_maps.layout import EQUAL, Facts, Layout, role_of, same_setting
 from weight_maps.parts import COUNTS_OF, SPLIT_AT, unsliceable
 
-COUNTS = ("num_heads", "heads", "num_kv_heads")
-HEAD_WIDTHS = ("head_dim", "dim_head", "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
+COUNTS = ("num_heads", "heads", "num_kv_heads", "num_attention_heads", "n_heads")
+WIDTHS_ALONE = ("head_dim", "dim_head", "attention_head_size", "key_value_proj_dim", "head_size")
+HEAD_WIDTHS = (*WIDTHS_ALONE, "dim_head_qk", "dim_head_v", "key_dim", "val_dim", "value_dim")
 WIDTHS = ("dim", "embed_dim", "dim_out", "in_features", "attn_dim")
 
 _NUMBERED_BLOCK = re.compile(r"^conv\d+_\d+$")  # blocks of DPNs
@@ -107,14 +108,14 @@ def _heads(base: Facts, motivated: Facts) -> str | None:
     """Return the difference in the width of attention heads, if there is one."""
     mine, theirs = base.settings, motivated.settings
     count = next((n for n in COUNTS if isinstance(mine.get(n), int) and isinstance(theirs.get(n), int)), None)
-    if count is None:
-        return None
-    for name in HEAD_WIDTHS:
+    for name in HEAD_WIDTHS if count else WIDTHS_ALONE:
         if isinstance(mine.get(name), int) and isinstance(theirs.get(name), int):
             if mine[name] != theirs[name]:
                 return f"heads are {mine[name]} wide ({name}), in the motivated model {theirs[name]}"
-            if name in ("head_dim", "dim_head"):
+            if name in WIDTHS_ALONE:
                 return None
+    if count is None:
+        return None
     for name in WIDTHS:
         if isinstance(mine.get(name), int) and isinstance(theirs.get(name), int):
             if mine[name] * theirs[count] != theirs[name] * mine[count]:

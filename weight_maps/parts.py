@@ -101,6 +101,7 @@ UNSLICEABLE = {
     "split_attn.SplitAttn": "it sums splits of its channels, which would move",
     "coat.ConvRelPosEnc": "it splits its heads by window, and the splits would move",
     "cond_conv2d.CondConv2d": "it stores a whole kernel as one row",
+    "modeling_gpt2.GPT2Attention": "its matrices are stored transposed, with q, k and v side by side",
     "efficientvit_msra.CascadedGroupAttention": "it splits its channels by head, and the splits would move",
 }
 """Modules that must have equal shapes in both models, and why."""

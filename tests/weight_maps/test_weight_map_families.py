@@ -208,6 +208,34 @@ def test_settings_without_tensors_must_agree(name, small, large, reason):
         find_map(name, name, build(name, **small), build(name, **large))
 
 
+class Heads(nn.Module):
+    """An attention of another library: the settings of its heads, and a matrix."""
+
+    def __init__(self, width, **settings):
+        super().__init__()
+        vars(self).update(settings)
+        self.query = nn.Linear(width, width)
+
+
+@pytest.mark.parametrize(
+    ("count", "width"),
+    [
+        ("num_attention_heads", "attention_head_size"),  # BERT
+        ("n_heads", "key_value_proj_dim"),  # T5
+        (None, "head_dim"),  # Llama
+        (None, "head_size"),  # GPT-NeoX
+    ],
+)
+def test_heads_of_hugging_face_models_must_be_of_one_width(count, width):
+    small, same, other = (
+        Heads(heads * size, **{width: size}, **({count: heads} if count else {}))
+        for heads, size in ((2, 4), (4, 4), (2, 8))
+    )
+    assert len(find_map("mine_small", "mine_large", small, same).links) == 2
+    with pytest.raises(WeightMapError, match="heads are 4 wide"):
+        find_map("mine_small", "mine_large", small, other)
+
+
 def test_pooling_that_concatenates_is_refused_for_another_width():
     models = [
         build(name, global_pool="catavgmax") for name in ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2")
