@@ -21,7 +21,7 @@ from motivation.tools.plot import command as plot
 from motivation.tools.report.command import make_parser as report_parser
 from weight_maps import __main__ as weight_maps_command
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     name
     for package in (motivation, weight_maps)
@@ -36,6 +36,7 @@ OTHER_PROGRAMS |= {
     "--rdzv_id",
     "--kills",
     "--all",
+    "--no-deps",
 }
 OTHER_PROGRAMS |= {  # SLURM's
     "--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal",

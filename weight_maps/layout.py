@@ -16,12 +16,12 @@ from weight_maps.core import Shapes, shapes_of
 
 EQUAL = (
     "kernel_size", "stride", "padding", "dilation", "padding_mode", "ceil_mode", "patch_size", "window_size",
-    "window_area", "pretrained_window_size", "shift_size", "partition_size", "block_size", "halo_size", "sr_ratio",
-    "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_kv_groups", "num_prefix_tokens", "state_dim",
-    "num_scales", "num_branches", "radix", "focal_level", "focal_window", "has_skip", "shortcut", "use_shortcut",
-    "global_pool", "pool_type", "pool_include_prefix", "lambda_init", "merge_size", "rotate_half", "temperature",
-    "in_pixels", "linear_bands", "max_res", "max_period", "min_period", "grid_offset", "grid_indexing",
-    "pos_embed_align_corners",
+    "window_area", "pretrained_window_size", "shift_size", "partition_size", "block_size", "halo_size",
+    "sr_ratio", "att_stride", "q_stride", "head_first", "use_global", "num_keys", "num_kv_groups",
+    "num_key_value_groups", "num_prefix_tokens", "state_dim", "num_scales", "num_branches", "radix",
+    "focal_level", "focal_window", "has_skip", "shortcut", "use_shortcut", "global_pool", "pool_type",
+    "pool_include_prefix", "lambda_init", "merge_size", "rotate_half", "temperature", "in_pixels", "linear_bands",
+    "max_res", "max_period", "min_period", "grid_offset", "grid_indexing", "pos_embed_align_corners",
 )  # fmt: skip
 """Settings of modules that must be equal in both models, because no slice can bridge a difference."""
 
