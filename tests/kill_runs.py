@@ -171,7 +171,7 @@ def launch(argv, fatal=0, number=0, victim=0, processes=1):
         lines = []
     os.close(read)
     died = next((line for line in lines if line and not line.startswith("points ")), None)
-    ended = [line.split() for line in lines if line.startswith("points ")]
+    ended = [line.split(" ") for line in lines if line.startswith("points ")]  # a rank may stop before any point
     points = {int(rank): [KINDS[int(kind)] for kind in kinds] for _, rank, kinds in ended}
     return statuses, died, points
 
