@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from argparse import Namespace
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from timm.models import safe_model_name
 
@@ -49,25 +50,28 @@ _logger = logging.getLogger("train")
 
 
 def claim_folder(
-    args: Namespace, config: dict[str, Any], runtime: Runtime, refused: ExitStack
+    folder: Path, runtime: Runtime, undo: ExitStack, is_scratch: bool = False
 ) -> tuple[Path, FolderLock | None]:
-    """Return the folder of the run; the primary rank makes and locks it.
+    """Return the folder that the run writes to; the primary rank makes and locks it.
 
     Args:
-        args: options.
-        config: timm's data configuration.
+        folder: of that name.
         runtime: of this rank.
-        refused: is called if the start is refused after all; it removes the folders that are new and empty.
+        undo: is called if the start is refused after all; it removes the folders that are new and empty.
+        is_scratch: True to write to a folder beside it that ``undo`` removes with all that is in it.
 
     Raises:
         StartupError: it cannot be made, or another run writes there.
     """
-    folder = run_folder(args, config["input_size"][-1])
     if not runtime.primary:
         return folder, None
+    if is_scratch:
+        folder = folder.with_name(f"{folder.name}.limit-batches-{os.getpid()}")
     places = (folder / Role.MOTIVATED.value, folder, *folder.parents)
     for place in reversed([place for place in places if not place.exists()]):
-        refused.callback(_remove_if_empty, place)  # the innermost is removed first
+        undo.callback(_remove_if_empty, place)  # the innermost is removed first
+    if is_scratch:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
     with blaming("--output"):
         folder.mkdir(parents=True, exist_ok=True)
     with blaming("--experiment"):

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,7 @@ from motivation.build.datasets import DATA_FLAGS, DataSets, open_datasets
 from motivation.build.feasible import model_faults, startup_faults
 from motivation.build.loaders import Data, make_loaders
 from motivation.build.maps import task_map
-from motivation.build.outputs import add_outputs, claim_folder, take_folder
+from motivation.build.outputs import add_outputs, claim_folder, run_folder, take_folder
 from motivation.build.ranks import Ranks, facts_of_options, restart_faults
 from motivation.build.resume import Resumed, load_base, load_ema, open_resumed, restore
 from motivation.build.runtime import Runtime, announce_runtime, start_runtime
@@ -52,6 +52,20 @@ NEEDED_AT_ONCE = ("--device", "--device-modules", "--seed", "--model-dtype")
 """With a fault of one of these flags nothing further can be tried."""
 
 
+class Prepared(NamedTuple):
+    """The ground of a run.
+
+    Attributes:
+        runtime: of this rank.
+        datasets: the open data sets.
+        plugins: the modules of ``--motivation-plugins``.
+    """
+
+    runtime: Runtime
+    datasets: DataSets
+    plugins: list[ModuleType]
+
+
 def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Run:
     """Make everything a run needs, in timm's order.
 
@@ -64,6 +78,15 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
         StartupError: the options cannot be run; all reasons that can be known together are listed.
     """
     ranks = ranks or Ranks()
+    prepared = prepare(args, ranks)
+    with ExitStack() as undo:
+        run = assemble(args, args_text, ranks, prepared, undo)
+        undo.pop_all()
+    return run
+
+
+def prepare(args: Namespace, ranks: Ranks) -> Prepared:
+    """Check the options, join the other ranks and open the data sets: the first half of `build_run`."""
     ranks.require_launcher()
     plugins, faults = startup_faults(args)
     is_over = any(fault.flag in NEEDED_AT_ONCE for fault in faults)
@@ -79,28 +102,28 @@ def build_run(args: Namespace, args_text: str, ranks: Ranks | None = None) -> Ru
     if runtime.primary:
         for note in (*without_effect(args), *dict.fromkeys(datasets.notes)):
             _logger.warning(note)
-    with ExitStack() as refused:
-        run = _build(args, args_text, runtime, ranks, datasets, plugins, refused)
-        refused.pop_all()
-    return run
+    return Prepared(runtime, datasets, plugins)
 
 
-def _build(
-    args: Namespace,
-    args_text: str,
-    runtime: Runtime,
-    ranks: Ranks,
-    datasets: DataSets,
-    plugins: list[ModuleType],
-    refused: ExitStack,
-) -> Run:
+def assemble(args: Namespace, args_text: str, ranks: Ranks, prepared: Prepared, undo: ExitStack) -> Run:
+    """Make models, loaders and outputs: the second half of `build_run`.
+
+    Args:
+        args: options.
+        args_text: for ``args.yaml``.
+        ranks: the processes of the run.
+        prepared: see `prepare`.
+        undo: is given what removes the new folders again; see `claim_folder`.
+    """
+    runtime, datasets, plugins = prepared
     condition = build_condition(args)
     base_model: Any = models.make_model(args, Role.BASE, verbose=runtime.primary)
     num_classes = args.num_classes or base_model.num_classes
     models.announce(base_model, args.model, runtime)
     config = models.data_config(args, base_model, runtime.primary)
-    folder, lock = claim_folder(args, config, runtime, refused)
-    resumed = open_resumed(args, folder, runtime, ranks)
+    named = run_folder(args, config["input_size"][-1])
+    folder, lock = claim_folder(named, runtime, undo, is_scratch=args.limit_batches is not None)
+    resumed = open_resumed(args, named, runtime, ranks)
     patch_size = models.patch_size(base_model)
     base_model = models.place_model(base_model, args, runtime)
     data = make_loaders(args, runtime, config, patch_size, num_classes, datasets)

@@ -54,6 +54,7 @@ class UpdateLoader:
         mixup_off_epoch: epoch from which on nothing is mixed; 0 for never.
         channels_last: memory layout of the images.
         resumable: the loader inside ``loader`` that can resume in the middle of an epoch; None for streamed data.
+        limit: end an epoch after this many batches, counted from where it is begun or resumed; None for its own end.
     """
 
     loader: Any
@@ -65,6 +66,7 @@ class UpdateLoader:
     mixup_off_epoch: int = 0
     channels_last: bool = False
     resumable: ResumableLoader | DeviceLoader | None = None
+    limit: int | None = None
     _skip_batches: int = 0
 
     @property
@@ -90,6 +92,11 @@ class UpdateLoader:
             self.resumable.load_state_dict(state | position)
         if updates is not None:
             self._skip_batches = self._batches_in(updates)
+
+    def updates_after(self, updates: int) -> int:
+        """Return how many updates follow the first ``updates`` of an epoch, as far as `limit` goes."""
+        batches = len(self.loader) - self._batches_in(updates)
+        return -(-min(batches, self.limit or batches) // self.accum_steps)
 
     def _batches_in(self, updates: int) -> int:
         return min(updates * self.accum_steps, len(self.loader))
@@ -126,12 +133,16 @@ class UpdateLoader:
 
     def _batches(self) -> Iterator[MicroBatch]:
         count = len(self.loader)
-        remainder = count % self.accum_steps
         skip, self._skip_batches = self._skip_batches, 0
         if skip >= count:
             return  # resumed after the epoch's last update
+        first, stop = 0 if self.resumable is None else skip, None
+        if self.limit is not None:
+            count = min(count, skip + self.limit)
+            stop = count - first
+        remainder = count % self.accum_steps
         since = time.time()
-        for index, (images, targets) in enumerate(self.loader, 0 if self.resumable is None else skip):
+        for index, (images, targets) in enumerate(itertools.islice(self.loader, stop), first):
             if index < skip:
                 continue
             if self.needs_device_transfer:

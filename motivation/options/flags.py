@@ -260,6 +260,9 @@ GROUPS: tuple[Group, ...] = (
         Flag("--log-interval", int, "updates between two log lines",
              default=50, allowed=at_least(1), measured=False, per_rank=True),
         Flag("--val-interval", int, "epochs between two evaluations", default=1, allowed=at_least(1)),
+        Flag("--limit-batches", int,
+             "try a run in a minute: N batches of each split, both models, both switches, evaluation, a checkpoint and "
+             "its resume, memory and time; no files are left", allowed=at_least(1)),
         Flag("--recovery-interval", int, "updates between two recovery checkpoints",
              default=0, allowed=at_least(0), measured=False),
         Flag("--checkpoint-hist", int, "numbered checkpoints to keep",

@@ -95,12 +95,18 @@ def add_flags(parser: ArgumentParser) -> None:
 def split_words(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Split a command's words at ``--`` into its own and those for every run.
 
+    Raises:
+        InputError: the runs would leave nothing to report on.
+
     >>> split_words(["--jobs", "2", "--", "--lr", "0.1"])
     (['--jobs', '2'], ['--lr', '0.1'])
     """
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    return words[:cut], words[cut + 1 :]
+    own, further = words[:cut], words[cut + 1 :]
+    if any(word.partition("=")[0] == "--limit-batches" for word in further):
+        raise InputError("--limit-batches leaves no run to report on: give it to one of the commands of --dry-run")
+    return own, further
 
 
 @dataclass

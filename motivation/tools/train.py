@@ -30,12 +30,13 @@ from motivation.errors import (
 from motivation.method.records import Role
 from motivation.options.faults import one_line
 from motivation.options.parse import parse
+from motivation.tools.try_out import try_out
 from motivation.training.checkpoint import CheckpointError, newest_whole
 from motivation.training.finite import NotFiniteError
 from motivation.training.loop import train
 from motivation.training.plugin_errors import PluginError
 from motivation.training.records import best_epoch
-from motivation.training.result import RunResult
+from motivation.training.result import result_of
 from motivation.training.run import Run
 from motivation.training.signals import exit_code
 
@@ -67,11 +68,14 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
     run: Run | None = None
     try:
         args, args_text = parse(argv)
-        run = build_run(args, args_text, ranks)
-        with run.interrupt:  # a signal when the training is over must not cost the result
-            train(run)
-            if run.folder is not None:
-                report(run, args)
+        if args.limit_batches is not None:
+            run = try_out(args, args_text, ranks)
+        else:
+            run = build_run(args, args_text, ranks)
+            with run.interrupt:  # a signal when the training is over must not cost the result
+                train(run)
+                if run.folder is not None:
+                    report(run, args)
         if dist.is_initialized():
             dist.barrier()  # a launcher may end the others with the first that exits: not while files are written
             dist.destroy_process_group()
@@ -118,17 +122,7 @@ def _kept(run: Run | None) -> str:
 
 def report(run: Run, args: Namespace) -> None:
     """Write how the run went to ``result.json``, then print it."""
-    result = RunResult(
-        records=run.records,
-        models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
-        ranking=run.ranking,
-        flops=run.flops,
-        counts=run.pair.counts,
-        expected_share=run.expected_share,
-        completed=run.completed,
-        stopped_by=run.stopped_by,
-        nonfinite_losses=run.guard.count,
-    )
+    result = result_of(run, args)
     if run.folder is not None:
         result.write(run.folder)
     with surviving_output():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Validator:
         world_size: number of ranks; metrics are averaged over them.
         log_interval: batches between log lines, on the primary rank.
         primary: True on the rank that logs.
+        limit: number of batches to measure on; None for all.
     """
 
     loader: Any
@@ -54,6 +56,12 @@ class Validator:
     world_size: int = 1
     log_interval: int = 50
     primary: bool = True
+    limit: int | None = None
+
+    @property
+    def batches(self) -> int:
+        """Number of batches that are measured on."""
+        return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))
 
     def validate(self, model: nn.Module, label: str = "") -> Metrics:
         """Return the mean cross-entropy, and the top-1 and top-5 accuracy in percent."""
@@ -61,11 +69,11 @@ class Validator:
         meters = {"loss": AverageMeter(), "top1": AverageMeter(), "top5": AverageMeter()}
         seconds = AverageMeter()
         model.eval()
-        last = len(self.loader) - 1
+        last = self.batches - 1
         since = time.time()
         # TorchScript keeps tensors of its first calls for backward passes, which inference mode forbids
         with torch.no_grad() if isinstance(model, torch.jit.ScriptModule) else torch.inference_mode():
-            for index, (images, targets) in enumerate(self.loader):
+            for index, (images, targets) in enumerate(itertools.islice(self.loader, self.limit)):
                 images, targets = self.prepare(images, targets)
                 output = self.forward(model, images)
                 if self.tta > 1:

@@ -40,25 +40,29 @@ def refusing_overflow() -> Iterator[None]:
 
 def are_finite(state: Any) -> bool:
     """Return True if the floating point tensors among nested values are finite; all of them cost one read."""
-    tensors = [tensor for _, tensor in _float_tensors(state)]
+    tensors = [tensor for _, tensor in named_tensors(state) if _can_overflow(tensor)]
     return not tensors or bool(torch.nn.utils.get_total_norm(tensors, norm_type=float("inf")).isfinite())
 
 
 def nonfinite_names(state: Any) -> list[str]:
     """Return the names of the tensors among nested values that are not finite, with dots between the levels."""
-    return [name for name, tensor in _float_tensors(state) if not tensor.isfinite().all()]
+    return [name for name, tensor in named_tensors(state) if _can_overflow(tensor) and not tensor.isfinite().all()]
 
 
-def _float_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def _can_overflow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.numel() > 0
+
+
+def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors among nested values with their names, which have dots between the levels."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and value.numel():
-            yield name, value.detach()
+        yield name, value.detach()
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _float_tensors(item, f"{name}.{key}" if name else str(key))
+            yield from named_tensors(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _float_tensors(item, f"{name}.{index}")
+            yield from named_tensors(item, f"{name}.{index}")
 
 
 class FiniteStateGuard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from motivation.data.loaders import end_workers
@@ -18,11 +19,15 @@ from motivation.training.state import write_epoch_files, write_recovery_files
 _logger = logging.getLogger("train")
 
 
-def train(run: Run) -> None:
+def train(run: Run, do_epochs: Callable[[Run], bool] | None = None) -> None:
     """Train all epochs; evaluate and save those that are due.
 
     Call it within ``run.interrupt``. A signal (see `motivation.training.signals.SIGNALS`) during an update: finish the
     update, write a recovery checkpoint, stop. During evaluation or saving: finish these, then stop.
+
+    Args:
+        run: see `Run`.
+        do_epochs: trains the epochs and returns False if a signal has ended the run; default `train_epochs`.
 
     Raises:
         NotFiniteError: too many losses in a row were not finite, or the last ones.
@@ -32,7 +37,7 @@ def train(run: Run) -> None:
     view = RunView(run.epochs, run.start_epoch, run.feed.updates_per_epoch, motivated, done, run.trained)
     try:
         run.hooks.run_start(view)
-        if train_epochs(run):
+        if (do_epochs or train_epochs)(run):
             run.guard.finish()
             run.state_guard.finish()
             run.completed, run.interrupted_by = True, 0

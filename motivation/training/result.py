@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from motivation.method.records import Counts, Role
 from motivation.training.checkpoint import blaming_file
 from motivation.training.flops import CONVENTION, readable
 from motivation.training.records import EpochRecord, Metrics, best_epoch, rank_epochs
+from motivation.training.run import Run
 from motivation.training.run_folder import RESULT_FILE
 
 
@@ -122,6 +124,21 @@ class RunResult:
             when = f"after epoch {last.epoch}" if last else "not measured yet"
             lines.append(f"The run has not ended: accuracy {when}; updates, share and cost up to now.")
         return "\n".join(lines)
+
+
+def result_of(run: Run, args: Namespace) -> RunResult:
+    """Return the figures of a run that has ended; ``args`` are its options."""
+    return RunResult(
+        records=run.records,
+        models={Role.BASE: args.model, Role.MOTIVATED: args.motivated_model},
+        ranking=run.ranking,
+        flops=run.flops,
+        counts=run.pair.counts,
+        expected_share=run.expected_share,
+        completed=run.completed,
+        stopped_by=run.stopped_by,
+        nonfinite_losses=run.guard.count,
+    )
 
 
 def _percent(record: EpochRecord | None, role: Role, name: str) -> str:

@@ -228,6 +228,8 @@ def read_run(path: str | Path) -> RunFolder:
         raise RunError(f"{folder} is a damaged run: {error}") from error
     if not isinstance(options, dict) or not options.get("model"):
         raise RunError(f"{file} does not name a model")
+    if options.get("limit_batches"):
+        raise RunError(f"{folder} is no run: --limit-batches was killed there and has left it; delete it")
     return RunFolder(folder, checked_options(options, file))
 
 
