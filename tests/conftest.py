@@ -8,8 +8,10 @@ from support.once import models_looked_at_once
 from support.program import DIGITS, FewDigits
 
 from motivation.__main__ import main as command_main
+from motivation.method import condition_registry
 from motivation.method.random_states import get_rng_state, set_rng_state
 from motivation.tools.train import main
+from motivation.training import hooks
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,17 @@ def train(tmp_path):
         return tmp_path / name
 
     return run
+
+
+@pytest.fixture
+def forgotten_plugins():
+    """What plugins register is forgotten after the test."""
+    registries = condition_registry._conditions, hooks._hooks
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before):
+        registry.clear()
+        registry.update(kept)
 
 
 @pytest.fixture

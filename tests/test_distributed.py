@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from support.processes import finish, free_port, start, torchrun
-from support.program import DIGITS, ROOT, load
+from support.program import DIGITS, ROOT, assert_equal, load
 
 WORKER = ROOT / "tests" / "support" / "distributed_worker.py"
 
@@ -69,7 +69,9 @@ def runs(tmp_path_factory):
     scheduled += ["--motivation-scheduled-runs", str(folder / "first_part" / "run")]
     plain = str(folder / "plain_ema" / "run" / "last.pth.tar")
     from_plain = [*MOTIVATED, "--model-ema", "--epochs", "2", "--resume", plain]
+    limited = [*resumed[:-1], "auto", "--limit-batches", "2", "--model-ema"]
     later = {"resumed": resumed, "stopped": stopped, "scheduled": scheduled, "from_plain": from_plain}
+    later["limited"] = limited
     plan, folders = planned(folder, {**RUNS, **later})
     code, said = launched(WORKER, plan, log=folder / "log")
     assert code == 0, said[-4000:]
@@ -155,6 +157,13 @@ def test_a_resumed_run_of_two_processes_goes_on(runs):
     check_ranks(runs["resumed"])
     with open(runs["resumed"] / "run" / "summary.csv") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_a_try_on_two_processes_trains_both_models_and_leaves_no_files(runs):
+    ranks = [torch.load(runs["limited"] / f"rank{rank}.pth", weights_only=True)["models"] for rank in range(2)]
+    assert ranks[0].keys() == {"base", "base ema", "motivated", "motivated ema"}
+    assert_equal(*ranks)
+    assert not (runs["limited"] / "run").exists()
 
 
 def test_two_nodes_of_one_process(tmp_path):

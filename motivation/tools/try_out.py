@@ -68,7 +68,8 @@ def try_out(args: Namespace, args_text: str, ranks: Ranks) -> Run:
         if run.lock is not None:
             scratch.callback(run.lock.release)
         if run.start_epoch >= run.epochs or run.stopped_by is not None:
-            raise StartupError([Fault("--limit-batches", "nothing is left to train: the resumed run has ended")])
+            why = run.stopped_by or f"epoch {run.start_epoch} would be the next of {run.epochs}"
+            raise StartupError([Fault("--limit-batches", f"nothing is left to train: {why}")])
         limit_batches(run, args.limit_batches)
         costs = UpdateCosts(run.device)
         run.hooks.hooks.append(costs)
@@ -222,25 +223,32 @@ class UpdateCosts(Hook):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _counted(count: int, word: str, ending: str = "s") -> str:
+    return f"{count} {word}{ending if count != 1 else ''}"
+
+
 def _summary(run: Run, costs: UpdateCosts, limit: int) -> str:
     """Return what was tried, a line each."""
     assert run.folder is not None
-    trained = [f"{role.value} {len(times)} updates" for role, times in costs.seconds.items() if times]
+    trained = [f"{role.value} {_counted(len(times), 'update')}" for role, times in costs.seconds.items() if times]
     if costs.stretches:
-        trained.append(f"{costs.stretches} switches to the motivated model, {costs.stretches} back")
+        trained.append(f"{_counted(costs.stretches, 'switch', 'es')} to the motivated model and as many back")
     seconds = [f"{role.value} {median(times[1:] or times):.3g} s" for role, times in costs.seconds.items() if times]
     memory = [f"{role.value} {peak / 1e9:.2f} GB" for role, peak in costs.peak_bytes.items() if peak]
     place = f"on {run.device}" if costs.is_of_device else "resident in this process"
     record, validator = run.records[-1], run.evaluator.validator
     metrics = {Role.BASE: record.base, Role.MOTIVATED: record.motivated}
-    evaluated = " and ".join(role.value for role, measured in metrics.items() if measured)
+    evaluated = "nothing: there are no validation data"
+    if validator is not None:
+        names = " and ".join(role.value for role, measured in metrics.items() if measured)
+        evaluated = f"{names}, on {_counted(validator.batches, 'batch', 'es')}"
     size = sum(path.stat().st_size for path in run.folder.rglob(LAST))
     return "\n".join((
         f"Tried with --limit-batches {limit}, and nothing has failed:",
         f"trained     {', '.join(trained)}",
-        f"time        of an update: {', '.join(seconds)} (median, without the first of each)",
+        f"time        of an update: {', '.join(seconds)} (median; the first counts only where it is alone)",
         f"memory      at most: {', '.join(memory) or 'unknown'} ({place})",
-        f"evaluated   {f'{evaluated}, on {validator.batches} batches' if validator else 'nothing: no validation data'}",
+        f"evaluated   {evaluated}",
         f"checkpoint  {size / 1e6:.1f} MB an epoch; loaded again with equal weights and optimizer, and trained on",
         "All files of it are deleted.",
     ))  # fmt: skip

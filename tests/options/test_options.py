@@ -26,6 +26,7 @@ OURS = {
     "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
     "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold", "log_tensorboard",
     "max_nonfinite", "data_on_device", "no_pin_mem", "deterministic", "check_numerics",
+    "limit_batches",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from motivation.build.ranks import Ranks
 from motivation.build.run import build_run
 from motivation.options.parse import parse
 from motivation.tools.train import report
+from motivation.tools.try_out import try_out
 from motivation.training import learner
 from motivation.training.hooks import Hook, HookList
 from motivation.training.loop import train
@@ -56,10 +57,13 @@ def rounded_otherwise(norm, rank):
 
 def train_one(folder, argv, ranks):
     args, text = parse(argv)
-    run = build_run(args, text, ranks)
     witness = Witness()
-    run.hooks = HookList([*run.hooks.hooks, witness])
-    train(run)
+    if args.limit_batches is not None:
+        run = try_out(args, text, ranks)
+    else:
+        run = build_run(args, text, ranks)
+        run.hooks = HookList([*run.hooks.hooks, witness])
+        train(run)
     if run.folder is not None:
         report(run, args)
     models = {side.role.value: side.model.state_dict() for side in run.pair.sides}

@@ -16,14 +16,7 @@ from motivation.training.plugin_errors import PluginError, guarded
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conditions.md"
 
 
-@pytest.fixture(autouse=True)
-def _forgotten():
-    """What plugins register is forgotten after each test."""
-    before = dict(condition_registry._conditions), dict(hooks._hooks)
-    yield
-    for registry, kept in zip((condition_registry._conditions, hooks._hooks), before):
-        registry.clear()
-        registry.update(kept)
+pytestmark = pytest.mark.usefixtures("forgotten_plugins")
 
 
 @pytest.fixture
