@@ -37,6 +37,7 @@ OTHER_PROGRAMS |= {
     "--kills",
     "--all",
     "--no-deps",
+    "--inplace",
 }
 OTHER_PROGRAMS |= {  # SLURM's
     "--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--signal",

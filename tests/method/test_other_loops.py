@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import torch
-from support.program import ROOT
+from support.program import ROOT, assert_equal
 from torch.nn import functional as F
 
 import motivation
@@ -73,21 +73,6 @@ def own_loop(recorded, targets, make_schedule):
             pair.observe(torch.stack(losses).mean())
         pair.end_epoch()
     return pair
-
-
-def assert_equal(found, expected, where=""):
-    assert type(found) is type(expected), where
-    if isinstance(found, torch.Tensor):
-        assert torch.equal(found, expected), where
-    elif isinstance(found, dict):
-        assert found.keys() == expected.keys(), where
-        for key in found:
-            assert_equal(found[key], expected[key], f"{where}.{key}")
-    elif isinstance(found, list):
-        for index, (a, b) in enumerate(zip(found, expected, strict=True)):
-            assert_equal(a, b, f"{where}[{index}]")
-    else:
-        assert found == expected, where
 
 
 def cosine(updates):
