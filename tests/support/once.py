@@ -1,7 +1,7 @@
 """What a run computes of its models before it trains, computed once for all runs of a test session.
 
-A run of a second spends a third of its time on a trial of both models on the meta device and on counting their FLOPs. Both
-depend on the model and the shape of the images alone.
+A run of a second spends a third of its time on a trial of both models on the meta device and on counting their FLOPs.
+Both depend on the model and the shape of the images alone.
 """
 
 from contextlib import contextmanager
