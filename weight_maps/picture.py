@@ -30,6 +30,14 @@ def draw(summary: Summary, file: Path) -> None:
         ValueError: matplotlib does not know the format.
         OSError: the file cannot be written.
     """
+    try:
+        map_figure(summary).savefig(file, dpi=140)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def map_figure(summary: Summary) -> Figure:
+    """Draw a summary."""
     stages = _merged(summary.stages)
     columns = sum(len(stage.blocks) for stage in stages)
     rows = {3.05: f"base model\n{summary.base}", 0.5: f"motivated model\n{summary.motivated}"}
@@ -56,10 +64,7 @@ def draw(summary: Summary, file: Path) -> None:
     _legend(figure, foot / height)
     figure.text(0.02, 1 - 0.35 / height, f"Where {summary.base} lies inside {summary.motivated}", fontsize=14)
     figure.text(0.02, 0.12 / height, "\n".join(lines), fontsize=9, color="#444444", va="bottom")
-    try:
-        figure.savefig(file, dpi=140)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    return figure
 
 
 def _merged(stages: tuple[Stage, ...]) -> list[Stage]:

@@ -21,6 +21,13 @@ Updates = np.recarray
 UPDATE = np.dtype([("epoch", np.int64), ("update", np.int64), ("loss", np.float64), ("motivated", np.bool_)])
 """An update: its epoch, its number in the epoch, its training loss, and True if it trained the motivated model."""
 
+AFTER_FALLS = (
+    "Losses jump up where the motivated model trains, and much of that is no harm done by motivation: a switch follows "
+    "k falls of a noisy loss, and after these the next loss is likely to be higher whoever makes it (regression to the "
+    "mean)."
+)
+"""What a reader of a run's losses must know."""
+
 FAR = 3
 """Values further outside the middle 98 % than this many times their width do not stretch an axis."""
 
@@ -98,11 +105,11 @@ def after_falls(updates: Updates, k: int) -> NDArray[np.bool_]:
     Streak and previous loss are forgotten at an epoch's start.
     """
     follows, streak, previous, epoch = [], 0, None, None
-    for update in updates:
-        if update.epoch != epoch:
-            streak, previous, epoch = 0, None, update.epoch
+    for number, loss in zip(updates.epoch.tolist(), updates.loss.tolist(), strict=True):
+        if number != epoch:
+            streak, previous, epoch = 0, None, number
         follows.append(streak >= k)
-        streak, previous = next_streak(streak, previous, float(update.loss)), float(update.loss)
+        streak, previous = next_streak(streak, previous, loss), loss
     return np.array(follows, np.bool_)
 
 

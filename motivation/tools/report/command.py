@@ -42,6 +42,12 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--unfinished", action="store_true", help="count runs that have not finished")
     parser.add_argument("--markdown", metavar="FILE", help="write the table in Markdown; - for standard output")
     parser.add_argument("--csv", metavar="FILE", help="write it as CSV, in full precision; - for standard output")
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write a page for a browser: tables with 95 %% intervals, losses and accuracy, maps, options; unfinished "
+        "runs have their charts, too",
+    )
     return parser
 
 
@@ -53,35 +59,85 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.markdown and args.markdown == args.csv:
-        parser.error(f"--markdown and --csv: both are to be written to {args.csv}; give two different names")
-    runs = counted_runs(find_runs(args.runs), args.unfinished)
+    files = [file for file in (args.markdown, args.csv, args.html) if file]
+    if twice := [file for file in files if files.count(file) > 1]:
+        parser.error(f"--markdown, --csv and --html: two of them are to be written to {twice[0]}; give different names")
+    found = find_runs(args.runs)
+    runs = counted_runs(found, args.unfinished, required=not args.html or len(files) > 1)
     groups, flops = group_runs(runs), ForwardFlops(runs)
     rows = make_rows(groups, flops)
-    twice = [pair for group in groups for pair in repeated(group)]
-    notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in twice]
+    repeats = [pair for group in groups for pair in repeated(group)]
+    notes = [f"{one.path} and {other.path} have the same options, seed and fold" for one, other in repeats]
     for note in notes + flops.faults:
         print_text(f"note: {note}", sys.stderr)
-    tables: list[Printed | PairedTable] = [Printed(rows, args.best, TABLES.get(args.paper))]
+    paper = TABLES.get(args.paper)
+    tables: list[Printed | PairedTable] = [Printed(rows, args.best, paper)] if rows else []
     if args.paired:
         tables.append(PairedTable(rows))
-    markdown = "\n".join(table.markdown() for table in tables)
-    for file, text in ((args.markdown, markdown), (args.csv, tables[-1].csv())):
+    texts = {}
+    if args.markdown:
+        texts[args.markdown] = "\n".join(table.markdown() for table in tables)
+    if args.csv:
+        texts[args.csv] = tables[-1].csv()
+    if args.html:
+        from motivation.tools.report.page import page_text  # matplotlib takes long to import
+
+        texts[args.html] = page_text(runs_on_page(found), Printed(rows, args.best, paper) if rows else None)
+    for file, text in texts.items():
         if file == "-":
             print_text(text, end="")
-        elif file:
-            with writing(Path(file)):
-                Path(file).write_text(text, encoding="utf-8")
-    if "-" not in (args.markdown, args.csv):
+        else:
+            write_whole(Path(file), text)
+    if "-" not in files:
         print_text("\n".join(table.console() for table in tables), end="")
     return 0
 
 
-def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]:
-    """Return the runs that go into means; say on standard error why each other one is left out.
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; into a device or a pipe as far as it goes.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = path.resolve()
+    with writing(path):
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        scratch = path.with_name(f".{path.name}.tmp")
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+def runs_on_page(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Return the runs whose ``summary.csv`` and ``result.json`` can be read; say on standard error which cannot.
 
     Raises:
         RunError: none is left.
+    """
+    shown, damaged = [], []
+    for run in runs:
+        try:
+            if run.epochs is not None and run.completed is not None:
+                shown.append(run)
+        except RunError as error:
+            damaged.append(str(error))
+    if not shown:
+        raise RunError(*damaged)
+    for fault in damaged:
+        print_text(f"not on the page: {fault}", sys.stderr)
+    return shown
+
+
+def counted_runs(runs: Sequence[RunFolder], unfinished: bool, required: bool = True) -> list[RunFolder]:
+    """Return the runs that go into means; say on standard error why each other one is left out.
+
+    Raises:
+        RunError: none is left, though one is required.
     """
     counted, damaged = [], []
     for run in runs:
@@ -95,12 +151,11 @@ def counted_runs(runs: Sequence[RunFolder], unfinished: bool) -> list[RunFolder]
                 counted.append(run)
         except RunError as error:
             damaged.append(str(error))
-    if not counted and damaged:
-        raise RunError(*damaged)
+    if not counted and required:
+        none = "none of these runs can be counted: let them finish, or count them as they are (--unfinished)"
+        raise RunError(*(damaged or [none]))
     for fault in damaged:
         print_text(f"left out: {fault}", sys.stderr)
-    if not counted:
-        raise RunError("none of these runs can be counted: let them finish, or count them as they are (--unfinished)")
     return counted
 
 
@@ -137,7 +192,7 @@ class Printed:
 
     def console(self) -> str:
         """Return an aligned table with the units below the titles, which fits a terminal."""
-        columns, remarks = self._columns(), self._remarks()
+        columns, remarks = self._columns(), self.remarks()
         titles = [column.title for column in columns]
         units = [f"({column.unit})" if column.unit else "" for column in columns]
         table = [titles, units, *self._cells(columns)]
@@ -150,9 +205,8 @@ class Printed:
 
     def markdown(self) -> str:
         """Return a Markdown table."""
-        columns = self._columns()
-        remarks = [remark.replace("*", "\\*") for remark in self._remarks()]
-        table = markdown_table([[column.header for column in columns], *self._cells(columns)])
+        remarks = [remark.replace("*", "\\*") for remark in self.remarks()]
+        table = markdown_table(self.cells())
         return "\n".join([table, "", "\n\n".join(remarks)]) + "\n"
 
     def csv(self) -> str:
@@ -183,6 +237,11 @@ class Printed:
         ]
         return csv_text(rows)
 
+    def cells(self) -> list[list[str]]:
+        """Return a header with units, and the cells of each row."""
+        columns = self._columns()
+        return [[column.header for column in columns], *self._cells(columns)]
+
     def _cells(self, columns: Sequence[Column]) -> list[list[str]]:
         return [[column.cell(row) for column in columns] for row in self.rows]
 
@@ -207,7 +266,7 @@ class Printed:
             *self.paper_columns,
         ]
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """Return what stands under the table: units, convention, footnotes."""
         best = ["* mean of each run's best epoch, selected on the validation data"] if self.best else []
         return [

@@ -43,7 +43,7 @@ def words_of(groups: Sequence[Group]) -> dict[Group, dict[str, str]]:
         by_models.setdefault((group.base, group.motivated), []).append(group)
     found: dict[Group, dict[str, str]] = {}
     for alike in by_models.values():
-        names = _telling([group.settings for group in alike])
+        names = telling_options([group.settings for group in alike])
         brief = [_words(group.settings, names) for group in alike]
         for group, words in zip(alike, brief, strict=True):
             if brief.count(words) > 1:
@@ -54,11 +54,13 @@ def words_of(groups: Sequence[Group]) -> dict[Group, dict[str, str]]:
     return found
 
 
-def _telling(settings: Sequence[Settings]) -> dict[str, bool]:
-    """Return the options in which some differ, and whether each has several values besides off."""
+def telling_options(settings: Sequence[Settings]) -> dict[str, bool]:
+    """Return the options in which some settings differ, and whether each has several values besides off.
+
+    An option of motivation counts among the settings that have it: classical runs and other conditions have it not.
+    """
     found = {}
     for name in dict.fromkeys([*WORDS, *sorted({name for one in settings for name in one})]):
-        # the options of another condition, or of motivation in a classical run, are left out and not off
         is_left_out = name in FLAGS and FLAGS[name].motivated
         values = [one.get(name) for one in settings if name in one or not is_left_out]
         if len(set(map(as_key, values))) > 1:

@@ -186,8 +186,8 @@ class PairedTable:
     def console(self) -> str:
         """Return an aligned table that fits a terminal: the rows that are compared with one stand below it."""
         names = short_names(row.group for one in self.differences for row in (one.row, one.against))
-        header, *cells = self._cells()
-        table, remarks = [header[:1] + header[2:]], self._remarks()
+        header, *cells = self.cells()
+        table, remarks = [header[:1] + header[2:]], self.remarks()
         by_other: dict[str, list[list[str]]] = {}
         for label, against, *figures in cells:
             by_other.setdefault(against, []).append([f"  {label}", *figures])
@@ -200,7 +200,7 @@ class PairedTable:
 
     def markdown(self) -> str:
         """Return a Markdown table."""
-        return f"{markdown_table(self._cells(), left=2)}\n\n" + "\n\n".join(self._remarks()) + "\n"
+        return f"{markdown_table(self.cells(), left=2)}\n\n" + "\n\n".join(self.remarks()) + "\n"
 
     def csv(self) -> str:
         """Return the differences for programs: numbers in full precision, an empty cell where one is missing."""
@@ -222,7 +222,8 @@ class PairedTable:
             for one in self.differences
         ])  # fmt: skip
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """Return a header, and the cells of each difference."""
         cells = [["model", "against", "top-1 (%)", "difference", "n", "seeds", "share", "training cost"]]
         for one in self.differences:
             cells.append([
@@ -237,7 +238,8 @@ class PairedTable:
             ])  # fmt: skip
         return cells
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
+        """Return what stands under the table."""
         remarks = [
             "top-1 of the last epoch, mean ± sample standard deviation over all runs of the row",
             "difference: of top-1 in points, mean over pairs of runs of the same seed and fold ± half the width of its "

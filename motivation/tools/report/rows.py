@@ -49,8 +49,9 @@ class Row:
         against: Arch-X-C, with which Arch-X-Y-B or Arch-Y-C is compared.
         larger: Arch-Y-C, compared with the same row.
         notes: its footnotes.
-        runs: how many of the runs have an accuracy.
-        accuracy: mean of the last epoch's top-1.
+        accuracies: the last epoch's top-1 of each run that has one.
+        runs: how many these are.
+        accuracy: their mean.
         accuracy_sd: its sample standard deviation.
         best: mean of the top-1 of each run's best epoch: selected on the validation data.
     """
@@ -68,10 +69,14 @@ class Row:
 
     def __post_init__(self) -> None:
         role = Role.MOTIVATED if self.kind == "M" else Role.BASE
-        last = [epochs[-1]["top1"] for run in self.group.runs if (epochs := run.evaluated(role))]
+        self.accuracies = [epochs[-1]["top1"] for run in self.group.runs if (epochs := run.evaluated(role))]
         best = [epoch["top1"] for run in self.group.runs if (epoch := run.best_epoch(role))]
-        self.runs = len(last)
-        self.accuracy, self.accuracy_sd, self.best = mean(last), sample_sd(last), mean(best)
+        self.runs, self.accuracy, self.accuracy_sd = (
+            len(self.accuracies),
+            mean(self.accuracies),
+            sample_sd(self.accuracies),
+        )
+        self.best = mean(best)
 
     @property
     def acc_per_flops(self) -> float:
