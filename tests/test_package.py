@@ -65,3 +65,8 @@ def test_all_configs_and_type_markers_are_in_the_package(installed):
     there = {str(path.relative_to(installed / "motivation")) for path in installed.rglob("*.yaml")}
     assert there == {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
     assert all(Path(installed, name, "py.typed").exists() for name in ("motivation", "weight_maps"))
+
+
+def test_the_files_of_the_reports_page_are_in_the_package(installed):
+    folder = installed / "motivation/tools/report"
+    assert {f"page.{end}" for end in ("html", "css", "js")} <= {path.name for path in folder.iterdir()}

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     files = [file for file in (args.markdown, args.csv, args.html) if file]
     if twice := [file for file in files if files.count(file) > 1]:
-        parser.error(f"--markdown, --csv and --html: two of them are to be written to {twice[0]}; give different names")
+        parser.error(f"--markdown, --csv and --html: two are to be written to {twice[0]}; give two different names")
     found = find_runs(args.runs)
     runs = counted_runs(found, args.unfinished, required=not args.html or len(files) > 1)
     groups, flops = group_runs(runs), ForwardFlops(runs)
