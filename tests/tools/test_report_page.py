@@ -280,10 +280,13 @@ def browse(tmp_path):
         assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]  # errors, and what the policy stops
         document = html.unescape(done.stdout)
         assert 'data-drawn="yes"' in document
-        assert '<p id="fault" role="alert"></p>' in document
         return document
 
     return run
+
+
+def body_of(document):
+    return re.split("<body[^>]*>", document, maxsplit=1)[1]
 
 
 def chart_of(document, name):
@@ -319,6 +322,46 @@ def test_the_script_draws_all_charts(make_run, report, browse, tmp_path):
     assert "in base, where nobody switches" in document
 
 
+USE_THE_CHART = """<script>
+{
+const said = [], chart = () => document.querySelector("#loss-chart > svg");
+const read = () => said.push(document.querySelector("#loss-chart .readout").textContent);
+function point(type, part) {
+  const box = chart().getBoundingClientRect();
+  const place = { clientX: box.left + part * box.width, clientY: box.top + 100, pointerId: 1 };
+  chart().setPointerCapture = () => {};
+  chart().dispatchEvent(new PointerEvent(type, place));
+}
+point("pointermove", 0.5); read();
+point("pointerdown", 0.5); point("pointermove", 0.6); point("pointerup", 0.9);
+chart().dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" })); read();
+document.getElementById("out").click(); read();
+document.getElementById("span").value = 0; document.getElementById("span").oninput();
+chart().dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" })); read();
+document.querySelector("#loss-chart .legend button:last-child").click();
+said.push(document.querySelectorAll("#loss-chart .motivated").length);
+document.body.textContent = said.join("\\n");
+}
+</script></body>"""
+
+
+@in_chromium
+def test_a_chart_is_read_by_pointer_and_keys_and_zoomed(make_run, report, browse, tmp_path):
+    make_run(losses=np.linspace(3.0, 2.0, 300).tolist())
+    report()
+    text = re.sub("<meta http-equiv[^\n]*", "", (tmp_path / "page.html").read_text())
+    (tmp_path / "copy.html").write_text(text.replace("</body>", USE_THE_CHART))
+    pointed, first, zoomed_out, last, shaded = body_of(browse(tmp_path / "copy.html")).split("\n")[:5]
+    assert re.match(
+        r"epoch 1, update \d+ of it, 1[45]\d of the run: loss 2\.\d+, the (base|motivated model) trains", pointed
+    )
+    start = int(re.search(r"(\d+) of the run", first)[1])
+    assert 140 < start < 160
+    assert "Drag over the chart" in zoomed_out
+    assert int(re.search(r"(\d+) of the run", last)[1]) < start + 20
+    assert shaded.startswith("0")
+
+
 @in_chromium
 def test_hostile_names_stay_text_and_nothing_is_wider_than_a_phone(make_run, report, browse, tmp_path):
     make_run("<img src=x onerror=alert(1)>", {**PAIR, "experiment": "</script><script>alert(1)</script>" * 3})
@@ -333,7 +376,7 @@ def test_hostile_names_stay_text_and_nothing_is_wider_than_a_phone(make_run, rep
     receive = "<script>onmessage = (event) => { document.body.textContent = event.data.join('\\n'); }</script>"
     frame = '<iframe width="400" height="900" src="copy.html#run=1&updates=50-1500"></iframe>'
     (tmp_path / "phone.html").write_text(f"<body>{receive}{frame}</body>")
-    width, document = browse(tmp_path / "phone.html").partition("<body>")[2].split("\n", 1)
+    width, document = body_of(browse(tmp_path / "phone.html")).split("\n", 1)
     assert int(width) <= 400
     losses = chart_of(document, "loss-chart")
     assert "of 1,45" in losses
