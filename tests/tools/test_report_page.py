@@ -297,8 +297,8 @@ def chart_of(document, name):
 
 @in_chromium
 def test_the_script_draws_all_charts(make_run, report, browse, tmp_path):
-    make_run("pair", PAIR)
-    make_run("base", PLAIN)
+    make_run("pair", PAIR, losses=np.geomspace(2.0, 0.001, 18).tolist())
+    make_run("base", PLAIN, losses=[0.0, 2.0, 1.0] * 6)
     report()
     document = browse(tmp_path / "page.html")
     for name in (

@@ -115,7 +115,8 @@ function chart(host, spec) {
   const yTicks = ticks(spec.yLimits, 5, { log: spec.log });
   const left = 14 + 7 * Math.max(2, ...yTicks.map((tick) => short(tick).length)), right = width - 12;
   const top = 24, bottom = height - 40;
-  const [x0, x1] = spec.xLimits, scale = spec.log ? Math.log10 : (value) => value, [y0, y1] = spec.yLimits.map(scale);
+  const scale = (value) => (spec.log ? Math.log10(Math.max(value, 1e-12)) : value); // a run beside may have losses of 0
+  const [x0, x1] = spec.xLimits, [y0, y1] = spec.yLimits.map(scale);
   const X = (value) => left + ((value - x0) / (x1 - x0)) * (right - left);
   const Y = (value) => bottom - ((scale(value) - y0) / (y1 - y0)) * (bottom - top);
 
@@ -267,7 +268,8 @@ function drawCurves() {
 function drawEpochs(run, beside) {
   const own = run.epochs, base = run.motivated ? `${run.base}, base` : run.base;
   const both = (name) => {
-    const all = [run.limits[name], beside && beside.limits[name]].filter(Boolean);
+    const alike = [run, beside].filter((one) => one && (name === "accuracy" || one.log === run.log));
+    const all = alike.map((one) => one.limits[name]).filter(Boolean);
     return all.length ? [Math.min(...all.map((one) => one[0])), Math.max(...all.map((one) => one[1]))] : null;
   };
   const line = (name, column, colour, dash) => (
