@@ -20,6 +20,7 @@ from weight_maps import __main__ as weight_maps_command
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 SESSION = [
+    "python -m motivation train --config quickstart --limit-batches 5",
     "motivation train --config quickstart",
     "motivation train --config quickstart --motivation-condition never --experiment base",
     "python -m motivation export output/quickstart deploy",
@@ -30,6 +31,7 @@ SESSION = [
     "python -m motivation predict output/quickstart pictures --out predictions.csv",
     "motivation plot output/quickstart --beside output/base --output pictures",
     "motivation plot output/quickstart --beside output/base --output pictures --epoch 4",
+    "motivation report output/quickstart output/base --html page.html",
     "python -m motivation report output/train --paper table1 --markdown results.md --csv results.csv",
     "python -m motivation cost cifar10/resnet20_resnet32 --images 50000",
     "python -m motivation experiments table1 --dry-run",
@@ -122,5 +124,5 @@ def test_the_session_of_the_documents_runs(workplace):
         program, words = words_of(command)
         code = weight_maps_command.main(words) if program == "weight_maps" else motivation_main([program, *words])
         assert code == 0, command
-    written = {"deploy/base/README.md", "predictions.csv", "pictures/loss.png", "results.md", "results.csv", "map.png"}
+    written = "deploy/base/README.md predictions.csv pictures/loss.png results.md results.csv map.png page.html".split()
     assert all(Path(name).is_file() for name in written), os.listdir(workplace)
