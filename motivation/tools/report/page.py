@@ -74,9 +74,9 @@ def page_text(runs: Sequence[RunFolder], printed: PrintedTable | None) -> str:
     label_of = {run.path: label for group, label in zip(groups, labels, strict=True) for run in group.runs}
     names = run_names(runs)
     curves = mean_curves(groups, labels)
-    results = paired = Markup("<p>No run can be counted yet.</p>")
+    results, paired = Markup("<p>No run has finished; --unfinished counts those that have an accuracy.</p>"), Markup()
     if printed:
-        results, paired = results_section(printed.cells(), printed.remarks(), printed.rows), Markup()
+        results = results_section(printed.cells(), printed.remarks(), printed.rows)
         if differences(printed.rows):
             table = PairedTable(printed.rows)
             paired = paired_section(table.cells(), table.remarks(), table.differences)
