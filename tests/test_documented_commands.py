@@ -124,5 +124,13 @@ def test_the_session_of_the_documents_runs(workplace):
         program, words = words_of(command)
         code = weight_maps_command.main(words) if program == "weight_maps" else motivation_main([program, *words])
         assert code == 0, command
-    written = "deploy/base/README.md predictions.csv pictures/loss.png results.md results.csv map.png page.html".split()
+    written = [
+        "deploy/base/README.md",
+        "predictions.csv",
+        "pictures/loss.png",
+        "results.md",
+        "results.csv",
+        "map.png",
+        "page.html",
+    ]
     assert all(Path(name).is_file() for name in written), os.listdir(workplace)
