@@ -112,7 +112,9 @@ def add_outputs(run: Run, args: Namespace, own_hooks: list[Hook]) -> None:
         hooks.append(ProgressBar())
     if args.log_tensorboard:
         hooks.append(TensorboardLog(folder / "tensorboard", run.flops, args.log_interval))
-    if args.log_wandb:
+    if args.log_wandb and args.limit_batches is not None:
+        _logger.info("--limit-batches: Weights & Biases is left out.")
+    elif args.log_wandb:
         hooks += _wandb_hooks(args, folder.name, run)
     run.hooks = HookList([*hooks, *own_hooks])
 

@@ -7,7 +7,6 @@ are evaluated, a checkpoint is written, everything that it holds is set to zero,
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from argparse import Namespace
@@ -40,8 +39,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_logger = logging.getLogger("train")
-
 
 def try_out(args: Namespace, args_text: str, ranks: Ranks) -> Run:
     """Do all that a run does, with ``--limit-batches`` batches of each split; print what was tried and leave no files.
@@ -59,9 +56,6 @@ def try_out(args: Namespace, args_text: str, ranks: Ranks) -> Run:
         NotFiniteError: the losses or weights are not finite.
         CheckpointError: the checkpoint does not hold what it was written from.
     """
-    if args.log_wandb and ranks.rank == 0:
-        _logger.info("--limit-batches: Weights & Biases is left out.")
-    args = Namespace(**{**vars(args), "log_wandb": False})
     prepared = prepare(args, ranks)
     with ExitStack() as scratch:
         run = assemble(args, args_text, ranks, prepared, scratch)

@@ -65,7 +65,7 @@ def test_both_models_and_both_switches_are_tried_whatever_the_condition_says(bat
 
 def test_data_workers_averages_and_reestimated_statistics_are_tried_too(tried):
     flags = ("-j", "1", "--model-ema", "--motivation-bn-recalibrate", "50", "--opt", "lookahead_adamw", "--lr", "1e-3")
-    summary = tried(*MOTIVATED, *flags, "--limit-batches", "3", "--log-tensorboard")
+    summary = tried(*MOTIVATED, *flags, "--limit-batches", "3", "--log-tensorboard", "--log-wandb")
     assert re.fullmatch(r"of an update: base [\d.e-]+ s, motivated [\d.e-]+ s \(.*\)", summary["time"])
     assert re.fullmatch(r"at most: base [\d.]+ GB, motivated [\d.]+ GB \(resident .*\)", summary["memory"])
 
