@@ -77,7 +77,7 @@ const SHAPES = {
   cross: "m-4-4l8 8m0-8l-8 8",
 };
 
-// A series has name, x, y, colour and a kind: a line, "marks" alone, a "band" from low to high, or a "shade" (legend only).
+// A series has name (and a key, where its name has numbers that change), x, y, colour and a kind: a line, "marks" alone, a "band" from low to high, or a "shade" (legend only).
 function drawSeries(parent, series, X, Y) {
   const { x, y, colour, kind = "line" } = series;
   const point = (value, i) => `${X(x[i]).toFixed(1)} ${Y(value).toFixed(1)}`;
@@ -140,18 +140,18 @@ function chart(host, spec) {
   const inside = make(svg, "svg", { ...area, viewBox: Object.values(area).join(" ") });
   if (spec.under) spec.under(inside, { X, top, bottom, hidden });
   for (const series of spec.series) {
-    const isShown = !hidden.has(series.name);
+    const key = series.key || series.name, isShown = !hidden.has(key);
     const entry = make(legend, "button", { type: "button", "aria-pressed": isShown });
     const sample = { ...series, x: [2, 13, 24], y: [6, 6, 6], low: [1, 1, 1], high: [11, 11, 11], marked: [1] };
     drawSeries(make(entry, "svg", { viewBox: "0 0 26 12", "aria-hidden": true }), sample, (x) => x, (y) => y);
     entry.append(series.name);
     entry.onclick = () => {
-      hidden[isShown ? "add" : "delete"](series.name);
+      hidden[isShown ? "add" : "delete"](key);
       chart(host, spec);
     };
     if (isShown) drawSeries(inside, series, X, Y);
   }
-  const series = spec.series.filter((one) => !hidden.has(one.name));
+  const series = spec.series.filter((one) => !hidden.has(one.key || one.name));
   addReading(svg, readout, { ...spec, series }, { X, Y, top, bottom });
   if (spec.onSelect) addSelection(svg, spec.onSelect, { X, top, bottom });
 }
@@ -415,7 +415,7 @@ function lossChart(host, run, { per, columns }, { yLimits, log, isNamed }) {
     const text = per > 1 ? `lowest to highest loss of ${whole(per)} updates` : "loss of each update";
     series.push({ ...line, name: text, colour: "var(--soft)", width: 0.7, ...(per > 1 ? band : {}) });
     const name = `running mean over ${plural(steps * per, "update")}`;
-    series.push({ ...line, y: runningMean(line.y, steps), name, colour: "var(--base)" });
+    series.push({ ...line, y: runningMean(line.y, steps), name, key: "running mean", colour: "var(--base)" });
   }
   const shares = column("share").filter((value) => value > 0).sort((a, b) => a - b);
   const darkest = shares[Math.floor(0.98 * (shares.length - 1))] || 1;
@@ -423,7 +423,7 @@ function lossChart(host, run, { per, columns }, { yLimits, log, isNamed }) {
     const count = columns.reduce((sum, one) => sum + one.share * (one.end - one.start), 0);
     const depth = per > 1 && shares.length ? `, darkest: ${percent(darkest)} or more of ${whole(per)} updates` : "";
     const name = `motivated: ${whole(count)} of ${plural(shown, "update")} (${percent(count / shown)})${depth}`;
-    series.push({ kind: "shade", colour: "var(--shade)", name });
+    series.push({ kind: "shade", key: "motivated", colour: "var(--shade)", name });
   }
   const bad = loss.bad.map((i) => i * loss.width).filter((update) => update >= state.from && update < state.to);
   if (bad.length) {
@@ -457,7 +457,7 @@ function lossChart(host, run, { per, columns }, { yLimits, log, isNamed }) {
       return `epoch ${epoch}, updates ${whole(start)} to ${whole(end - 1)}: loss ${value}${range}${part}`;
     },
     under: (parent, { X, top, bottom, hidden }) => {
-      const isShaded = series.some((one) => one.kind === "shade" && !hidden.has(one.name));
+      const isShaded = series.some((one) => one.kind === "shade" && !hidden.has(one.key));
       const height = per > MOST_SHADED ? 14 : bottom - top;
       for (let i = 0, stop; i < columns.length; i = stop) {
         const opacity = depthOf(columns[i]), x = X(columns[i].start - 0.5);
