@@ -77,7 +77,8 @@ const SHAPES = {
   cross: "m-4-4l8 8m0-8l-8 8",
 };
 
-// A series has name (and a key, where its name has numbers that change), x, y, colour and a kind: a line, "marks" alone, a "band" from low to high, or a "shade" (legend only).
+// A series has name (and a key, where the name holds numbers that change), x, y, colour and a kind: a line, "marks" alone,
+// a "band" from low to high, or a "shade" (legend only).
 function drawSeries(parent, series, X, Y) {
   const { x, y, colour, kind = "line" } = series;
   const point = (value, i) => `${X(x[i]).toFixed(1)} ${Y(value).toFixed(1)}`;
