@@ -46,7 +46,7 @@ def misspell(monkeypatch, function, right, wrong):
 
 
 CASES = {
-    "the builder of a run": (run._build, "models.patch_size", "models.patchsize"),
+    "the builder of a run": (run.assemble, "models.patch_size", "models.patchsize"),
     "the builder of models": (models.place_model, "model.to(device", "model.too(device"),
     "the builder of tasks": (learners.finish_task, "task.get_eval_model()", "task.get_evalmodel()"),
     "the builder of schedules": (learners.make_schedule, "args.epochs", "args.epoch"),
