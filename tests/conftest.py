@@ -1,10 +1,13 @@
 """Fixtures: clean random and global states, and the program run in this process on small data."""
 
 import logging
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support.once import models_looked_at_once
+from support.processes import ForkedRun
 from support.program import DIGITS, FewDigits
 
 from motivation.__main__ import main as command_main
@@ -55,6 +58,13 @@ def forgotten_plugins():
     for registry, kept in zip(registries, before):
         registry.clear()
         registry.update(kept)
+
+
+@pytest.fixture
+def forked_runs(monkeypatch):
+    """Let sweeps fork their runs, which saves them the imports."""
+    names = SimpleNamespace(Popen=ForkedRun, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("motivation.tools.sweep.subprocess", names)
 
 
 @pytest.fixture

@@ -69,6 +69,29 @@ def run_script(*words):
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def run_module(*words):
+    """Run a module as ``python -m *words`` does."""
+    sys.argv = [str(word) for word in words]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+class ForkedRun:
+    """Stands in for `subprocess.Popen` where a sweep starts ``python -m motivation ...``, on `FewDigits`."""
+
+    def __init__(self, command, stdout, **_):
+        self._process = start(on_few_digits, run_module, *command[2:], log=stdout.name)
+        self.pid = self._process.pid
+        self.returncode = None
+
+    def poll(self):
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self):
+        self._process.join()
+        return self.poll()
+
+
 def run_unheard(*words):
     """The same with an output whose reader is gone."""
     reader, writer = os.pipe()

@@ -157,7 +157,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path, capsys):
     assert not folder.exists()
 
 
-def test_real_runs_end_in_a_table_and_are_not_made_again(tmp_path, capsys):
+def test_real_runs_end_in_a_table_and_are_not_made_again(tmp_path, capsys, forked_runs):
     folder = tmp_path / "runs"
     argv = ["--k", "1", "--folds", "2", "--jobs", "2", "--output", str(folder), "--", *USER, "--epochs", "1"]
     assert cross_validate(*argv) == 0

@@ -82,7 +82,7 @@ def test_runs_of_several_processes_are_launched_by_torchrun(tmp_path):
     assert "--nproc_per_node=8" in run.launcher
 
 
-def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
+def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd, forked_runs):
     monkeypatch.setitem(TABLES, "table7", (Experiment("quickstart", 1),))
     argv = ["table7", "--output", str(tmp_path), "--", "--epochs", "1", "--device", "cpu"]
     assert main(argv) == 0
@@ -95,7 +95,7 @@ def test_a_table_is_run_and_reported(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "quickstart-seed0" / "result.json").stat().st_mtime_ns == made
 
 
-def test_a_run_that_fails_ends_the_table(tmp_path, capfd):
+def test_a_run_that_fails_ends_the_table(tmp_path, capfd, forked_runs):
     assert main(["table2", "--output", str(tmp_path), "--", "--data-dir", str(tmp_path / "nowhere")]) == 1
     out, err = capfd.readouterr()
     assert "[1/3] imagenet-resnet50_a3-seed0 failed with exit code 2" in out
