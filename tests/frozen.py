@@ -370,8 +370,12 @@ def _layout(name: str) -> Any:
     import motivation.models  # noqa: F401
     from weight_maps import layout_of
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return layout_of(timm.create_model(name))
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return layout_of(timm.create_model(name))
+        except NotImplementedError:  # older versions of timm compute the widths of RegNets by tensors
+            return layout_of(timm.create_model(name))
 
 
 def link_hash(base: str, motivated: str) -> str:

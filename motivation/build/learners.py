@@ -7,6 +7,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
+import timm
 import torch
 import torch.distributed as dist
 from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -161,6 +162,8 @@ def make_schedule(optimizer: Any, args: Namespace, updates_per_epoch: int, decre
     options = scheduler_kwargs(args, decreasing_metric=decreasing)
     with blaming("--sched", args.sched):
         schedule, epochs = create_scheduler_v2(optimizer, **options, updates_per_epoch=updates_per_epoch)
+        if schedule is None and args.sched != "none":
+            raise ValueError(f"timm {timm.__version__} has no such schedule; a newer one does")
     return schedule, epochs if schedule is not None else args.epochs
 
 

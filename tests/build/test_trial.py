@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from support.program import MOTIVATED, assert_equal, assert_same_run, built
 from support.toys import Toy, batch, learner
+from timm.optim import Lookahead
 from torch.nn.parallel import DistributedDataParallel
 
 from motivation.build import run as build_run
@@ -42,7 +43,8 @@ FLAGS = {
     "soft_targets": ("--mixup", "0.5", "--drop", "0.5", "--model-ema", "--channels-last", "--amp", "--amp-dtype",
                      "bfloat16", "--grad-accum-steps", "2", "-b", "10"),
     "half_precision": ("--model-dtype", "bfloat16", "--model-ema", "--smoothing", "0.1", "--opt", "adamw"),
-    "second_order": ("--opt", "lookahead_adahessian"),
+    # before 1.0.31, timm's Lookahead does not say that what it wraps is of second order
+    "second_order": ("--opt", "lookahead_adahessian" if hasattr(Lookahead, "is_second_order") else "adahessian"),
 }  # fmt: skip
 
 

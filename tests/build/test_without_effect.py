@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import timm
 import torch
 from support.program import MOTIVATED
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -85,6 +86,8 @@ def test_what_schedules_read_is_what_timm_reads(schedule):
         vars(args).update({"decay_milestones": [3], "lr_cycle_limit": 2, "patience_epochs": 1, **changed})
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         schedule_made, epochs = create_scheduler_v2(optimizer, **scheduler_kwargs(args), updates_per_epoch=1)
+        if schedule_made is None and schedule != "none":
+            pytest.skip(f"timm {timm.__version__} has no schedule {schedule}")
         if schedule_made is None:
             return []
         found = [optimizer.param_groups[0]["lr"]]

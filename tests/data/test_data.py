@@ -1,12 +1,15 @@
 """Digits, pad-and-crop, the CIFAR policy, and the cutting of a loader into updates."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from support.program import DIGITS
 from timm.data import create_transform
+from timm.data.loader import MultiEpochsDataLoader
 from torchvision import transforms
 
 from motivation.build.run import build_run
@@ -134,7 +137,19 @@ def test_mixing_stops_at_its_epoch():
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--no-prefetcher",), ("--use-multi-epochs-loader", "-j", "1"), ("--folds", "4", "--fold", "0")]
+    "flags",
+    [
+        (),
+        ("--no-prefetcher",),
+        pytest.param(
+            ("--use-multi-epochs-loader", "-j", "1"),
+            marks=pytest.mark.skipif(
+                "self.iterator = None" not in inspect.getsource(MultiEpochsDataLoader),
+                reason=f"the loader of timm {timm.__version__} reads ahead before it is told the epoch",
+            ),
+        ),
+        ("--folds", "4", "--fold", "0"),
+    ],
 )
 def test_repeated_augmentation_works_on_one_process(flags, tmp_path, monkeypatch):
     """Three views of each image, a third of the images: as many batches as before, and others in the next epoch."""

@@ -1,10 +1,12 @@
 """MotivatedPair in a loop that is not ours: it is the method, and the one that the training program uses."""
 
 import copy
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from support.program import assert_equal
 from support.toys import Toy, batch, toy_map
@@ -21,11 +23,17 @@ from weight_maps import Link, WeightMap, WeightMapError
 
 ROOT = Path(__file__).parents[2]
 
+needs_random_rounding = pytest.mark.skipif(
+    "dtype" not in inspect.signature(ModelEmaV3).parameters,
+    reason=f"timm {timm.__version__} does not round averages in bfloat16 at random",
+)
+
 
 def made(condition="loss", k=1, opt=torch.optim.AdamW, batchnorm="copy", ema=None, **options):
     """A pair of toys; ``ema`` is the dtype of the averages, None for no averages."""
     models = Toy(4, 2, seed=1), Toy(6, 3, seed=2)
-    emas = [None if ema is None else ModelEmaV3(model, decay=0.9, dtype=ema) for model in models]
+    dtype = {} if ema in (None, torch.float32) else {"dtype": ema}
+    emas = [None if ema is None else ModelEmaV3(model, decay=0.9, **dtype) for model in models]
     sides = [Side(model, opt(model.parameters(), lr=0.05), one) for model, one in zip(models, emas, strict=True)]
     return MotivatedPair(*sides, toy_map(models[0]), make_condition(condition, k, **options), batchnorm)
 
@@ -142,6 +150,7 @@ def test_a_state_goes_on_after_any_update_bit_for_bit(cut, opt, ema):
     assert {record.role for record, _ in expected} == set(Role)
 
 
+@needs_random_rounding
 def test_an_ema_in_bfloat16_does_not_lose_the_updates_at_which_its_model_was_idle():
     """Its 8 bits hold no change of 0.1 %: timm rounds at random, so that the mean over many weights is right."""
     model = nn.Linear(64, 64, bias=False).bfloat16()
@@ -157,6 +166,7 @@ def test_an_ema_in_bfloat16_does_not_lose_the_updates_at_which_its_model_was_idl
     assert side.ema_model.weight.float().mean().item() == pytest.approx(1 - 0.9998**1200, abs=0.005)
 
 
+@needs_random_rounding
 def test_the_generators_of_optimizer_and_ema_are_a_part_of_the_state():
     def opt(parameters, lr):
         return Lookahead(Adahessian(parameters, lr=lr))
@@ -171,6 +181,7 @@ def test_the_generators_of_optimizer_and_ema_are_a_part_of_the_state():
         assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=again))
 
 
+@needs_random_rounding
 def test_the_state_of_a_generator_on_another_kind_of_device_is_left_out():
     side = made(ema=torch.bfloat16).base
     before = side.generator_states()
