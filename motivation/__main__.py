@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from motivation.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError, print_errors
+from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors
 from motivation.versions import version_text
 
 COMMANDS = {
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         return run_command(import_module(COMMANDS[words[0]][0]).main, words[1:])
+    return run_command(_tell_commands, words)
+
+
+def _tell_commands(words: Sequence[str]) -> int:
     if words == ["--version"]:
         print(version_text())
         return 0
@@ -48,7 +53,11 @@ def run_command(command: Callable[[Sequence[str]], int | None], words: Sequence[
     Input that cannot be used ends in one line per fault and exit code 2. All other errors fly with their traceback.
     """
     try:
-        return command(words) or 0
+        try:
+            code = command(words) or 0
+        finally:  # --help and --version end in a SystemExit
+            sys.stdout.flush()
+        return code
     except InputError as error:
         print_errors(*error.faults)
         return EXIT_BAD_INPUT
@@ -58,6 +67,12 @@ def run_command(command: Callable[[Sequence[str]], int | None], words: Sequence[
     except BrokenPipeError:  # the reader, such as head, has enough; Python would flush again at its end, and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_errors(f"the output cannot be written: {error.strerror}")
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

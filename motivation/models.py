@@ -168,6 +168,8 @@ default_cfgs = generate_default_cfgs({f"resnet{depth}_cifar.untrained": dict(_CF
 
 def _entrypoint(depth: int):
     def create(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+        if "depth" in kwargs:
+            raise ValueError(f"the depth of resnet{depth}_cifar is {depth}; choose another model")
         features = {"out_indices": (0, 1, 2, 3)}
         return build_model_with_cfg(
             CifarResNet, f"resnet{depth}_cifar", pretrained, feature_cfg=features, depth=depth, **kwargs

@@ -85,8 +85,12 @@ def make_model(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
         with limited_size(name, kwargs):
             if not meta:
                 return timm.create_model(name, **kwargs)
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return timm.create_model(name, **kwargs)
+            with torch.random.fork_rng(devices=[]):
+                try:
+                    with torch.device("meta"):
+                        return timm.create_model(name, **kwargs)
+                except NotImplementedError:  # timm 1.0.29 computes the widths of RegNets by tensors
+                    return timm.create_model(name, **kwargs).to("meta")
     except ModelSizeError:
         raise
     except Exception as error:  # a constructor may raise anything for arguments that it does not take

@@ -91,6 +91,10 @@ def make_model(args: Namespace, role: Role, num_classes: int | None = None, verb
         checkpoint_path=checkpoint,
     )
     name = model_name(args, role)
+    if strange := sorted({"model_name", "features_only"} & options.keys()):
+        raise StartupError(
+            [Fault(MODEL_FLAG[role] + "-kwargs", f"{strange[0]} is no argument of a model that classifies")]
+        )
     flag, value = (FILE_FLAG[role], checkpoint) if checkpoint else (MODEL_FLAG[role], name)
     try:
         with blaming(flag, value), torch.serialization.safe_globals(SAFE_GLOBALS), limited_size(name, options):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
+import tempfile
 from argparse import Namespace
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -65,14 +65,14 @@ def claim_folder(
     """
     if not runtime.primary:
         return folder, None
-    if is_scratch:
-        folder = folder.with_name(f"{folder.name}.limit-batches-{os.getpid()}")
     places = (folder / Role.MOTIVATED.value, folder, *folder.parents)
     for place in reversed([place for place in places if not place.exists()]):
         undo.callback(_remove_if_empty, place)  # the innermost is removed first
-    if is_scratch:
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
     with blaming("--output"):
+        if is_scratch:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}.limit-batches-", dir=folder.parent))
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     with blaming("--experiment"):
         return folder, FolderLock(folder)
@@ -139,7 +139,7 @@ def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed
     (folder / "args.yaml").write_text(args_text)
     (folder / LABELS_FILE).unlink(missing_ok=True)
     if label_names:
-        (folder / LABELS_FILE).write_text(json.dumps(label_names, ensure_ascii=False, indent=1), encoding="utf-8")
+        (folder / LABELS_FILE).write_text(json.dumps(label_names, indent=1))
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run, or of an earlier part of this one
     if resumed is not None and resumed.state:
         _reconcile(run, resumed)

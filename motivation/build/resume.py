@@ -21,7 +21,14 @@ from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.options.flag_types import Flag
 from motivation.options.flags import FLAGS
-from motivation.training.checkpoint import checkpoints_in, newest_whole, read_checkpoint, refuse_nonfinite, weights_in
+from motivation.training.checkpoint import (
+    checkpoints_in,
+    newest_whole,
+    read_checkpoint,
+    refuse_nonfinite,
+    refuse_try,
+    weights_in,
+)
 from motivation.training.run import Run
 from motivation.training.state import OUR_KEY, blaming_part, load_state, read_state
 
@@ -85,6 +92,8 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime, ranks: Ranks) 
     with blaming("--resume", path, errors=ValueError):
         contents = contents or read_checkpoint(path)
         _refuse_damaged(contents)
+        if args.limit_batches is None:
+            refuse_try(contents)
         refuse_nonfinite(contents, "it")
         _refuse_motivated_file(contents.get(OUR_KEY, {}), Path(path))
         _refuse_other_options(contents, args)
@@ -282,7 +291,10 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     """Bring a run that was just built to the position at which training continues, and load its checkpoint's state."""
     if resumed is not None and args.start_epoch is None:
         run.start_epoch = resumed.start_epoch
-    state = {} if resumed is None or not resumed.state else _fitting_state(run, resumed, args, runtime)
+    state: dict[str, Any] = {}
+    if resumed is not None and resumed.state:
+        with blaming("--resume", resumed.path, errors=ValueError), blaming_part(OUR_KEY):
+            state = _fitting_state(run, resumed, args, runtime)
     position = Position(*state["pair"]["position"]) if state else Position(0, 0, 0, is_between_epochs=True)
     run.trained = _trained(resumed)
     run.resumed_mid_epoch = not position.is_between_epochs

@@ -70,6 +70,8 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
     with blaming("--device", args.device):
         utils.init_distributed_device(joined)
         device = torch.device(joined.device)
+        torch.get_device_module(device)
+        torch.zeros(1, device=device)
         _make_current(device)
     if device.type == "cpu":
         keep_freed_memory()

@@ -146,9 +146,9 @@ class Counts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; earlier versions returned neither FLOPs nor the last model."""
-        self.updates = {role: state[role.value] for role in Role}
-        self.switches = state["switches"]
-        self.flops = {role: state.get("flops", {}).get(role.value, 0.0) for role in Role}
+        self.updates = {role: int(state[role.value]) for role in Role}
+        self.switches = int(state["switches"])
+        self.flops = {role: float(state.get("flops", {}).get(role.value, 0.0)) for role in Role}
         self.last = Role(state.get("last", Role.BASE))
 
     def __sub__(self, earlier: Counts) -> Counts:

@@ -31,7 +31,7 @@ from motivation.options.parse import make_parser as base_parser
 from motivation.options.parse import parse as parse_options
 from motivation.tools import train
 from motivation.tools.saved_models import CONFIG_FILE, WEIGHTS_FILE, described, exported_folders
-from motivation.training.checkpoint import read_checkpoint
+from motivation.training.checkpoint import read_checkpoint, refuse_try
 from motivation.training.run_folder import read_run
 
 _logger = logging.getLogger("train")
@@ -57,6 +57,10 @@ FINETUNE = Group("Fine-tuning", (
 
 OF_WEIGHTS = tuple(flag.dest for flag in FLAGS.values() if flag.of_weights)
 """Options that hold as in the run that made the weights, unless others are given."""
+
+
+OPTION_OF = {"in_chans": "in_chans", "num_classes": "num_classes", "global_pool": "gp", "bn_eps": "bn_eps"}
+"""Arguments of an exported model that are options here."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +159,28 @@ def _source_of_export(folders: dict[Role, Path], checkpoint: str, from_model: st
     taken = Role.MOTIVATED if list(folders) == [Role.MOTIVATED] else Role(from_model)
     if taken not in folders:
         _refuse("--from", f"{checkpoint} has no {from_model} model", from_model)
-    options, _ = described(folders[taken] / CONFIG_FILE)
+    options = _options_of_export(folders[taken])
     source = Source(options["model"], folders[taken] / WEIGHTS_FILE, options)
     if taken is Role.MOTIVATED or Role.MOTIVATED not in folders:
         return source
-    larger, _ = described(folders[Role.MOTIVATED] / CONFIG_FILE)
+    larger = _options_of_export(folders[Role.MOTIVATED])
     both = options | {"motivated_model_kwargs": larger["model_kwargs"]}
     return Source(source.model, source.file, both, folders[Role.MOTIVATED] / WEIGHTS_FILE, larger["model"])
+
+
+def _options_of_export(folder: Path) -> dict[str, Any]:
+    """Return the options that an exported model is described by; its head and channels may become others."""
+    options, _ = described(folder / CONFIG_FILE)
+    kwargs = options["model_kwargs"]
+    moved = {name: kwargs.pop(argument) for argument, name in OPTION_OF.items() if argument in kwargs}
+    return options | {name: value for name, value in moved.items() if name != "num_classes"}
 
 
 def _source_of_file(path: Path) -> Source:
     contents = {} if path.suffix == ".safetensors" else read_checkpoint(path)
     trained, arch = contents.get("args"), contents.get("arch")
     known = _sound(dict(vars(trained)), path) if isinstance(trained, Namespace) else {}
+    refuse_try(contents)
     if path.resolve().parent.name == Role.MOTIVATED.value:
         known = _of_motivated(known)
     return Source(arch if isinstance(arch, str) else None, path, known)

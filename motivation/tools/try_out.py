@@ -27,6 +27,7 @@ from motivation.method.conditions import Always, Never
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError
 from motivation.training.checkpoint import LAST, CheckpointError
+from motivation.training.epoch_log import EpochLog
 from motivation.training.finite import REMEDY, NotFiniteError, named_tensors
 from motivation.training.hooks import Hook
 from motivation.training.loop import train, train_epochs
@@ -66,7 +67,7 @@ def try_out(args: Namespace, args_text: str, ranks: Ranks) -> Run:
             raise StartupError([Fault("--limit-batches", f"nothing is left to train: {why}")])
         limit_batches(run, args.limit_batches)
         costs = UpdateCosts(run.device)
-        run.hooks.hooks.append(costs)
+        run.hooks.hooks = [hook for hook in run.hooks.hooks if not isinstance(hook, EpochLog)] + [costs]
         with run.interrupt:
             train(run, partial(_two_epochs, args=args, ranks=ranks, runtime=prepared.runtime))
             if run.folder is not None and run.completed:

@@ -132,7 +132,7 @@ def weights_in(contents: dict[str, Any], ema: bool = False) -> tuple[dict[str, A
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the files of a run's folder that can be resumed if they are whole."""
-    return [path for path in sorted(folder.glob(f"*{EXTENSION}")) if _RESUMABLE.fullmatch(path.name)]
+    return [path for path in sorted(folder.glob(f"*{EXTENSION}")) if _RESUMABLE.fullmatch(path.name) and path.is_file()]
 
 
 @dataclass(frozen=True, order=True)
@@ -163,7 +163,7 @@ def age_of(path: Path) -> Age:
         position = (entry.get("pair") or entry).get("position", (0, 0, 0, True))
         update = float("inf") if position[3] else int(position[1])
         return Age(int(entry.get("generation", 0)), int(contents.get("epoch", -1)), update, path.name == LAST)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its position or its epoch is none") from error
 
 
@@ -182,6 +182,16 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def refuse_try(contents: Mapping[str, Any]) -> None:
+    """Refuse the checkpoint of a try that was killed.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if getattr(contents.get("args"), "limit_batches", None):
+        raise ValueError("it was left by a run with --limit-batches that was killed; delete it")
+
+
 def refuse_nonfinite(contents: Mapping[str, Any], name: str) -> None:
     """Refuse a checkpoint from which no training could go on.
 
@@ -191,7 +201,11 @@ def refuse_nonfinite(contents: Mapping[str, Any], name: str) -> None:
     trained = {key: value for key, value in contents.items() if key != OUR_KEY}
     with suppress(AttributeError, LookupError, TypeError):  # a plain run, another program's file, or a damaged one
         trained["motivated"] = contents[OUR_KEY]["pair"]["motivated"]
-    if names := nonfinite_names(trained):
+    try:
+        names = nonfinite_names(trained)
+    except RuntimeError as error:  # sparse tensors, those of the meta device, or of 8 bits
+        raise ValueError(f"{name} has tensors that cannot be trained: {str(error).splitlines()[0][:200]}") from error
+    if names:
         raise ValueError(f"{name} has numbers that are not finite, in {names[0]}")
 
 

@@ -42,7 +42,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
+    return type(value) is int and 0 <= value < 10**9
 
 
 def _is_cost(value: Any) -> bool:

@@ -21,7 +21,7 @@ from motivation.data.loaders import CheckedLoader
 from motivation.errors import InputError
 from motivation.method.pair import Position
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
-from motivation.method.records import Role
+from motivation.method.records import Counts, Role
 from motivation.method.switch import running_statistics
 from motivation.training.checkpoint import OUR_KEY
 from motivation.training.learner import Learner
@@ -61,7 +61,14 @@ class Part:
             getattr(run, self.name).load_state_dict(state)
 
 
+_SOME_METRICS = {"loss": 0.0, "top1": 0.0, "top5": 0.0}
+A_RECORD = EpochRecord(0, 0.0, _SOME_METRICS, _SOME_METRICS, 0.0, Counts(), Counts(), 0.0).state_dict()
+"""The kinds of values that the record of an epoch has."""
+
+
 def _load_records(run: Run, states: list[dict[str, Any]]) -> None:
+    for number, state in enumerate(states):
+        _refuse_other_kinds(state, A_RECORD, f"record {number}")
     records = map(EpochRecord.from_state, states)
     run.records = [record for record in records if record.epoch < run.start_epoch]
 

@@ -119,12 +119,28 @@ def test_exported_models_are_begun_with_as_the_run_is(run, tune, classes, tmp_pa
         folder = tune(checkpoint, *flags, *images)
         before = {name: value for name, value in weights(run / trained).items() if not name.startswith("fc.")}
         assert same_parameters(before, weights(folder))
+        assert weights(folder)["fc.weight"].shape == (3, 64)
         args = load(folder / "last.pth.tar")["args"]
         assert (args.mean, args.std, args.input_size) == ([0.3], [0.36], [1, 8, 8])
     folder = tune(exported, *MOTIVATED, *STILL, "--motivation-condition", "never")
     differential = "layer1.1.conv1.weight"
     before, after = weights(run, "motivated/last.pth.tar"), weights(folder, "motivated/last.pth.tar")
     assert torch.equal(before[differential], after[differential])
+
+
+def test_an_exported_model_of_one_channel_is_told_as_such(run, tune, classes, tmp_path, capsys):
+    assert export.main([str(run), str(tmp_path / "exported")]) == 0
+    images = ("--dataset", "", "--data-dir", classes, "-b", "12", *STILL, "--input-size", "3", "8", "8")
+    tune(tmp_path / "exported", *images, code=2)
+    assert "its images have 1 channel: --in-chans 1" in capsys.readouterr().err
+
+
+def test_what_a_killed_try_has_left_is_no_checkpoint(run, tune, tmp_path, capsys):
+    contents = load(run / "last.pth.tar")
+    contents["args"].limit_batches = 3
+    torch.save(contents, tmp_path / "left.pth.tar")
+    tune(tmp_path / "left.pth.tar", code=2)
+    assert "it was left by a run with --limit-batches that was killed" in capsys.readouterr().err
 
 
 def test_the_defaults_are_the_papers_recipe():

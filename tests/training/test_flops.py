@@ -75,10 +75,15 @@ SMALL = {"sequencer2d_s": (3, 56, 56)}
 
 @pytest.mark.parametrize("name", MODELS.split())
 def test_the_figure_is_torchs_and_a_little_more(name):
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     model = make_model(name, meta=True, **SHALLOW.get(name, {}))
     size = SMALL.get(name, model.pretrained_cfg["input_size"])
-    with FlopCounterMode(display=False) as counter:  # torch's own count of the same forward pass
-        figure = forward_flops(model, size)
+    try:
+        with FlopCounterMode(display=False) as counter:  # torch's own count of the same forward pass
+            figure = forward_flops(model, size)
+    except NotImplementedError:  # with data, the model is counted on the CPU
+        pytest.skip(f"torch {torch.__version__} cannot run {name} on the meta device")
     assert 0.97 <= figure / counter.get_total_flops() <= 1.15
 
 

@@ -2,17 +2,16 @@
 
 import pytest
 import timm
-import torch
 from timm.layers import convert_splitbn_model
 from torch import nn
 
 import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from weight_maps import WeightMapError, find_map, leading
+from weight_maps.find import make_model
 
 
 def build(name, **kwargs):
-    with torch.device("meta"):
-        return timm.create_model(name, **kwargs)
+    return make_model(name, meta=True, **kwargs)
 
 
 def links(base, motivated, small=None, large=None, **options):
