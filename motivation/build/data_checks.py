@@ -81,13 +81,16 @@ def overlap_fault(args: Namespace, train: Any, validation: Any) -> Fault | None:
 
 def _batch_faults(args: Namespace, images: int, world_size: int) -> list[Fault]:
     """Return the fault of a training set that does not fill one batch on each rank."""
+    reason = ""
     if args.aug_repeats and images >= REPEATS_ROUND:
+        reason = f" an epoch (of {images}; --aug-repeats draws a multiple of {REPEATS_ROUND}, --aug-repeats 0 all)"
         images = images // REPEATS_ROUND * REPEATS_ROUND
     if -(-images // world_size) >= args.batch_size:
         return []
     ranks = f" for {world_size} processes" if world_size > 1 else ""
     text = (
-        f"{args.batch_size}, but split {args.train_split!r} has {images} images{ranks}; there would be no whole batch"
+        f"{args.batch_size}, but split {args.train_split!r} has {images} images{reason}{ranks}; there would be no "
+        "whole batch"
     )
     return [Fault("--batch-size", text)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from motivation.build.class_maps import check_class_map, check_class_names
 from motivation.build.data_checks import data_faults, overlap_fault, split_faults
 from motivation.build.models import data_config, meta_model
-from motivation.data.datasets import class_numbers, create_dataset, label_names
+from motivation.data.datasets import class_count, class_numbers, create_dataset, label_names
 from motivation.data.image_files import clipped_image, is_hidden, leave_out_hidden, merged_folders
 from motivation.data.splits import entries, likely_splits, named, reads_files, split_advice, split_root
 from motivation.data.subsets import Part, fold_indices, held_out_indices, labels_of, refuse_iterable
@@ -190,10 +190,16 @@ def open_datasets(args: Namespace, world_size: int) -> tuple[DataSets, list[Faul
     elif text := _unsplit(args):
         datasets.notes.append(text)
     faults = faults or data_faults(args, splits, size[0], classes, world_size)
+    found = class_count(datasets.train)
+    if args.num_classes is None and found and classes and found < classes:
+        datasets.notes.append(
+            f"{args.model} has {classes} outputs, split {args.train_split!r} has {found} classes: "
+            f"--num-classes {found} makes a head for them."
+        )
     for name, split in splits.items():
-        if (found := clipped_image(split)) is not None:
+        if (deep := clipped_image(split)) is not None:
             datasets.notes.append(
-                f"{found[0]} of split {name!r} has more than 8 bits a pixel (mode {found[1]}), and is clipped to 0 to "
+                f"{deep[0]} of split {name!r} has more than 8 bits a pixel (mode {deep[1]}), and is clipped to 0 to "
                 "255: convert such files to 8 bits first."
             )
             break

@@ -23,6 +23,7 @@ from motivation.training.batchnorm import batchnorms
 from motivation.training.checkpoint import (
     LAST,
     TIMM_VERSION,
+    checkpoints_in,
     is_whole,
     make_latest,
     next_generation,
@@ -135,6 +136,11 @@ def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed
     folder = run.folder
     goes_on = resumed is not None and resumed.state and resumed.path.resolve().parent == folder.resolve()
     run.generation = make_latest(resumed.path) if resumed and goes_on else next_generation(folder)
+    if resumed is None and checkpoints_in(folder):
+        _logger.warning(
+            f"{folder} has checkpoints of an earlier run. Those of the same names will be replaced; its "
+            "summary.csv and updates.csv are kept as *.previous. Give another --experiment to keep all."
+        )
     remove_scratch(folder)
     (folder / "args.yaml").write_text(args_text)
     (folder / LABELS_FILE).unlink(missing_ok=True)

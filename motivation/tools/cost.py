@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         StartupError: the options make no run whose cost can be told.
     """
-    own, rest = make_parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    own, rest = make_parser().parse_known_args([word for word in words if word != "--"])  # as other commands have it
     print_text(predict(own, training_options(rest)))
     return 0
 

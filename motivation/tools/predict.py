@@ -29,6 +29,7 @@ from motivation.tools.evaluation import add_source_flags, load_models, place, st
 from motivation.tools.saved_models import Source, evaluation_config, find_source
 from motivation.tools.tables import text_table
 from motivation.training.evaluate import Validator
+from motivation.training.run_files import refuse_run_file
 
 
 def make_parser() -> ArgumentParser:
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: the models or the images cannot be used.
     """
     own = make_parser().parse_args(argv)
+    refuse_run_file(own.out.resolve())
     source = find_source(own.source, own.best, own.trust)
     if not own.trust:
         source.args.device_modules = None

@@ -46,7 +46,7 @@ from motivation.tools.sweep import split_words
 from motivation.tools.tables import text_table
 from motivation.training.evaluate import LABELS
 from motivation.training.records import Metrics
-from motivation.training.run_files import RunError
+from motivation.training.run_files import RunError, refuse_run_file
 from weight_maps.plugins import load_plugins
 
 METRICS = {"loss": 4, "top1": 2, "top5": 2}
@@ -170,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, faults = load_plugins(given.get("motivation_plugins", []))
     if faults:
         raise StartupError([Fault("--motivation-plugins", fault) for fault in faults])
+    if own.json:
+        refuse_run_file(Path(own.json).resolve())
     source = find_source(own.source, own.best, own.trust)
     changes = given | _changes(own, source.args)
     refuse_strange_data(source.args, changes, own)

@@ -95,6 +95,18 @@ class RunError(InputError):
     """A folder that is not a run's, or lacks what is asked for."""
 
 
+def refuse_run_file(path: Path) -> None:
+    """Refuse to write over a file that a run has written.
+
+    Raises:
+        RunError: it is one.
+    """
+    names = ("args.yaml", "result.json", "summary.csv", "updates.csv", "label_names.json")
+    is_run = (path.parent / "args.yaml").is_file() or (path.parent.parent / "args.yaml").is_file()
+    if is_run and (path.name in names or path.name.endswith(".pth.tar")):
+        raise RunError(f"{path} is a file of the run itself; give another name")
+
+
 def schema_fault(value: Any, schema: Schema, place: str = "") -> str | None:
     """Return what does not follow a schema, if anything; a value may be missing or None, and others may be there."""
     if not isinstance(value, dict):

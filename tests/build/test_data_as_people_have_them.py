@@ -92,7 +92,7 @@ def test_a_flat_folder_of_classes_is_not_trained_and_validated_on(tell, tmp_path
     assert "would both read 12 images" in line
     assert "has a, b, c: put the class folders into train/ and validation/" in line
     assert tell("--data-dir", tmp_path / "flat", "--folds", "2", "--fold", "0", code=0) == ""
-    assert tell("--data-dir", tmp_path / "flat", "--val-split", "", code=0) == ""
+    assert tell("--data-dir", tmp_path / "flat", "--val-split", "", "--experiment", "whole", code=0) == ""
 
 
 def test_splits_one_folder_further_down_are_found(tell, tmp_path):
@@ -175,7 +175,7 @@ def test_a_folder_of_tars_is_told_how_it_goes(tell, good):
     assert f"tar cf {tars}/train.tar -C {tars}/train . and then --train-split" in line
     for split in ("train", "val"):  # as the line says
         pack(tars / split)
-    assert tell("--data-dir", tars, *both, code=0) == ""
+    assert tell("--data-dir", tars, *both, "--experiment", "again", code=0) == ""
 
 
 # hidden files
@@ -211,6 +211,25 @@ def test_folders_of_the_same_name_are_one_class_and_said(tell, good):
     make_classes(good / "train" / "other", "a")
     said = tell("--data-dir", good, code=0)
     assert said == "Split 'train' takes folders of the same name for one class: a, other/a."
+
+
+def test_a_head_with_more_outputs_than_classes_is_said(tell, good):
+    said = tell("--data-dir", good, code=0, base=(*FLAGS, "--img-size", "16"))
+    assert said == "resnet8_cifar has 10 outputs, split 'train' has 3 classes: --num-classes 3 makes a head for them."
+
+
+def test_a_run_in_the_folder_of_another_is_said(tell, good):
+    assert tell("--data-dir", good, code=0) == ""
+    assert "has checkpoints of an earlier run. Those of the same names will be replaced" in tell(
+        "--data-dir", good, code=0
+    )
+
+
+def test_the_images_that_repeats_leave_out_are_counted_in_the_message(tell, tmp_path):
+    for split, count in (("train", 100), ("val", 4)):
+        make_classes(tmp_path / "data" / split, count=count)
+    said = tell("--data-dir", tmp_path / "data", "--aug-repeats", "3", "-b", "280")
+    assert "256 images an epoch (of 300; --aug-repeats draws a multiple of 256, --aug-repeats 0 all)" in said
 
 
 def test_a_new_head_does_not_count_hidden_folders(tell, hidden, tmp_path, train):

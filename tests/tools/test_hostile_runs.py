@@ -190,3 +190,20 @@ def test_arguments_that_read_files_are_not_taken_from_a_run():
 @pytest.mark.parametrize("line", ["²,1\n", "9" * 5000 + "\n", "x" * 200_000 + "\n", "\n"])
 def test_a_resumed_run_drops_lines_that_are_no_numbers(line):
     assert not _is_before(line, ["epoch", "update"], (5, 0))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "{run}", "--csv", "{run}/summary.csv"),
+        ("report", "{run}", "--html", "{run}/args.yaml"),
+        ("validate", "{run}", "--json", "{run}/last.pth.tar"),
+        ("predict", "{run}", "{run}", "--out", "{run}/motivated/last.pth.tar"),
+    ],
+)
+def test_no_file_of_a_run_is_written_over(words, command, make_run):
+    run = make_run()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    said = command(*(word.replace("{run}", str(run)) for word in words), code=2)
+    assert "is a file of the run itself; give another name" in said.err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

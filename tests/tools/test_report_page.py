@@ -258,7 +258,7 @@ def test_without_a_run_that_can_be_counted_only_the_page_is_made(make_run, tmp_p
     run, file = make_run(result=None), tmp_path / "page.html"
     assert "--unfinished" in command("report", run, "--html", file, "--csv", "-", code=2).err
     assert not file.exists()
-    assert command("report", run, "--html", file).out == ""
+    assert command("report", run, "--html", file).out == f"Written: {file}\n\n"
     assert file.exists()
 
 

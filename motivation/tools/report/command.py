@@ -21,7 +21,7 @@ from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, pa
 from motivation.tools.report.rows import UNITS, ForwardFlops, Row, make_rows
 from motivation.tools.tables import MISSING, csv_text, markdown_table, number
 from motivation.training.flops import CONVENTIONS, readable
-from motivation.training.run_files import RunError
+from motivation.training.run_files import RunError, refuse_run_file
 from motivation.training.run_folder import RunFolder, find_runs
 
 
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_text(text, end="")
         else:
             write_whole(Path(file), text)
+            if file == args.html and "-" not in files:
+                print_text(f"Written: {file}\n")
     if "-" not in files:
         print_text("\n".join(table.console() for table in tables), end="")
     return 0
@@ -100,6 +102,7 @@ def write_whole(path: Path, text: str) -> None:
         InputError: it cannot be written.
     """
     path = path.resolve()
+    refuse_run_file(path)
     with writing(path):
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
