@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -28,10 +29,24 @@ def _clean_state():
     torch._dynamo.reset()
 
 
+class Eager:
+    """The module torch, but for ``torch.compile``, which leaves functions as they are."""
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    @staticmethod
+    def compile(function, **_):
+        return function
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cheap_runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("motivation.data.datasets.SklearnDigits", FewDigits)
+        patch.setattr(
+            sys.modules["timm.optim.kron"], "torch", Eager()
+        )  # Kron compiles itself, which takes half a minute
         patch.setattr("os.fsync", lambda descriptor: None)  # no test pulls the plug
         with models_looked_at_once():
             yield

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.processes import finish, on_few_digits, run_script, run_unheard, start, torchrun
+from support.processes import finish, on_few_digits, run_module, run_script, run_unheard, start, torchrun
 from support.program import DIGITS, MOTIVATED, ROOT, assert_same_run, load, rows
 from timm.data import ImageDataset
 
@@ -377,3 +377,8 @@ def test_an_output_that_cannot_be_written_costs_nothing(output, tmp_path):
     assert finish(start(on_few_digits, run, ROOT / "train_motivated.py", *flags, log=log)) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["completed"]
     assert (tmp_path / "run" / "last.pth.tar").exists()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("cost", "quickstart")])
+def test_a_command_whose_output_has_no_room_ends_with_exit_code_1(words):
+    assert finish(start(run_module, "motivation", *words, log="/dev/full")) == 1

@@ -16,6 +16,7 @@ def test_any_accelerator_is_made_the_current_one(monkeypatch):
     current = []
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
     monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: device)  # to see whether the device is there
     for device in ("xpu:1", "xpu", "cpu"):
         start_runtime(parse([*DIGITS, "--device", device])[0], Ranks())
     assert current == [torch.device("xpu:1")]
