@@ -69,7 +69,8 @@ def data_folder_fault(args: Namespace) -> Fault | None:
     if not folder:
         return Fault("--data-dir", "say where the data are")
     if not os.path.exists(folder) and not args.dataset_download:
-        return Fault("--data-dir", f"there is no folder {folder}")
+        where = "" if os.path.isabs(folder) else f" in {os.getcwd()}"
+        return Fault("--data-dir", f"there is no folder {folder}{where}")
     return None
 
 

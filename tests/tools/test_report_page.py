@@ -254,6 +254,15 @@ def test_standard_output_and_devices_are_written_as_they_are(make_run, command):
     assert "two different names" in command("report", run, "--html", "-", "--csv", "-", code=2).err
 
 
+def test_the_end_of_every_curve_is_on_the_axis():
+    high, low = ({"y": [60.0, *[end] * 20]} for end in (99.0, 34.0))
+    assert page_data.curve_limits([high])[0] > 90
+    bottom, top = page_data.curve_limits([high, low])
+    assert bottom < 34.0
+    assert top > 99.0
+    assert page_data.curve_limits([{"y": [None]}]) is None
+
+
 def test_without_a_run_that_can_be_counted_only_the_page_is_made(make_run, tmp_path, command):
     run, file = make_run(result=None), tmp_path / "page.html"
     assert "--unfinished" in command("report", run, "--html", file, "--csv", "-", code=2).err

@@ -176,8 +176,14 @@ def mean_curves(groups: Sequence[Group], names: Sequence[str]) -> list[dict[str,
 
 
 def curve_limits(curves: Sequence[dict[str, Any]]) -> list[float | int | None] | None:
-    """Return limits of an axis for these curves; None if there are none."""
-    return _accuracy_limits(np.array([value for curve in curves for value in curve["y"]], np.float64))
+    """Return limits of an axis for these curves, with the end of each; None if there are none."""
+    known = [[value for value in curve["y"] if value is not None] for curve in curves]
+    accuracies = np.array([value for values in known for value in values], np.float64)
+    if not len(accuracies):
+        return None
+    bottom, top = data.accuracy_limits(accuracies)
+    lowest_end = min(values[-1] for values in known if values)
+    return numbers([min(bottom, lowest_end - 0.06 * (top - lowest_end)), top])
 
 
 def _is_alone(run: RunFolder) -> bool:
