@@ -15,6 +15,7 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import MultiEpochsDataLoader
 from torch.utils.data import IterableDataset
 
+from motivation.build.data_checks import REPEATS_ROUND
 from motivation.build.datasets import DataSets
 from motivation.build.device_loaders import DeviceLoaders
 from motivation.build.runtime import Runtime
@@ -356,8 +357,11 @@ def _with_repeats(loader: Any, repeats: float) -> Any:
     old = getattr(loader, "loader", loader)
     with blaming("--aug-repeats", errors=ValueError):
         refuse_iterable(old.dataset)
+    # an older timm draws nothing from fewer images than it rounds to
+    rounded = REPEATS_ROUND if len(old.dataset) >= REPEATS_ROUND else 0
+    sampler = RepeatAugSampler(old.dataset, 1, 0, num_repeats=repeats, selected_round=rounded)
     new = type(old)(
-        old.dataset, old.batch_size, sampler=RepeatAugSampler(old.dataset, 1, 0, num_repeats=repeats),
+        old.dataset, old.batch_size, sampler=sampler,
         num_workers=old.num_workers, collate_fn=old.collate_fn, pin_memory=old.pin_memory, drop_last=old.drop_last,
         worker_init_fn=old.worker_init_fn, persistent_workers=old.persistent_workers,
     )  # fmt: skip
