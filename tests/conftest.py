@@ -66,7 +66,7 @@ def train(tmp_path):
 
 @pytest.fixture
 def forgotten_plugins():
-    """What plugins register is forgotten after the test."""
+    """Forget after the test what plugins have registered."""
     registries = condition_registry._conditions, hooks._hooks
     before = [dict(registry) for registry in registries]
     yield

@@ -77,7 +77,7 @@ RESULT_SCHEMA: Schema = {
     "expected_share": _is_share,
     "average_flops": _is_cost,
 }
-"""What tools read of ``result.json``. Each entry may be missing or null, but for ``completed``."""
+"""The entries of ``result.json`` that tools read. Each may be missing or null, but for ``completed``."""
 
 SUMMARY_SCHEMA: Schema = {
     "epoch": _is_count,

@@ -1,4 +1,4 @@
-"""What a run computes of its models before it trains, computed once for all runs of a test session.
+"""Compute once, for all runs of a test session, what a run computes of its models before it trains.
 
 A run of a second spends a third of its time on a trial of both models on the meta device and on counting their FLOPs.
 Both depend on the model and the shape of the images alone.

@@ -26,7 +26,7 @@ AFTER_FALLS = (
     "k falls of a noisy loss, and after these the next loss is likely to be higher whoever makes it (regression to the "
     "mean)."
 )
-"""What a reader of a run's losses must know."""
+"""The caption of a chart of losses: why they jump up at switches."""
 
 FAR = 3
 """Values further outside the middle 98 % than this many times their width do not stretch an axis."""
