@@ -21,9 +21,10 @@ from motivation.build.device_loaders import DeviceLoaders
 from motivation.build.runtime import Runtime
 from motivation.data.datasets import CIFAR_POLICY, customise_transform
 from motivation.data.device_data import DeviceLoader
-from motivation.data.loaders import CheckedLoader, ResumableLoader, end_workers
+from motivation.data.loaders import CheckedLoader, ResumableLoader
 from motivation.data.subsets import refuse_iterable
 from motivation.data.update_loader import UpdateLoader
+from motivation.data.workers import end_workers
 from motivation.method.random_states import fork_rng
 from motivation.options.derived import accum_steps, mixes, pins_memory
 from motivation.options.faults import blaming

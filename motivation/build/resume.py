@@ -8,19 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from motivation.build.ranks import Ranks
+from motivation.build.resume_checks import (
+    refuse_damaged,
+    refuse_motivated_file,
+    refuse_other_groups,
+    refuse_other_options,
+    settings_of,
+    tell_changes,
+    tell_kept_settings,
+    tell_lost_trace,
+    warn,
+)
 from motivation.build.runtime import Runtime
 from motivation.errors import InputError
-from motivation.method.optimizer_probe import inner_optimizer
 from motivation.method.optimizer_state import load_optimizer
 from motivation.method.pair import Position
 from motivation.method.records import Role
 from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
-from motivation.options.flag_types import Flag
-from motivation.options.flags import FLAGS
 from motivation.training.checkpoint import (
     checkpoints_in,
     newest_whole,
@@ -91,14 +97,14 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime, ranks: Ranks) 
             return None
     with blaming("--resume", path, errors=ValueError):
         contents = contents or read_checkpoint(path)
-        _refuse_damaged(contents)
+        refuse_damaged(contents)
         if args.limit_batches is None:
             refuse_try(contents)
         refuse_nonfinite(contents, "it")
-        _refuse_motivated_file(contents.get(OUR_KEY, {}), Path(path))
-        _refuse_other_options(contents, args)
+        refuse_motivated_file(contents.get(OUR_KEY, {}), Path(path))
+        refuse_other_options(contents, args)
         state = read_state(contents.get(OUR_KEY, {}))
-    _tell_changes(contents, path, args, runtime)
+    tell_changes(contents, path, args, runtime)
     return Resumed(Path(path), contents, state)
 
 
@@ -118,68 +124,6 @@ def _find_newest(folder: Path, runtime: Runtime, ranks: Ranks) -> tuple[str, dic
     return path, None if newest is None else newest[1]
 
 
-def _refuse_damaged(contents: dict[str, Any]) -> None:
-    """Refuse entries of other types than those of a training checkpoint."""
-    weights = contents.get("state_dict", contents.get("model", contents))
-    is_named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not is_named or not any(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError("it holds no weights")
-    if isinstance(contents.get("epoch"), int) and contents["epoch"] < 0:
-        raise ValueError(f"it is damaged: its 'epoch' is {contents['epoch']}")
-    kinds = {"epoch": int, "version": int, "optimizer": dict, "args": Namespace, OUR_KEY: dict}
-    for name, kind in kinds.items():
-        if name in contents and not isinstance(contents[name], kind):
-            raise ValueError(f"it is damaged: its {name!r} is a {type(contents[name]).__name__}")
-
-
-def _refuse_motivated_file(state: dict[str, Any], path: Path) -> None:
-    if state.get("role") == Role.MOTIVATED.value:
-        raise ValueError(
-            "it holds the motivated model for use, not the state of the training; resume "
-            f"{path.absolute().parent.parent / path.name}, or begin with these weights by --initial-checkpoint"
-        )
-
-
-# --- options at a resume
-
-
-def _refuse_other_options(contents: dict[str, Any], args: Namespace) -> None:
-    trained = contents.get("args", args)
-    opt = getattr(trained, "opt", args.opt)
-    if opt != args.opt and not args.no_resume_opt:
-        raise ValueError(
-            f"it was trained with --opt {opt}, this run has --opt {args.opt}; give that, or --no-resume-opt"
-        )
-    both_motivated = args.motivated_model and getattr(trained, "motivated_model", None)
-    for flag in FLAGS.values():
-        if flag.must_agree is None or not flag.must_agree(args) or (flag.motivated and not both_motivated):
-            continue
-        now = getattr(args, flag.dest)
-        before = getattr(trained, flag.dest, flag.default)
-        if before != now:
-            with_it = f"no {flag.option}" if before is None else f"{flag.option} {before}"
-            raise ValueError(
-                f"it was trained with {with_it}, this run has {'none' if now is None else now}; they must agree"
-            )
-    if both_motivated and trained.motivated_model != args.motivated_model:
-        raise ValueError(
-            f"its motivated model is {trained.motivated_model}, --motivated-model is {args.motivated_model}"
-        )
-
-
-def _tell_changes(contents: dict[str, Any], path: str, args: Namespace, runtime: Runtime) -> None:
-    trained = contents.get("args")
-    if not args.motivated_model or not getattr(trained, "motivated_model", None):
-        return
-    for flag in FLAGS.values():
-        now = getattr(args, flag.dest)
-        if flag.may_change and (before := getattr(trained, flag.dest, now)) != now:
-            _warn(runtime, f"{flag.option} was {before} in {path}; from here it is {now}.")
-
-
-# --- loading
-
-
 def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runtime: Runtime) -> None:
     """Load weights, optimizer and gradient scaler of the base.
 
@@ -197,88 +141,17 @@ def load_base(resumed: Resumed, task: Any, optimizer: Any, args: Namespace, runt
             why = error if arch == args.model else f"it is of {arch}, --model is {args.model}"
             raise ValueError(f"the checkpoint does not fit: {why}") from error
         if "optimizer" in contents and not args.no_resume_opt:
-            _refuse_other_groups(contents, optimizer, args)
-            before = _settings(optimizer)
+            refuse_other_groups(contents, optimizer, args)
+            before = settings_of(optimizer)
             with blaming_part("optimizer"):
                 load_optimizer(optimizer, contents["optimizer"])
-            _tell_kept_settings(before, _settings(optimizer), runtime)
-            _tell_lost_trace(optimizer, runtime)
+            tell_kept_settings(before, settings_of(optimizer), runtime)
+            tell_lost_trace(optimizer, runtime)
         if runtime.scaler is not None and "amp_scaler" in contents and not args.no_resume_opt:
             with blaming_part("amp_scaler"):
                 runtime.scaler.load_state_dict(contents["amp_scaler"])
     if runtime.primary:
         _logger.info(f"Resumed from {resumed.path}.")
-
-
-GROUPING = ("weight_decay", "layer_decay", "layer_decay_min_scale", "layer_decay_no_opt_scale", "opt_kwargs")
-"""Options that decide how parameters are grouped."""
-
-
-def _refuse_other_groups(contents: dict[str, Any], optimizer: Any, args: Namespace) -> None:
-    """Refuse the state of an optimizer whose groups of parameters are not those of this run.
-
-    Raises:
-        ValueError: it has no groups, or others; the message names the options that have made them.
-    """
-    saved = contents["optimizer"].get("param_groups")
-    if not saved:
-        raise ValueError("its part 'optimizer' has no parameters; --no-resume-opt begins with a new optimizer")
-    if not (isinstance(saved, list) and all(isinstance(group, dict) and "params" in group for group in saved)):
-        return  # `load_optimizer` says how it is damaged
-    before, now = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
-    if before == now:
-        return
-    trained = contents.get("args", args)
-    other = [name for name in GROUPING if getattr(trained, name, None) != getattr(args, name)]
-    then, here = (
-        ", ".join(_words(FLAGS[name], getattr(options, name, None)) for name in other) for options in (trained, args)
-    )
-    why = (
-        f"it was trained with {then}, this run has {here}; give that"
-        if other
-        else "give the options it was trained with"
-    )
-    raise ValueError(
-        f"its optimizer has groups of {' + '.join(map(str, before))} parameters, this run's of "
-        f"{' + '.join(map(str, now))}: {why}, or --no-resume-opt"
-    )
-
-
-def _words(flag: Flag, value: Any) -> str:
-    return f"no {flag.option}" if value in (None, {}) else f"{flag.option} {value}"
-
-
-SETTINGS = {"lr": "--lr", "weight_decay": "--weight-decay", "momentum": "--momentum", "betas": "--opt-betas",
-            "eps": "--opt-eps"}  # fmt: skip
-"""Settings of parameter groups that a resumed optimizer brings along, and their options."""
-
-
-def _settings(optimizer: Any) -> dict[str, list[Any]]:
-    """Return the settings of all groups; the learning rate is the one that the schedule begins with."""
-    groups = optimizer.param_groups
-    found = {name: [group[name] for group in groups] for name in SETTINGS if all(name in group for group in groups)}
-    return found | {"lr": [group.get("initial_lr", group["lr"]) for group in groups]}
-
-
-def _tell_kept_settings(given: dict[str, list[Any]], kept: dict[str, list[Any]], runtime: Runtime) -> None:
-    """Warn of settings of this run that the resumed optimizer replaces by its own, as in timm."""
-    for name, flag in SETTINGS.items():
-        for now, before in zip(given.get(name, ()), kept.get(name, ()), strict=False):
-            if now != before and not (isinstance(before, (list, tuple)) and list(now) == list(before)):
-                _warn(runtime, f"{flag} {now} has no effect: the resumed optimizer goes on with its own, {before}.")
-                break
-
-
-def _tell_lost_trace(optimizer: Any, runtime: Runtime) -> None:
-    """Warn if AdaHessian would have used an earlier update's trace, which timm keeps beside the optimizer's state."""
-    inner = inner_optimizer(optimizer)
-    every = getattr(inner, "update_each", 1)
-    if any(state.get("hessian step", 0) % every for state in inner.state.values()):
-        _warn(
-            runtime,
-            f"--opt-kwargs update_each={every}: checkpoints do not hold AdaHessian's trace, which is computed anew; "
-            "the run goes on, but not bit for bit as without the interruption.",
-        )
 
 
 def load_ema(resumed: Resumed, task: Any) -> None:
@@ -307,7 +180,7 @@ def restore(run: Run, resumed: Resumed | None, args: Namespace, runtime: Runtime
     _copy_learning_rates(run)
     if run.stopped_by is not None:
         last = run.start_epoch - 1
-        _warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {last}: {run.stopped_by}")
+        warn(runtime, f"Nothing to train: a hook has stopped this run after epoch {last}: {run.stopped_by}")
 
 
 def _trained(resumed: Resumed | None) -> tuple[int, int] | None:
@@ -336,12 +209,10 @@ def _fitting_state(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime
     if run.feed.resumable is None:
         is_mid_epoch = not Position(*state["pair"]["position"]).is_between_epochs
         again = "; those of the epoch that were used are read again and discarded" if is_mid_epoch else ""
-        _warn(
-            runtime, f"The training data have no position that can be restored: they start from the beginning{again}."
-        )
+        warn(runtime, f"The training data have no position that can be restored: they start from the beginning{again}.")
     if len(state["ranks"]) != runtime.world_size:
         state["ranks"] = [{"statistics": state["ranks"][0]["statistics"]}] * runtime.world_size
-        _warn(runtime, "The random states are not restored: the checkpoint is of another number of processes.")
+        warn(runtime, "The random states are not restored: the checkpoint is of another number of processes.")
     if args.no_resume_opt:
         state.pop("clock", None)
         state["ranks"] = [_without(rank, "rng", "generators") for rank in state["ranks"]]
@@ -358,12 +229,12 @@ def _fitting_pair(run: Run, resumed: Resumed, args: Namespace, runtime: Runtime)
     pair: dict[str, Any] = dict(resumed.state["pair"])
     is_motivated, name = run.pair.motivated is not None, pair["condition"]["name"]
     if is_motivated and "motivated" not in pair:
-        _warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
+        warn(runtime, f"{resumed.path} is of a plain run: the motivated model starts afresh.")
         return _without(pair, "condition")
     if name != run.pair.condition.name:
         del pair["condition"]
         if is_motivated:
-            _warn(
+            warn(
                 runtime, f"The checkpoint's motivation condition was {name}; from here it is {run.pair.condition.name}."
             )
     if is_motivated and args.no_resume_opt:
@@ -379,7 +250,7 @@ def _goes_on_in_epoch(run: Run, resumed: Resumed, args: Namespace, runtime: Runt
     before = state["updates_per_epoch"], trained.grad_accum_steps, trained.batch_size, len(state["ranks"])
     now = run.clock.updates_per_epoch, args.grad_accum_steps, args.batch_size, runtime.world_size
     if before != now:
-        _warn(
+        warn(
             runtime,
             f"{resumed.path} was written inside epoch {run.start_epoch}, with {before[0]} updates in an epoch, "
             f"{before[1]} batch(es) of {before[2]} in each, and {before[3]} process(es), now {now[0]}, {now[1]} of "
@@ -399,8 +270,3 @@ def _copy_learning_rates(run: Run) -> None:
     groups = run.pair.base.optimizer.param_groups
     for index, group in enumerate(run.pair.motivated.optimizer.param_groups):
         group["lr"] = groups[min(index, len(groups) - 1)]["lr"]
-
-
-def _warn(runtime: Runtime, message: str) -> None:
-    if runtime.primary:
-        _logger.warning(message)

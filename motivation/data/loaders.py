@@ -14,15 +14,12 @@ What a resumed run must restore follows from where random numbers are drawn:
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import multiprocessing.connection
 import pickle
-import signal
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -31,11 +28,8 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from motivation.data.batch_order import ReplayableSampler, ResumableBatchSampler
+from motivation.data.workers import WorkerInit, dead_worker_text, raise_if_worker_died
 from motivation.method.random_states import RngState, get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
-
-PR_SET_PDEATHSIG = 1
-"""Option of Linux' ``prctl``: the signal that a process gets when its parent dies."""
-
 
 LOOK_AT = "look at the options of augmentation and channels, not at the image"
 
@@ -45,30 +39,6 @@ TRANSFORMS = ("torchvision.transforms", "timm.data.transforms", "timm.data.auto_
 
 class DataError(RuntimeError):
     """An image or a label cannot be used; the message is for the user."""
-
-
-def dead_worker_text(error: BaseException | None) -> str | None:
-    """Return what to say of a data worker that has died, if that is the error or has led to it; None otherwise.
-
-    Torch raises it in a signal handler, so at any line of the program: others may have taken it for an error of theirs.
-    """
-    while error is not None:
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
-            return f"{' '.join(str(error).split())} Was the machine out of memory? Try fewer --workers"
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _raise_if_worker_died(workers: Sequence[Any], timeout_s: float = 5.0) -> None:
-    """Raise torch's error of a dead worker where the end of one was noticed first by its closed pipe.
-
-    The process may still be about to end; torch's own signal handler may raise the same while it is waited for.
-    """
-    ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout_s) if workers else []
-    for worker in workers:
-        if worker.sentinel in ended:
-            worker.join(timeout_s)  # its pipes are closed a moment before it can tell its exit code
-            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended with exit code {worker.exitcode}.")
 
 
 class CheckedLoader:
@@ -93,7 +63,7 @@ class CheckedLoader:
         self._batch_sampler = ResumableBatchSampler(loader.batch_sampler, memory)
         self._collate = _Collate(loader.collate_fn, classes)
         loader.collate_fn = self._collate
-        self._worker_init = _WorkerInit(loader.worker_init_fn)
+        self._worker_init = WorkerInit(loader.worker_init_fn)
         loader.worker_init_fn = self._worker_init
         object.__setattr__(loader, "batch_sampler", self._batch_sampler)  # torch forbids setting it after __init__
 
@@ -135,7 +105,7 @@ class CheckedLoader:
             if dead_worker_text(error):
                 raise
             if isinstance(error, (ConnectionError, EOFError)):
-                _raise_if_worker_died(getattr(batches, "_workers", ()))
+                raise_if_worker_died(getattr(batches, "_workers", ()))
             raise DataError(self._explain(index, error)) from error
 
     def _explain(self, index: int, error: Exception) -> str:
@@ -341,47 +311,6 @@ class _Collate:
         batch = self._collate(items)
         in_worker = get_worker_info() is not None
         return batch, pickle.dumps(get_rng_state()) if self.sends_rng_state and in_worker else None
-
-
-class _WorkerInit:
-    """Initializes a worker: it ends with its parent, and gets the random states that are stored for it, if any.
-
-    Args:
-        then: the loader's own ``worker_init_fn``, called before the states are restored.
-    """
-
-    def __init__(self, then: Any):
-        self._then = then
-        self.states: list[RngState | None] = []
-
-    def __call__(self, worker: int) -> None:
-        end_with_parent()
-        if self._then is not None:
-            self._then(worker)
-        if worker < len(self.states) and (state := self.states[worker]) is not None:
-            set_rng_state(state)
-
-
-def end_with_parent() -> None:
-    """Have this process killed when its parent dies, where the system can (Linux).
-
-    A worker checks for its parent every five seconds only. Until then it keeps the sockets it inherited open, and
-    other ranks do not notice that their peer is gone.
-    """
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_workers(loader: Any) -> None:
-    """End a loader's workers now; the garbage collector would wait up to five seconds for each."""
-    while hasattr(loader, "loader"):
-        loader = loader.loader
-    for name in ("_iterator", "iterator"):  # torch's persistent workers; timm's MultiEpochsDataLoader
-        iterator = getattr(loader, name, None)
-        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-            iterator._shutdown_workers()  # an error's traceback may still hold a reference to it
-        if iterator is not None:
-            setattr(loader, name, None)
 
 
 def _is_out_of_range(label: Any, classes: int | None) -> bool:

@@ -16,7 +16,8 @@ from torch import nn
 from motivation.build.models import place_model
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import Runtime, start_runtime
-from motivation.data.loaders import DataError, dead_worker_text
+from motivation.data.loaders import DataError
+from motivation.data.workers import dead_worker_text
 from motivation.errors import InputError
 from motivation.method.records import Role
 from motivation.options.derived import AUTO_DEVICE

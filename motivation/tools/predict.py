@@ -21,7 +21,7 @@ from motivation.build.datasets import image_mode
 from motivation.build.loaders import make_validator
 from motivation.build.models import patch_size
 from motivation.data.image_files import UnlabelledImages
-from motivation.data.loaders import end_workers
+from motivation.data.workers import end_workers
 from motivation.errors import InputError, print_text, writing
 from motivation.method.records import Role
 from motivation.options.parse import OptionParser

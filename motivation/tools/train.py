@@ -16,7 +16,8 @@ import motivation.models  # noqa: F401  (registers the CIFAR ResNets)
 from motivation.build.ranks import Ranks, is_lost_connection
 from motivation.build.run import build_run
 from motivation.build.runtime import NONE_SUCH
-from motivation.data.loaders import DataError, dead_worker_text
+from motivation.data.loaders import DataError
+from motivation.data.workers import dead_worker_text
 from motivation.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,

@@ -23,8 +23,8 @@ from motivation.build.datasets import open_validation
 from motivation.build.loaders import make_validator
 from motivation.build.models import patch_size
 from motivation.data.datasets import label_names
-from motivation.data.loaders import end_workers
 from motivation.data.splits import entries, named, reads_files, split_root
+from motivation.data.workers import end_workers
 from motivation.errors import InputError, print_text, writing
 from motivation.options.derived import channels, data_folder
 from motivation.options.faults import Fault, StartupError, blaming

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from motivation.data.loaders import end_workers
+from motivation.data.workers import end_workers
 from motivation.method.records import Role, UpdateRecord
 from motivation.training.finite import are_finite
 from motivation.training.hooks import RunView

@@ -14,9 +14,9 @@ from torchvision import transforms
 
 from motivation.build.run import build_run
 from motivation.data.datasets import SklearnDigits, create_dataset, customise_transform, label_names
-from motivation.data.loaders import end_workers
 from motivation.data.subsets import labels_of
 from motivation.data.update_loader import UpdateLoader
+from motivation.data.workers import end_workers
 from motivation.options.parse import parse
 
 

@@ -21,7 +21,8 @@ from motivation.build.datasets import open_datasets
 from motivation.build.loaders import make_loaders
 from motivation.build.ranks import Ranks
 from motivation.build.runtime import start_runtime
-from motivation.data.loaders import CheckedLoader, dead_worker_text, end_workers
+from motivation.data.loaders import CheckedLoader
+from motivation.data.workers import dead_worker_text, end_workers
 from motivation.method.random_states import get_rng_state, rng_from_dict, rng_to_dict, set_rng_state
 from motivation.options.parse import parse
 
@@ -131,7 +132,7 @@ def test_a_worker_is_gone_when_its_parent_was_killed():
     """The pipe is closed when all that hold it are gone; the worker would hold it for a minute."""
     program = (
         "import os, time\n"
-        "from motivation.data.loaders import end_with_parent\n"
+        "from motivation.data.workers import end_with_parent\n"
         "if not os.fork():\n"
         "    end_with_parent()\n"
         "    os.write(1, b'ready')\n"

@@ -9,7 +9,7 @@ from support.program import MOTIVATED, assert_equal, assert_same_run, load, part
 from support.toys import Toy, learner
 from timm.optim import Lookahead
 
-from motivation.build.resume import _tell_lost_trace
+from motivation.build.resume_checks import tell_lost_trace
 
 FLAGS = {
     "lamb_ema_erasing": ("--opt", "lamb", "--model-ema", "--reprob", "0.2", "--drop", "0.1", "-b", "10"),
@@ -292,5 +292,5 @@ def test_a_trace_that_checkpoints_do_not_hold_is_said_where_it_would_have_been_u
     optimizer = learner(model, opt="adahessian", update_each=2).optimizer
     for parameter in model.parameters():
         optimizer.state[parameter]["hessian step"] = updates
-    _tell_lost_trace(optimizer, SimpleNamespace(primary=True))
+    tell_lost_trace(optimizer, SimpleNamespace(primary=True))
     assert ("AdaHessian's trace" in caplog.text) == is_said

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from motivation.build.run import build_run
-from motivation.data.loaders import end_workers
+from motivation.data.workers import end_workers
 from motivation.method.records import DeferredScalar
 from motivation.options.parse import parse
 from motivation.tools.benchmark.timing import synchronize

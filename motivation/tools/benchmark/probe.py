@@ -23,7 +23,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import motivation.models  # noqa: F401  (timm's script needs the CIFAR ResNets too)
-from motivation.data.loaders import end_with_parent
+from motivation.data.workers import end_with_parent
 from motivation.method.optimizer_probe import inner_optimizer
 from motivation.tools.benchmark.timing import synchronize
 
