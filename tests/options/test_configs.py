@@ -98,6 +98,8 @@ def recipe_of(name):
     if folder in ("digits", "quickstart"):
         return {}
     if folder == "frontier":
+        if stem.startswith("digits"):
+            return {}
         return recipe_of(f"reproduction/{stem}.yaml")
     if name == "reproduction/digits.yaml":
         return {**CIFAR, "batch_size": 32, "train_pad": 2, "hflip": 0, "motivated_drop": 0, "motivated_drop_path": None}
