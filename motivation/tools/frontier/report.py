@@ -94,19 +94,21 @@ class Report:
         ]) + "\n"  # fmt: skip
 
     def rows(self) -> list[list[str]]:
-        """Return a row for each way and budget."""
+        """Return a row for each way and budget of which a run is done."""
         table = [["way", "epochs", "n", "base top-1", "larger top-1", "cost", "training FLOPs", "time"]]
         for ladder in self.ladders:
             for column, budget in enumerate(ladder.budgets):
                 accuracies = [ladder.top1[role][:, column] for role in ladder.way.roles]
                 seconds, cost = ladder.seconds[column], ladder.costs[column]
+                if math.isnan(cost):
+                    continue
                 table.append([
                     ladder.way.name,
                     str(self.plan.epochs(budget)),
                     str(int((~np.isnan(accuracies[0])).sum())),
                     *(_interval(ladder.top1[role][:, column]) if role in ladder.top1 else "" for role in Role),
                     number(cost / self.unit),
-                    MISSING if math.isnan(cost) else readable(3 * cost),
+                    readable(3 * cost),
                     MISSING if math.isnan(seconds) else duration(seconds),
                 ])  # fmt: skip
         return table
@@ -116,6 +118,8 @@ class Report:
         table = [["way", "epochs", "cost", "base", "larger", "both"]]
         for ladder in self.motivated:
             for budget, cost in zip(ladder.budgets, ladder.costs, strict=True):
+                if math.isnan(cost):
+                    continue
                 cells = {
                     one.subject: _signed(one) + ("" if math.isnan(one.base_part) else f" ({one.base_part:.0%})")
                     for one in self.comparisons
