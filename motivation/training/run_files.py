@@ -172,8 +172,8 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
-def read_rows(path: Path, schema: Schema, required: Sequence[str], fault: str) -> list[dict[str, Any]]:
-    """Read a CSV file; a last line that is not yet written to its end is left out.
+def iter_rows(path: Path, schema: Schema, required: Sequence[str], fault: str) -> Iterator[dict[str, Any]]:
+    """Read a CSV file row by row; a last line that is not yet written to its end is left out.
 
     Args:
         path: it may be missing.
@@ -182,20 +182,19 @@ def read_rows(path: Path, schema: Schema, required: Sequence[str], fault: str) -
         fault: what to say of a row that is not so.
     """
     if not path.is_file():
-        return []
+        return
     try:
         with open(path, newline="") as file:
-            lines = csv.DictReader([line for line in file if line.endswith("\n")])
-            rows = [{name: _number(text) for name, text in line.items() if name} for line in lines]
+            for number, line in enumerate(csv.DictReader(line for line in file if line.endswith("\n")), 2):
+                row = {name: _number(text) for name, text in line.items() if name}
+                missing = [name for name in required if row.get(name) is None]
+                if why := f"without {missing[0]}" if missing else schema_fault(row, schema):
+                    raise RunError(f"{path} is damaged: line {number} {fault} ({why})")
+                yield row
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
-    for number, row in enumerate(rows, 2):
-        missing = [name for name in required if row.get(name) is None]
-        if why := f"without {missing[0]}" if missing else schema_fault(row, schema):
-            raise RunError(f"{path} is damaged: line {number} {fault} ({why})")
-    return rows
 
 
 def _number(text: str | None) -> Any:

@@ -7,11 +7,12 @@ a folder may be damaged, or a stranger's.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from motivation.errors import print_text
 from motivation.method.condition_registry import takes
@@ -27,14 +28,20 @@ from motivation.training.run_files import (
     UPDATE_SCHEMA,
     RunError,
     checked_options,
+    iter_rows,
     read_json,
-    read_rows,
     schema_fault,
 )
 
 RESULT_FILE = "result.json"
 LABELS_FILE = "label_names.json"
 """Names of the classes in the order of the model's outputs, where the data set has names."""
+
+Updates = np.recarray
+"""Updates in the order of training, ``[N]``, with the columns of `UPDATE`."""
+
+UPDATE = np.dtype([("epoch", np.int64), ("update", np.int64), ("loss", np.float64), ("motivated", np.bool_)])
+"""An update: its epoch, its number in the epoch, its training loss, and True if it trained the motivated model."""
 
 NOT_MEASURED = frozenset(flag.dest for flag in FLAGS.values() if not flag.measured) | {"config"}
 """Options in which runs of one configuration may differ: where and how fast a run is, and what it writes."""
@@ -93,18 +100,20 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        return read_rows(self.path / "summary.csv", SUMMARY_SCHEMA, ("epoch",), "is no epoch")
+        return list(iter_rows(self.path / "summary.csv", SUMMARY_SCHEMA, ("epoch",), "is no epoch"))
 
     @cached_property
-    def updates(self) -> list[dict[str, Any]]:
-        """Return the rows of ``updates.csv``: ``epoch``, ``update``, ``active``, ``loss``, ``streak``, ``lr``.
+    def updates(self) -> Updates:
+        """Return the updates in ``updates.csv``, in the order of training.
 
         Empty where the file is missing, as in a run of timm's.
 
         Raises:
             RunError: the file is damaged.
         """
-        return read_rows(self.path / "updates.csv", UPDATE_SCHEMA, tuple(UPDATE_SCHEMA), "is no update")
+        rows = iter_rows(self.path / "updates.csv", UPDATE_SCHEMA, tuple(UPDATE_SCHEMA), "is no update")
+        found = ((row["epoch"], row["update"], row["loss"], row["active"] == Role.MOTIVATED.value) for row in rows)
+        return np.fromiter(found, UPDATE).view(np.recarray)
 
     @cached_property
     def motivated_updates(self) -> list[int]:
@@ -114,16 +123,14 @@ class RunFolder:
             RunError: ``updates.csv`` is missing, empty or damaged, or lacks an epoch.
         """
         self.require_updates()
-        counts: Counter[int] = Counter()
-        for row in self.updates:
-            counts[row["epoch"]] += row["active"] == Role.MOTIVATED.value
-        if sorted(counts) != list(range(len(counts))):
-            raise RunError(f"{self.path}/updates.csv lacks epochs: it has {len(counts)} up to epoch {max(counts)}")
-        return [counts[epoch] for epoch in range(len(counts))]
+        epochs, which = np.unique(self.updates.epoch, return_inverse=True)
+        if len(epochs) != epochs[-1] + 1:
+            raise RunError(f"{self.path}/updates.csv lacks epochs: it has {len(epochs)} up to epoch {epochs[-1]}")
+        return [int(count) for count in np.bincount(which, self.updates.motivated)]
 
     def require_updates(self) -> None:
         """Raise a `RunError` if the run has no ``updates.csv`` with a line per update."""
-        if not self.updates:
+        if not len(self.updates):
             raise RunError(f"{self.path} has no updates.csv with a line per update")
 
     @cached_property

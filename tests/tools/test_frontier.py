@@ -13,8 +13,8 @@ from motivation.tools.frontier.command import make_parser, make_plan
 from motivation.tools.frontier.dynamics import dynamics
 from motivation.tools.frontier.estimate import Ladder, best_split, compare, holm, over_budgets
 from motivation.tools.frontier.plan import Way, stretch
-from motivation.tools.plot.data import UPDATE
 from motivation.tools.train import main
+from motivation.training.run_folder import UPDATE
 
 NAN = math.nan
 FLAGS = [word for place, word in enumerate(DIGITS) if "--epochs" not in DIGITS[max(place - 1, 0) : place + 1]]

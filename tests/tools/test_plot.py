@@ -15,7 +15,6 @@ from motivation.tools.plot.data import (
     share_per_epoch,
     suits_log_scale,
     title,
-    updates_of,
 )
 from motivation.tools.plot.figures import MOST_EXACT, Panel, epochs_figure, loss_figure
 from motivation.training.run_files import RunError
@@ -62,7 +61,7 @@ def write(path, rows):
 
 
 def panel(run):
-    return Panel(title(run), run, updates_of(run))
+    return Panel(title(run), run, run.updates)
 
 
 def shading(axes):
@@ -120,19 +119,19 @@ def test_a_last_line_that_is_half_written_is_left_out_and_a_damaged_one_inside_i
     run = make_run()
     with open(run.path / "updates.csv", "a") as file:
         file.write("3,0,ba")
-    assert len(updates_of(run)) == EPOCHS * UPDATES
+    assert len(run.updates) == EPOCHS * UPDATES
     with open(run.path / "updates.csv", "a") as file:
         file.write("\n3,1,base,0.5,0,0.1\n")
     with pytest.raises(RunError, match=f"line {EPOCHS * UPDATES + 2} is no update"):
-        updates_of(read_run(run.path))
+        len(read_run(run.path).updates)
 
 
 def test_shares_are_of_every_epoch_but_one_in_progress(make_run):
     run = make_run(losses=[1.0] * (2 * UPDATES + 4), evaluated=[1])
-    epochs, shares = share_per_epoch(run, updates_of(run))
+    epochs, shares = share_per_epoch(run, run.updates)
     assert epochs.tolist() == [0, 1]
     assert shares == pytest.approx(2 / 6)
-    epochs, shares = share_per_epoch(run, updates_of(run)[:0])
+    epochs, shares = share_per_epoch(run, run.updates[:0])
     assert epochs.tolist() == [1]
     assert shares == pytest.approx(2 / 6)
 
@@ -160,7 +159,7 @@ def test_an_epoch_is_drawn_update_by_update_and_shaded_where_motivated(make_run)
     assert axes.get_xlabel() == "update of epoch 1"
     assert "motivated: 2 of 6 updates (33.3 %)" in legend(axes)
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), np.arange(UPDATES))
-    np.testing.assert_array_equal(axes.lines[0].get_ydata(), updates_of(run).loss[UPDATES : 2 * UPDATES])
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), run.updates.loss[UPDATES : 2 * UPDATES])
 
 
 def test_a_run_is_drawn_over_its_epochs_and_shaded_where_motivated(make_run):
@@ -189,7 +188,7 @@ def test_smoothing_is_as_asked_and_said(make_run):
     run = make_run()
     axes = loss_figure([panel(run)], smooth=4).axes[0]
     assert "running mean over 4 updates" in legend(axes)
-    np.testing.assert_array_equal(axes.lines[1].get_ydata(), running_mean(updates_of(run).loss, 4))
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), running_mean(run.updates.loss, 4))
     assert "running mean" not in legend(loss_figure([panel(run)], smooth=1).axes[0])
 
 
@@ -227,7 +226,7 @@ def test_a_long_run_is_shaded_by_columns_with_as_many_artists_as_a_short_one(mak
 def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
     run = make_run()
     (run.path / "result.json").write_text(json.dumps({"completed": True, "flops": {"base": 2e6, "motivated": 5e6}}))
-    accuracy, share, cost = epochs_figure(run, updates_of(run), make_run("beside", PLAIN)).axes
+    accuracy, share, cost = epochs_figure(run, run.updates, make_run("beside", PLAIN)).axes
     assert "small, base (last 80.00 %) | large, motivated (last 75.00 %) | beside: small alone" in legend(accuracy)
     assert "8.3 % expected, if losses were independent" in legend(share)
     np.testing.assert_allclose(share.lines[0].get_ydata(), 100 / 3)
@@ -239,11 +238,11 @@ def test_epochs_show_accuracies_share_with_its_law_and_cost(make_run):
 
 def test_what_is_not_known_has_no_line(make_run):
     run = make_run()  # in progress
-    cost = epochs_figure(run, updates_of(run)).axes[2]
+    cost = epochs_figure(run, run.updates).axes[2]
     np.testing.assert_allclose(cost.lines[0].get_ydata(), 3.0)
     assert legend(cost) == "F_avg, average since the point before"
     random = make_run("random", {**PAIR, "motivation_condition": "random"})
-    accuracy, share, _ = epochs_figure(random, updates_of(random)).axes
+    accuracy, share, _ = epochs_figure(random, random.updates).axes
     assert len(share.lines) == 1
     assert "k = " not in accuracy.get_legend().get_title().get_text()
 
@@ -251,7 +250,7 @@ def test_what_is_not_known_has_no_line(make_run):
 def test_epochs_without_a_value_are_gaps_with_a_mark_on_each_that_has_one(make_run):
     run = make_run(losses=[1.0] * (80 * UPDATES), evaluated=range(4, 80, 5))
     run.epochs[0]["motivated_eval_top1"], run.epochs[1]["motivated_eval_top1"] = None, float("nan")
-    accuracy, share, _ = epochs_figure(run, updates_of(run)).axes
+    accuracy, share, _ = epochs_figure(run, run.updates).axes
     assert [line.get_xdata().tolist() for line in accuracy.lines[:2]] == [[*range(4, 80, 5)], [*range(14, 80, 5)]]
     assert accuracy.lines[0].get_markersize() > 0
     assert len(share.lines[0].get_xdata()) == 80
@@ -259,7 +258,7 @@ def test_epochs_without_a_value_are_gaps_with_a_mark_on_each_that_has_one(make_r
 
 def test_a_plain_run_has_accuracy_and_loss_only(make_run):
     run = make_run(options=PLAIN)
-    accuracy, loss = epochs_figure(run, updates_of(run)).axes
+    accuracy, loss = epochs_figure(run, run.updates).axes
     assert legend(accuracy) == "small alone (last 80.00 %)"
     assert legend(loss) == "training | validation"
     assert "nats" in loss.get_ylabel()

@@ -13,9 +13,9 @@ import numpy as np
 
 from motivation.method.records import Role
 from motivation.tools.frontier.plan import Cell, Plan, Way
-from motivation.tools.plot.data import Updates, after_falls, updates_of
+from motivation.tools.plot.data import after_falls
 from motivation.tools.sweep import State
-from motivation.training.run_folder import read_run
+from motivation.training.run_folder import Updates, read_run
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_dynamics(plan: Plan) -> dict[tuple[Way, int], list[Dynamics]]:
             continue
         for k in (way.k,) if way.k else dict.fromkeys(other.k for other in plan.ways if other.k):
             runs = [plan.run(Cell(way, max(budgets), seed)) for seed in plan.seeds]
-            done = [updates_of(read_run(run.folder)) for run in runs if run.state is State.DONE]
+            done = [read_run(run.folder).updates for run in runs if run.state is State.DONE]
             if k and done:
                 found[way, k] = [dynamics(updates, k) for updates in done]
     return found

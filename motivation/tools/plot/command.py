@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from motivation.errors import print_text, writing
 from motivation.options.flag_types import Flag, at_least
 from motivation.options.parse import OptionParser
-from motivation.tools.plot.data import title, updates_of
+from motivation.tools.plot.data import title
 from motivation.tools.plot.figures import Panel, epochs_figure, loss_figure
 from motivation.training.run_files import RunError
 from motivation.training.run_folder import read_run
@@ -65,11 +65,11 @@ def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
     titles = [title(run) for run in runs]
     if len(set(titles)) < len(runs):
         titles = [f"{run.path.name}: {own}" for run, own in zip(runs, titles, strict=True)]
-    run, panels = runs[0], [Panel(own, run, updates_of(run)) for own, run in zip(titles, runs, strict=True)]
+    run, panels = runs[0], [Panel(own, run, run.updates) for own, run in zip(titles, runs, strict=True)]
     drawn = [panel for panel in panels if len(panel.updates)]
     if args.epoch is not None or not run.epochs:
         run.require_updates()
-    if run.updates:
+    if len(run.updates):
         epoch = None if args.epoch is None else _chosen_epoch(args.epoch, drawn)
         yield "loss.png" if epoch is None else f"loss_epoch{epoch}.png", loss_figure(drawn, epoch, args.smooth)
     for one in runs:
@@ -77,7 +77,7 @@ def _figures(args: Namespace) -> Iterator[tuple[str, Figure]]:
             (one.updates, "no updates.csv", "loss.png"),
             (one.epochs, "no epoch in summary.csv yet", "epochs.png"),
         ):
-            if not rows:
+            if not len(rows):
                 so = f"there is no {file}" if one is run else f"{file} is without it"
                 print_text(f"note: {one.path} has {missing}, so {so}", sys.stderr)
     if run.epochs:

@@ -10,17 +10,10 @@ from numpy.typing import NDArray
 
 from motivation.method.condition_registry import has_streak_law, make_condition
 from motivation.method.conditions import next_streak
-from motivation.method.records import Role
-from motivation.training.run_folder import RunFolder
+from motivation.training.run_folder import RunFolder, Updates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Updates = np.recarray
-"""Updates in the order of training, ``[N]``, with the columns of `UPDATE`."""
-
-UPDATE = np.dtype([("epoch", np.int64), ("update", np.int64), ("loss", np.float64), ("motivated", np.bool_)])
-"""An update: its epoch, its number in the epoch, its training loss, and True if it trained the motivated model."""
-
 AFTER_FALLS = (
     "Losses jump up where the motivated model trains, and much of that is no harm done by motivation: a switch follows "
     "k falls of a noisy loss, and after these the next loss is likely to be higher whoever makes it (regression to the "
@@ -66,8 +59,8 @@ def expected_share(run: RunFolder) -> float | None:
 
 def _updates_per_epoch(run: RunFolder) -> int:
     """Return how many updates an epoch has, 0 if there is none yet; without ``updates.csv`` as most rows say."""
-    if run.updates:
-        return max(row["update"] for row in run.updates) + 1
+    if len(run.updates):
+        return int(run.updates.update.max()) + 1
     epochs, base = evaluated(run, "base_updates")
     updates = (base + evaluated(run, "motivated_updates")[1]) / np.diff(epochs, prepend=-1)
     return round(np.median(updates)) if len(updates) else 0
@@ -91,12 +84,6 @@ def updates_text(count: int) -> str:
 
 
 # ---- a run's updates
-
-
-def updates_of(run: RunFolder) -> Updates:
-    """Return the updates of a run; none of a run of timm's."""
-    rows = [(row["epoch"], row["update"], row["loss"], row["active"] == Role.MOTIVATED.value) for row in run.updates]
-    return np.array(rows, UPDATE).view(np.recarray)
 
 
 def after_falls(updates: Updates, k: int) -> NDArray[np.bool_]:

@@ -23,9 +23,9 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from motivation.errors import printable
 from motivation.method.records import Role
 from motivation.tools.plot import data
-from motivation.tools.plot.data import Floats, Updates, percent, updates_text
+from motivation.tools.plot.data import Floats, percent, updates_text
 from motivation.training.flops import readable
-from motivation.training.run_folder import RunFolder
+from motivation.training.run_folder import RunFolder, Updates
 
 BASE = "#0072b2"
 MOTIVATED = "#e69f00"

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from motivation.method.records import Role
 from motivation.tools.plot import data
-from motivation.tools.plot.data import Updates
 from motivation.tools.report.groups import Group, all_options, differing
 from motivation.training.run_files import RunError
-from motivation.training.run_folder import RunFolder
+from motivation.training.run_folder import UPDATE, RunFolder, Updates
 
 MOST_POINTS, MOST_POINTS_ON_PAGE = 20_000, 300_000
 """Points of a run's loss, and of all runs' together; a point takes 6 to 25 bytes of the page."""
@@ -70,10 +69,10 @@ def run_data(run: RunFolder, points: int, falls: Iterable[int] = ()) -> dict[str
         "convention": run.convention,
     }
     shown |= {"flops": {role.value: flops for role, flops in run.flops.items()}, "metric": f"top-{metric[-1]}"}
-    updates = np.array([], data.UPDATE).view(np.recarray)
+    updates = np.array([], UPDATE).view(np.recarray)
     if run.epochs or (run.path / "updates.csv").is_file():
         try:
-            updates, expected = data.updates_of(run), data.expected_share(run)
+            updates, expected = run.updates, data.expected_share(run)
         except RunError as error:
             fault = str(error)
     if not len(updates):
