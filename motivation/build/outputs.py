@@ -26,6 +26,7 @@ from motivation.training.checkpoint import (
     checkpoints_in,
     is_whole,
     make_latest,
+    mark_begun,
     next_generation,
     remove_scratch,
     trained_epoch,
@@ -136,6 +137,7 @@ def take_folder(run: Run, args_text: str, label_names: list[str] | None, resumed
     folder = run.folder
     goes_on = resumed is not None and resumed.state and resumed.path.resolve().parent == folder.resolve()
     run.generation = make_latest(resumed.path) if resumed and goes_on else next_generation(folder)
+    mark_begun(folder, run.generation if run.generation and not goes_on else None)
     if resumed is None and checkpoints_in(folder):
         _logger.warning(
             f"{folder} has checkpoints of an earlier run. Those of the same names will be replaced; its "

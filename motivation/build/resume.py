@@ -29,6 +29,7 @@ from motivation.options.faults import Fault, StartupError, blaming
 from motivation.options.file_checks import RESUME_NEWEST
 from motivation.training.checkpoint import (
     checkpoints_in,
+    is_of_earlier_run,
     newest_whole,
     read_checkpoint,
     refuse_nonfinite,
@@ -111,8 +112,15 @@ def open_resumed(args: Namespace, folder: Path, runtime: Runtime, ranks: Ranks) 
 def _find_newest(folder: Path, runtime: Runtime, ranks: Ranks) -> tuple[str, dict[str, Any] | None]:
     """Return the newest whole checkpoint of a folder, empty if there is none, and on the primary rank its contents."""
     newest = newest_whole(folder) if runtime.primary else None
-    found = ("" if newest is None else str(newest[0]), len(checkpoints_in(folder)) if runtime.primary else 0)
-    path, count = ranks.compare({}, message=found)
+    is_earlier = newest is not None and is_of_earlier_run(newest[1], folder)
+    count = len(checkpoints_in(folder)) if runtime.primary else 0
+    path, count, is_earlier = ranks.compare({}, message=("" if newest is None else str(newest[0]), count, is_earlier))
+    if is_earlier:
+        text = (
+            f"{path} is of an earlier run; the one that has begun in its folder since has saved nothing. --resume "
+            f"{path} goes on with the earlier run; without --resume the new one begins again"
+        )
+        raise StartupError([Fault("--resume", text, RESUME_NEWEST)])
     if count and not path:
         text = (
             f"none of the {count} checkpoints in {folder} can be read (see above), and a new run would write over "

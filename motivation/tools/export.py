@@ -19,6 +19,7 @@ import timm
 import torch
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub import errors as hub_errors
+from safetensors import SafetensorError
 from timm.models import model_entrypoint, save_for_hf
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from motivation.options.parse import OptionParser
 from motivation.tools.saved_models import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    described,
     evaluation_config,
     load_trusted,
     saved_in_run,
@@ -105,22 +107,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--onnx: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     run = read_run(args.run)
     load_trusted(training_options(run.options), run.path, args.trust)
-    if args.out.resolve() == run.path.resolve():
-        raise InputError(f"OUT: {args.out} is the run's own folder; choose another")
+    if (args.out / "args.yaml").is_file():
+        raise InputError(f"OUT: {args.out} is the folder of a run; choose another")
+    for role in Role:
+        refuse_other_files(args.out / role.value)
     models = [load_exported(run, role, args.best) for role in (Role if run.motivated else [Role.BASE])]
     repos = make_repos(args.push_to_hub, models) if args.push_to_hub else {}
     for one in models:
         folder, repo = args.out / one.role.value, repos.get(one.role)
+        source = f"hf-hub:{repo}" if repo else f"local-dir:{args.out.resolve().name}/{one.role.value}"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_exported(one, run, folder, args.license, f"hf-hub:{repo}" if repo else "local-dir:PATH")
+            write_exported(one, run, folder, args.license, source)
         print_text(f"{folder}: {one.name}, timm reads it and computes the same")
         if args.onnx:
-            print_text(f"{folder / ONNX_FILE}: outputs differ by {write_onnx(one, folder / ONNX_FILE):.1e} at most")
+            with writing(folder):
+                difference = write_onnx(one, folder / ONNX_FILE)
+            print_text(f"{folder / ONNX_FILE}: outputs differ by {difference:.1e} at most")
     for role, repo in repos.items():
         push(args.out / role.value, repo, [*FILES, ONNX_FILE] if args.onnx else FILES)
         print_text(f"pushed to {repo}")
     return 0
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Refuse to write over files that this command has not written.
+
+    Raises:
+        InputError: there are some.
+    """
+    there = [name for name in FILES if (folder / name).exists()]
+    if not there:
+        return
+    try:
+        described(folder / CONFIG_FILE)
+    except InputError as error:
+        raise InputError(f"OUT: {folder / there[0]} is there and not of an export; choose another folder") from error
 
 
 @contextmanager
@@ -183,9 +205,7 @@ def _arguments(args: Namespace, role: Role) -> dict[str, Any]:
     return {name: value for name, value in own_kwargs(arguments).items() if value is not None and name not in described}
 
 
-def write_exported(
-    one: Exported, run: RunFolder, folder: Path, license: str | None = None, source: str = "local-dir:PATH"
-) -> None:
+def write_exported(one: Exported, run: RunFolder, folder: Path, license: str | None, source: str) -> None:
     """Write weights, configuration and model card, and read them back.
 
     Args:
@@ -196,6 +216,7 @@ def write_exported(
         source: name by which timm will find the folder.
 
     Raises:
+        InputError: the weights cannot be written.
         RuntimeError: the model that timm reads back does not compute the same.
     """
     config: Any = one.model.pretrained_cfg
@@ -208,9 +229,12 @@ def write_exported(
     if license:
         config["license"] = license
     labels = {"label_names": one.label_names} if one.label_names else None
-    save_for_hf(one.model, str(folder), labels, model_args=one.arguments, safe_serialization=True)
-    (folder / "README.md").write_text(model_card(one, run, license, source), encoding="utf-8")
-    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    try:
+        save_for_hf(one.model, str(folder), labels, model_args=one.arguments, safe_serialization=True)
+        (folder / "README.md").write_text(model_card(one, run, license, source), encoding="utf-8")
+        again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    except SafetensorError as error:  # a full disk, a path that is not UTF-8
+        raise InputError(f"cannot write {folder}: {error}") from error
     images = _sample_images(one)
     with torch.no_grad():
         if not torch.equal(again(images), one.model(images)):
@@ -248,7 +272,7 @@ def write_onnx(one: Exported, file: Path) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def model_card(one: Exported, run: RunFolder, license: str | None = None, source: str = "local-dir:PATH") -> str:
+def model_card(one: Exported, run: RunFolder, license: str | None, source: str) -> str:
     """Return a model card: the data, accuracy, cost and k, and how to load the model."""
     result, options = run.result or {}, run.options
     trained = ""
@@ -357,7 +381,7 @@ MODEL_CARD = """\
 ```python
 {registration}import timm
 
-model = timm.create_model('{source}', pretrained=True).eval()
+model = timm.create_model({source!r}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
 ```
 """

@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     own = make_parser().parse_args(argv)
     refuse_run_file(own.out.resolve())
+    refuse_other_file(own.out)
     source = find_source(own.source, own.best, own.trust)
     if not own.trust:
         source.args.device_modules = None
@@ -121,6 +122,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_table(own.out, seen, dataset, names)
     print_text(summary(source, seen, own))
     return 0
+
+
+def refuse_other_file(path: Path) -> None:
+    """Refuse to write over a file that is no table of predictions.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not path.is_file():
+        return
+    with writing(path), open(path, "rb") as file:
+        header = file.readline()
+    if header and not header.startswith(b"file,"):
+        raise InputError(f"--out: {path} is there and no table of predictions; give another name")
 
 
 def predict(

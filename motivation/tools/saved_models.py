@@ -33,7 +33,7 @@ from motivation.method.records import Role
 from motivation.options.faults import StartupError
 from motivation.options.flags import FLAGS
 from motivation.options.parse import make_parser as training_parser
-from motivation.training.checkpoint import read_checkpoint
+from motivation.training.checkpoint import is_of_earlier_run, read_checkpoint
 from motivation.training.run_files import RunError, checked_options, read_json
 from motivation.training.run_folder import RunFolder, read_run
 from weight_maps.plugins import load_plugins
@@ -176,6 +176,8 @@ def saved_in_run(run: RunFolder, args: Namespace, role: Role, best: bool = False
     if not file.is_file():
         raise RunError(f"{run.path} has no {file.relative_to(run.path)}")
     contents = _read(file)
+    if role is Role.BASE and is_of_earlier_run(contents, run.path):
+        raise RunError(f"{file} is of an earlier run; the one that has begun in its folder since has saved nothing")
     last = "the last update" if run.completed else _epoch_in_words(contents)
     return _saved(args, role, file, contents, "the best epoch" if best else last, run)
 

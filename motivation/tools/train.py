@@ -32,7 +32,7 @@ from motivation.method.records import Role
 from motivation.options.faults import one_line
 from motivation.options.parse import parse
 from motivation.tools.try_out import try_out
-from motivation.training.checkpoint import CheckpointError, newest_whole
+from motivation.training.checkpoint import CheckpointError, is_of_earlier_run, newest_whole
 from motivation.training.finite import NotFiniteError
 from motivation.training.loop import train
 from motivation.training.plugin_errors import PluginError
@@ -117,8 +117,10 @@ def main(argv: Sequence[str] | None = None, parse: Callable[..., tuple[Namespace
 
 def _kept(run: Run | None) -> str:
     """Say where a run that failed can be taken up."""
-    newest = newest_whole(run.folder) if run is not None and run.folder is not None else None
-    return f"the last good checkpoint is {newest[0]}" if newest else ""
+    if run is None or run.folder is None or (newest := newest_whole(run.folder)) is None:
+        return ""
+    path, contents = newest
+    return "" if is_of_earlier_run(contents, run.folder) else f"the last good checkpoint is {path}"
 
 
 def report(run: Run, args: Namespace) -> None:

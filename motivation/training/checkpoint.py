@@ -7,6 +7,7 @@ apply ``state_dict_ema``, ``task_state``, ``amp_scaler``. Ours is ``motivation``
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import pickle
@@ -35,6 +36,8 @@ OUR_KEY = "motivation"
 EXTENSION = ".pth.tar"
 _RESUMABLE = re.compile(rf"(last|recovery-\d+-\d+|checkpoint-\d+){re.escape(EXTENSION)}")
 LAST = f"last{EXTENSION}"
+BEGUN_FILE = "begun.json"
+"""Says which generation began in a folder with checkpoints of an earlier run; see `is_of_earlier_run`."""
 
 
 class CheckpointError(RuntimeError):
@@ -162,9 +165,30 @@ def age_of(path: Path) -> Age:
         entry = contents.get(OUR_KEY) or {}
         position = (entry.get("pair") or entry).get("position", (0, 0, 0, True))
         update = float("inf") if position[3] else int(position[1])
-        return Age(int(entry.get("generation", 0)), int(contents.get("epoch", -1)), update, path.name == LAST)
+        return Age(generation_of(contents), int(contents.get("epoch", -1)), update, path.name == LAST)
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its position or its epoch is none") from error
+
+
+def generation_of(contents: Mapping[str, Any]) -> int:
+    """Return the generation of a checkpoint, see `Age`."""
+    return int((contents.get(OUR_KEY) or {}).get("generation", 0))
+
+
+def mark_begun(folder: Path, generation: int | None) -> None:
+    """Note that a run of this generation has begun in a folder with older checkpoints; None if it goes on with one."""
+    (folder / BEGUN_FILE).unlink(missing_ok=True)
+    if generation is not None:
+        (folder / BEGUN_FILE).write_text(json.dumps({"generation": generation}))
+
+
+def is_of_earlier_run(contents: Mapping[str, Any], folder: Path) -> bool:
+    """Return True if another run has begun in the folder of a checkpoint since that was written."""
+    try:
+        begun = int(json.loads((folder / BEGUN_FILE).read_text())["generation"])
+    except (OSError, ValueError, LookupError, TypeError):  # none has, or its mark was cut short
+        return False
+    return generation_of(contents) < begun
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -142,16 +142,16 @@ def _checked(options: dict[Any, Any], file: Path) -> Iterator[tuple[str, Any]]:
             taken = flag.from_file(value) if flag else value
         except ValueError as error:
             raise RunError(f"{file} is damaged: {name} {error}") from error
-        if (
-            name in FLAGS
-            and FLAGS[name].type is str
-            and (strange := [one for one in _texts(taken) if _CONTROL.search(one)])
-        ):
-            raise RunError(f"{file} is damaged: {name} has control characters: {shown(strange[0])}")
+        if name in FLAGS and FLAGS[name].type is str:
+            barred = _CONTROL if FLAGS[name].measured else _CONTROL_IN_PATH
+            if strange := [one for one in _texts(taken) if barred.search(one)]:
+                raise RunError(f"{file} is damaged: {name} has control characters: {shown(strange[0])}")
         yield name, taken
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_IN_PATH = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+"""Paths may have bytes that are no UTF-8, which Python has as U+DC80 to U+DCFF."""
 
 
 def _texts(value: Any) -> list[str]:

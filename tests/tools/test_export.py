@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError
 from support.program import DIGITS, MOTIVATED, FewDigits, rows
@@ -63,6 +64,7 @@ def test_the_best_checkpoint_on_request_a_card_and_an_onnx_file_that_computes_th
     assert max(differences) < 1e-4
     result, card = json.loads((run / "result.json").read_text()), (tmp_path / "motivated" / "README.md").read_text()
     for said in (
+        f"'local-dir:{tmp_path.name}/motivated'",
         "sklearn/digits", "condition loss, k = 1", "1 x 8 x 8", f"{result['last']['motivated']['top1']:.2f} %",
         f"{result['best_motivated']['motivated']['top1']:.2f} %", f"{result['share']:.4f}", "import motivation.models",
         "of the best epoch",
@@ -175,6 +177,11 @@ def rename_model(run):
     (run / "args.yaml").write_text(text.replace("model: resnet8_cifar", "model: resnet20_cifar"))
 
 
+def write_card(run):
+    (run.parent / "out" / "base").mkdir(parents=True)
+    (run.parent / "out" / "base" / "README.md").write_text("mine")
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -183,6 +190,7 @@ def rename_model(run):
         (lambda run: (run / "args.yaml").unlink(), "is no run"),
         (rename_model, "does not fit"),
         (lambda run: (run.parent / "out").write_text(""), "cannot write"),
+        (write_card, "out/base/README.md is there and not of an export"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(prepare, message, runs, tmp_path, command):
@@ -193,8 +201,19 @@ def test_what_cannot_be_exported_is_one_line(prepare, message, runs, tmp_path, c
     assert message in line
 
 
+def test_a_name_that_is_no_text_is_no_damage_and_weights_that_cannot_be_written_are_one_line(runs, tmp_path, command):
+    run = shutil.copytree(runs / "plain", tmp_path / os.fsdecode(b"run\xff"))
+    options = yaml.safe_load((run / "args.yaml").read_text())
+    (run / "args.yaml").write_text(yaml.safe_dump({**options, "output": "out\udcff", "data_dir": "in\udcff"}))
+    command("report", run, "--markdown", tmp_path / "table.md")
+    command("export", run, tmp_path / "out")
+    (line,) = command("export", run, tmp_path / os.fsdecode(b"out\xff"), code=2).err.splitlines()  # as on a full disk
+    assert line.startswith("error: cannot write ")
+    assert "is not valid UTF-8" in line
+
+
 def test_wrong_flags_are_named(runs, tmp_path, monkeypatch, command):
-    assert "is the run's own folder" in command("export", runs / "plain", runs / "plain", code=2).err
+    assert "is the folder of a run" in command("export", runs / "plain", runs / "plain", code=2).err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     said = command("export", runs / "plain", tmp_path, "--onnx", code=2).err
     assert "--onnx: needs onnx and onnxruntime: pip install onnx onnxruntime" in said

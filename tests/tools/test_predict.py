@@ -150,6 +150,7 @@ def test_the_first_batch_warms_each_model_up_and_is_not_timed(run, images, predi
         (lambda run, images: [file.unlink() for file in images.rglob("*.png")], "there are no images in"),
         (lambda run, images: [file.write_bytes(b"") for file in images.rglob("*.png")], "none of the 16 images in"),
         (lambda run, images: (run.parent / "found.csv").mkdir(), "cannot write"),
+        (lambda run, images: (run.parent / "found.csv").write_text("mine"), "is there and no table of predictions"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_error(prepare, message, run, images, tmp_path, command):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.program import MOTIVATED, assert_equal, assert_same_run, load, part_and_whole, rows
+from support.program import MOTIVATED, assert_equal, assert_same_run, built, load, part_and_whole, rows
 from support.toys import Toy, learner
 from timm.optim import Lookahead
 
@@ -117,6 +117,17 @@ def test_going_back_to_an_older_file_is_not_undone_by_resume_auto(train, monkeyp
         train(*MOTIVATED, "--epochs", "3", "--resume", run / "checkpoint-0.pth.tar", code=130)
     assert len(rows(run / "updates.csv")) < 15
     assert_same_run(whole, train(*MOTIVATED, "--epochs", "3", "--resume", "auto"))
+
+
+def test_resume_auto_does_not_take_the_run_before_for_one_that_has_saved_nothing(train, tmp_path, capsys, command):
+    old = train("--epochs", "1") / "last.pth.tar"
+    built(tmp_path, "--epochs", "1", "--seed", "1").lock.release()  # it ends before its first checkpoint
+    train("--epochs", "1", "--seed", "1", "--resume", "auto", code=2)
+    assert f"--resume {old} goes on with the earlier run; without --resume the new one" in capsys.readouterr().err
+    assert "is of an earlier run" in command("export", old.parent, tmp_path / "out", code=2).err
+    train("--epochs", "2", "--resume", old)
+    train("--epochs", "3", "--resume", "auto")
+    assert load(old)["epoch"] == 2
 
 
 def test_an_ema_that_is_new_starts_from_the_resumed_weights(train):

@@ -101,15 +101,15 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    path = path.resolve()
+    path, as_text = path.resolve(), {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
     refuse_run_file(path)
     with writing(path):
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, **as_text)
             return
         scratch = path.with_name(f".{path.name}.tmp")
         try:
-            scratch.write_text(text, encoding="utf-8")
+            scratch.write_text(text, **as_text)
             scratch.replace(path)
         except OSError:
             scratch.unlink(missing_ok=True)
