@@ -15,7 +15,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import IterableDataset
 
 from motivation.data.datasets import class_count, class_numbers
-from motivation.data.image_files import is_hidden, shared_images
+from motivation.data.image_files import first_special, is_hidden, shared_images
 from motivation.data.splits import entries, named, reads_files, split_advice
 from motivation.data.subsets import listed_labels
 from motivation.method.random_states import fork_rng
@@ -183,6 +183,8 @@ def _folder_faults(dataset: Any, split: str, mapped: bool = False) -> list[Fault
     if empty:
         text = f"no images in {named(empty)}: fill or remove each such class folder"
         faults.append(Fault("--data-dir", text))
+    elif special := first_special([file for file, _ in reader.samples]):
+        faults.append(Fault("--data-dir", f"{special} is no file but a pipe or a device; remove it"))
     elif reason := _why_unreadable(reader):
         faults.append(Fault("--data-dir", f"split {split!r} has no images that can be read: {reason}"))
     return faults

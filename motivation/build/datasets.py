@@ -190,6 +190,8 @@ def open_datasets(args: Namespace, world_size: int) -> tuple[DataSets, list[Faul
     elif text := _unsplit(args):
         datasets.notes.append(text)
     faults = faults or data_faults(args, splits, size[0], classes, world_size)
+    if faults:
+        return datasets, faults
     found = class_count(datasets.train)
     if args.num_classes is None and found and classes and found < classes:
         datasets.notes.append(

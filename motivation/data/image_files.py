@@ -154,7 +154,10 @@ class UnlabelledImages(Dataset):
         return (image if self.transform is None else self.transform(image)), label
 
     def _read(self, number: int) -> Image.Image:
-        with Image.open(self.folder / self.files[number]) as image:
+        path = self.folder / self.files[number]
+        if not path.is_file():  # a pipe would be waited for without end
+            raise OSError("it is no file")
+        with Image.open(path) as image:
             return image.convert(self.mode)
 
     def why_unreadable(self, number: int) -> str:
@@ -190,13 +193,29 @@ def _listed_files(files: Any) -> list[str] | None:
     return [str(sample[0]) for sample in samples]
 
 
-def _real_files(paths: list[str]) -> Iterator[str]:
-    """Yield the files that paths lead to. Folders are resolved, and files only where they are links: that is quick."""
+def first_special(paths: list[str]) -> str | None:
+    """Return the first path of a pipe, a socket or a device, which would be waited for without end; links are not
+    followed, so that no file is touched."""
+    for folder, names in _names_by_folder(paths).items():
+        with os.scandir(folder) as found:
+            special = {one.name for one in found if not (one.is_symlink() or one.is_file() or one.is_dir())}
+        for name in names:
+            if name in special:
+                return os.path.join(folder, name)
+    return None
+
+
+def _names_by_folder(paths: list[str]) -> dict[str, list[str]]:
     by_folder = defaultdict(list)
     for path in paths:
         folder, name = os.path.split(path)
         by_folder[folder].append(name)
-    for folder, names in by_folder.items():
+    return by_folder
+
+
+def _real_files(paths: list[str]) -> Iterator[str]:
+    """Yield the files that paths lead to. Folders are resolved, and files only where they are links: that is quick."""
+    for folder, names in _names_by_folder(paths).items():
         real = os.path.realpath(folder)
         with os.scandir(folder) as entries:
             links = {entry.name for entry in entries if entry.is_symlink()}

@@ -111,7 +111,10 @@ def first_step(optimizer: Optimizer, group_index: int, parameter: Tensor) -> tup
         Exception: any error of the optimizer for a parameter like this one.
     """
     scratch = torch.nn.Parameter(parameter.detach().clone())
-    with fork_rng(), torch.enable_grad(), redirect_stdout(io.StringIO()):  # some print at a first step
+    eagerly = torch.compiler.set_stance(
+        "force_eager"
+    )  # Kron compiles parts of its step, which would take half a minute
+    with fork_rng(), torch.enable_grad(), eagerly, redirect_stdout(io.StringIO()):  # some print at a first step
         twin = _scratch_optimizer(optimizer, group_index, scratch)
         inner = inner_optimizer(twin)
         before = {k: copy.deepcopy(v) for k, v in inner.param_groups[0].items() if k != "params"}

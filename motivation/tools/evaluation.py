@@ -22,7 +22,7 @@ from motivation.errors import InputError
 from motivation.method.records import Role
 from motivation.options.derived import AUTO_DEVICE
 from motivation.options.faults import blaming
-from motivation.options.flag_types import Flag, at_least
+from motivation.options.flag_types import Flag, at_least, between
 from motivation.tools.saved_models import Source
 
 
@@ -40,7 +40,7 @@ def add_source_flags(parser: ArgumentParser) -> None:
     for flag in (
         Flag("--device", str, "cuda, cpu, mps, ...; default the CPU for a run on one, else what there is"),
         Flag("-b --batch-size", int, f"images of a batch; {default}", allowed=at_least(1)),
-        Flag("-j --workers", int, f"processes that read images; {default}", allowed=at_least(0)),
+        Flag("-j --workers", int, f"processes that read images; {default}", allowed=between(0, 1024)),
     ):
         flag.add_to(parser)
 

@@ -213,6 +213,12 @@ def test_folders_of_the_same_name_are_one_class_and_said(tell, good):
     assert said == "Split 'train' takes folders of the same name for one class: a, other/a."
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a Unix")
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tell, good):
+    os.mkfifo(good / "train" / "a" / "pipe.png")
+    assert "train/a/pipe.png is no file but a pipe" in tell("--data-dir", good)
+
+
 def test_a_head_with_more_outputs_than_classes_is_said(tell, good):
     said = tell("--data-dir", good, code=0, base=(*FLAGS, "--img-size", "16"))
     assert said == "resnet8_cifar has 10 outputs, split 'train' has 3 classes: --num-classes 3 makes a head for them."

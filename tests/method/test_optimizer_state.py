@@ -254,3 +254,22 @@ def test_scalars_of_half_precision_parameters_are_loaded_bit_for_bit(name):
     for key, value in scalars.items():
         assert loaded[key].dtype is value.dtype
         assert torch.equal(loaded[key], value)
+
+
+def test_a_probe_compiles_nothing():
+    compiled = []
+
+    def backend(module, _):
+        compiled.append(module)
+        return module.forward
+
+    class Compiling(torch.optim.SGD):
+        def step(self, closure=None):
+            (parameter,) = self.param_groups[0]["params"]
+            self.state[parameter]["double"] = torch.compile(lambda value: 2 * value, backend=backend)(
+                parameter.detach()
+            )
+
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert first_step(Compiling([parameter], lr=0.1), 0, parameter)[0]["double"].tolist() == [2, 2]
+    assert not compiled

@@ -197,6 +197,8 @@ CASES = [
     (["--std", "0"], ["--std: more than 0, not 0.0"]),
     (["--smoothing", "1"], ["--smoothing: at least 0 and less than 1"]),
     (["--input-size", "1", "0", "8"], ["--input-size: at least 1, not 0"]),
+    (["-j", "100000"], ["-j/--workers: from 0 to 1024, not 100000"]),
+    (["--recount", "1000000000"], ["--recount: from 0 to 1000, not 1000000000"]),
     (["--cutmix-minmax", "0.9", "0.1"], ["--cutmix-minmax: the lowest number, then a higher one"]),
     (["--train-img-sizes", "8", "8", "--train-batch-sizes", "9"], ["--train-batch-sizes: as many numbers as"]),
     (["--aa", "foo"], ["--aa: rand-..., augmix-"]),

@@ -120,6 +120,12 @@ def test_files_that_cannot_be_read_are_named_and_left_out(run, images, predict, 
     assert "2 could not be read and are left out" in said.out
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a Unix")
+def test_a_pipe_is_left_out_and_not_waited_for(run, images, predict):
+    os.mkfifo(images / "pipe.png")
+    assert "left out: pipe.png: it is no file" in predict(run, images)[1].err
+
+
 def test_odd_names_and_links_in_a_circle_are_followed_once(run, images, predict):
     odd = os.fsdecode(b"\xff\n.png")
     (images / "0.png").rename(images / odd)
