@@ -32,6 +32,11 @@ def device_name(device: Any) -> str:
     return f"{_processor()}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}"
 
 
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor() -> str:
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

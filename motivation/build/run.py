@@ -313,8 +313,8 @@ def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Na
     name = args.motivation_map or map_for(args.model, args.motivated_model).name
     _logger.info(
         f"Weights map {name!r}, placement {args.motivation_placement!r}: {len(weights_map.links)} tensors of "
-        f"{args.model} lie in {args.motivated_model}, {100 * small / large:.1f} % of its parameters; the differential "
-        f"part has {large - small:,}."
+        f"{args.model} lie in {args.motivated_model}, {100 * small / large:.1f} % of its parameters; the rest, its "
+        f"differential part, has {large - small:,}."
     )
 
 
@@ -327,6 +327,9 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
         f"{run.epochs} epochs of {run.clock.updates_per_epoch} updates, {images} images each; the learning rate moves "
         f"per {unit}."
     )
+    warmup = args.warmup_epochs if run.clock.schedules else 0
+    if 5 * warmup > run.epochs and run.start_epoch < warmup:
+        _logger.info(f"Warm-up takes {warmup} of these epochs; --warmup-epochs 0 leaves it out.")
     is_resumed = args.resume and (run.start_epoch or run.resumed_mid_epoch)
     if is_resumed and run.start_epoch < run.epochs and run.stopped_by is None:
         update = run.pair.update if run.resumed_mid_epoch else 0

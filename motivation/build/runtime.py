@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from motivation.build.ranks import Ranks
 from motivation.options.derived import AUTO_DEVICE, device_of
 from motivation.options.faults import blaming
 from motivation.training.allocator import keep_freed_memory
+from motivation.versions import usable_cores
 
 _logger = logging.getLogger("train")
 
@@ -83,6 +85,7 @@ def start_runtime(args: Namespace, ranks: Ranks) -> Runtime:
         autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
         if device.type == "cuda" and amp_dtype == torch.float16:
             scaler = torch.amp.GradScaler(device=device.type)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # `announce_runtime` says it in our words
     utils.random_seed(seed=args.seed, rank=joined.rank)
     if args.fuser:
         with blaming("--fuser", args.fuser):
@@ -100,6 +103,8 @@ def announce_runtime(args: Namespace, runtime: Runtime) -> None:
         chosen = f" (--device {AUTO_DEVICE})" if args.device == AUTO_DEVICE else ""
         processes = f"{runtime.world_size} process(es)"
         _logger.info(f"Training on {runtime.device}{chosen} in {precision.removeprefix('torch.')}, {processes}.")
+        if args.workers > (cores := usable_cores()):
+            _logger.info(f"--workers {args.workers}: this process has {cores} CPU core(s), so {cores} may do as well.")
 
 
 def _choose_deterministic_kernels() -> None:

@@ -199,7 +199,7 @@ def _saved(
     of_epoch = [found for found in run.evaluated(role) if found["epoch"] == contents.get("epoch")] if run else []
     metrics = of_epoch[-1] if of_epoch else {}
     recorded = {name: metrics[name] for name in ("loss", "top1", "top5") if metrics.get(name) is not None}
-    weights = f"of {when}, {'moving average' if _is_ema(args, contents) else 'statistics as evaluated'}"
+    weights = f"of {when}{', moving average' if _is_ema(args, contents) else ''}"
     names = ("state_dict", "state_dict_ema", "args")  # without the state of the training, which is larger
     kept: dict[str, Any] = {name: contents[name] for name in names if name in contents}
     return SavedModel(role, model_name(args, role), args, role, file, kept, weights, recorded)

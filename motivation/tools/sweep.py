@@ -27,6 +27,7 @@ from motivation.errors import EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_t
 from motivation.training.epoch_log import duration
 from motivation.training.run_files import RunError
 from motivation.training.run_folder import read_run
+from motivation.versions import usable_cores
 
 LOCK_FILE, LOG_FILE, SECONDS_FILE = ".lock", "log.txt", "seconds.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -338,8 +339,7 @@ def _signal_group(job: _Job, number: int) -> None:
 
 def _share_of_cores(jobs: int) -> dict[str, str]:
     """Return the environment in which several runs share the cores; the user's own OMP_NUM_THREADS wins over it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // jobs))} if jobs > 1 else {}
+    return {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))} if jobs > 1 else {}
 
 
 def last_lines(file: Path, count: int = 8) -> list[str]:

@@ -38,6 +38,18 @@ def number(value: float, digits: int = 2) -> str:
     return MISSING if math.isnan(value) else f"{value + 0.0:.{digits}f}"
 
 
+def plus_minus(middle: float, spread: float, digits: int = 2, sign: str = "") -> str:
+    """Return a mean with its deviation or half its interval; alone where there is none, as of a single run.
+
+    >>> plus_minus(2.0, 0.5), plus_minus(2.0, math.nan, sign="+"), plus_minus(math.nan, math.nan)
+    ('2.00 ± 0.50', '+2.00', '-')
+    """
+    if math.isnan(middle):
+        return MISSING
+    text = f"{middle + 0.0:{sign}.{digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {number(spread, digits)}"
+
+
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text, the first column to the left, the others to the right.
 

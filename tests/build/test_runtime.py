@@ -31,6 +31,15 @@ def test_auto_is_the_accelerator_that_is_there_or_the_cpu_and_is_compared_betwee
     assert device_of(args) == facts_of_options(args)["--device"] == chosen
 
 
+def test_a_long_warm_up_and_more_workers_than_cores_are_said_in_our_words(tmp_path, caplog, monkeypatch, recwarn):
+    monkeypatch.setattr("motivation.build.runtime.usable_cores", lambda: 1)
+    caplog.set_level("INFO")
+    built(tmp_path, "--epochs", "4", "--warmup-epochs", "1", "-j", "9")
+    assert "Warm-up takes 1 of these epochs; --warmup-epochs 0 leaves it out." in caplog.text
+    assert "--workers 9: this process has 1 CPU core(s)" in caplog.text
+    assert not [warning for warning in recwarn if "worker processes" in str(warning.message)]
+
+
 def test_what_auto_stands_for_is_said_and_args_yaml_keeps_the_word(tmp_path, caplog):
     caplog.set_level("INFO")
     run = built(tmp_path, "--device", "auto")

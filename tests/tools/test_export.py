@@ -84,7 +84,7 @@ def test_the_card_of_an_interrupted_run_says_how_far_it_came(train, tmp_path, co
     command("export", run, tmp_path / "out")
     card = (tmp_path / "out" / "base" / "README.md").read_text()
     assert "| epochs | 1 of 3 |" in card
-    assert "| weights | of epoch 0, counted from 0, statistics as evaluated |" in card
+    assert "| weights | of epoch 0, counted from 0 |" in card
     assert "| share of motivated updates, up to the interruption |" in card
 
 

@@ -200,7 +200,7 @@ def test_runs_end_in_tables_and_three_pictures(command, tmp_path):
         assert main(run.command()[len(run.launcher) :]) == 0
     assert "1 new" in command("frontier", *words, "--dry-run", "--", *flags).out
     said = command("frontier", *words, "--report-only", "--", *flags)
-    assert re.search(r"k = 1 +\|[^|]+\| +1 \| +\d+\.\d+ ± -", said.out)
+    assert re.search(r"k = 1 +\|[^|]+\| +1 \| +\d+\.\d+ +\|", said.out)
     assert re.search(r"base alone +\|[^|]+\| +2 \| +\d+\.\d+ ± \d", said.out)
     assert re.search(r"base alone +\| +1 \| +0\.\d+ ± .+\| +0\.5000 \|", said.out)
     assert "comparisons" in (tmp_path / "runs" / "frontier.md").read_text()

@@ -298,7 +298,8 @@ def test_the_console_shows_an_aligned_table_with_units_and_convention(paper_runs
     lines = command("report", tmp_path).out.splitlines()
     assert {len(line) for line in lines[2:6]} == {len(lines[0])}
     assert lines[1].split(")")[1:3] == ["          (torch flops", "  (10^-2 % per MFLOP"]
-    assert lines[3].split() == [f"{PAIR}-B", "1", "92.83", "±", "-", "0.1684", "92.47M", "2.18", "1.23"]
+    assert lines[3].split() == [f"{PAIR}-B", "1", "92.83", "0.1684", "92.47M", "2.18", "1.23"]
+    assert "model: C is trained alone; B and M are the base and the motivated model" in lines[7]
 
 
 def test_runs_with_flops_of_another_convention_are_told_apart(make_run, report, tmp_path, command):
@@ -321,7 +322,7 @@ def test_markdown_and_csv_are_written_beside_the_table_or_alone_to_standard_outp
     lines = files[0].read_text().splitlines()
     assert [line.count("|") for line in lines[:6]] == [8] * 6
     cells = [cell.strip() for cell in lines[3].split("|")]
-    assert cells[1:-1] == [f"{PAIR}-B", "1", "92.83 ± -", "0.1684", "92.47M", "2.18", "1.23"]
+    assert cells[1:-1] == [f"{PAIR}-B", "1", "92.83", "0.1684", "92.47M", "2.18", "1.23"]
     assert len(list(csv.DictReader(files[1].open()))) == 4
     assert command("report", tmp_path, "--markdown", "-").out == files[0].read_text()
 

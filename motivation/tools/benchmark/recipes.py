@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from motivation.versions import usable_cores
+
 PACKAGE = Path(__file__).resolve().parents[2]
 OUR_SCRIPT = PACKAGE / "__main__.py"
 PROGRAMS = ("timm", "plain", "larger", "motivated", "padded", "on-device")
@@ -36,8 +38,7 @@ def default_workers(device_type: str) -> int:
     """Return the number of data workers: on a GPU all cores but two, so that it does not wait for data."""
     if device_type == "cpu":
         return 2  # they share the cores with the training
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores - 2, 2)
+    return max(usable_cores() - 2, 2)
 
 
 def plain_flags(recipe: Recipe, model: str, folder: Path, device: str, batch_size: int, workers: int) -> list[str]:

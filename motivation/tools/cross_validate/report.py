@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from motivation.method.records import Role
 from motivation.tools.cross_validate.plan import Cell, Plan
 from motivation.tools.plot.figures import BASE, FAINT, MOTIVATED
-from motivation.tools.tables import MISSING, markdown_table, number, sample_sd
+from motivation.tools.tables import markdown_table, number, plus_minus, sample_sd
 from motivation.training.flops import readable
 from motivation.training.run_files import RunError
 from motivation.training.run_folder import RESULT_FILE, read_run
@@ -89,8 +89,7 @@ def mean_text(values: Floats, digits: int) -> str:
     >>> mean_text(np.array([1.0, 3.0]), 2), mean_text(np.array([1.0]), 1), mean_text(np.array([math.nan]), 1)
     ('2.00 ± 1.41', '1.0', '-')
     """
-    mean, deviation = number(values.mean(), digits), number(sample_sd(values), digits)
-    return mean if deviation == MISSING else f"{mean} ± {deviation}"
+    return plus_minus(float(values.mean()), sample_sd(values), digits)
 
 
 def choose(rows: Rows, metric: Metric) -> tuple[int, list[str]]:

@@ -24,7 +24,7 @@ from motivation.tools.frontier.estimate import (
 from motivation.tools.frontier.plan import Plan
 from motivation.tools.plot.figures import FAINT
 from motivation.tools.report.paired import half_width
-from motivation.tools.tables import MISSING, markdown_table, number
+from motivation.tools.tables import MISSING, markdown_table, number, plus_minus
 from motivation.training.epoch_log import duration
 from motivation.training.flops import readable
 
@@ -220,7 +220,7 @@ def _interval(values: Floats, digits: int = 2) -> str:
     known = values[~np.isnan(values)]
     if not len(known):
         return MISSING
-    return f"{number(float(known.mean()), digits)} ± {number(half_width(known.tolist()), digits)}"
+    return plus_minus(float(known.mean()), half_width(known.tolist()), digits)
 
 
 def _p_text(p: float) -> str:
@@ -228,7 +228,7 @@ def _p_text(p: float) -> str:
 
 
 def _signed(one: Comparison) -> str:
-    return f"{one.mean:+.2f} ± {number(one.half_width)}" if len(one.values) else MISSING
+    return plus_minus(one.mean, one.half_width, sign="+") if len(one.values) else MISSING
 
 
 def _draw_band(axes: Axes, costs: Floats, values: Floats, label: str, style: dict[str, Any]) -> None:

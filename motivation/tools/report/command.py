@@ -19,7 +19,7 @@ from motivation.tools.report.labels import DEFAULT_CONDITION, fitted_lines, fitt
 from motivation.tools.report.paired import PairedTable
 from motivation.tools.report.paper import TABLES, PaperTable, paper_data_set, paper_label, paper_unit
 from motivation.tools.report.rows import UNITS, ForwardFlops, Row, make_rows
-from motivation.tools.tables import MISSING, csv_text, markdown_table, number
+from motivation.tools.tables import MISSING, csv_text, markdown_table, number, plus_minus
 from motivation.training.flops import CONVENTIONS, readable
 from motivation.training.run_files import RunError, refuse_run_file
 from motivation.training.run_folder import RunFolder, find_runs
@@ -249,9 +249,6 @@ class Printed:
         return [[column.cell(row) for column in columns] for row in self.rows]
 
     def _columns(self) -> list[Column]:
-        def top1(row: Row) -> str:
-            return MISSING if math.isnan(row.accuracy) else f"{number(row.accuracy)} ± {number(row.accuracy_sd)}"
-
         def label(row: Row) -> str:
             return row.label + "".join(f" ({self.footnotes.index(note) + 1})" for note in row.notes)
 
@@ -260,7 +257,7 @@ class Printed:
         return [
             Column("model", label),
             Column("n", lambda row: str(row.runs)),
-            Column("top-1", top1, "%"),
+            Column("top-1", lambda row: plus_minus(row.accuracy, row.accuracy_sd), "%"),
             *best,
             Column("share", lambda row: number(row.share, 4)),
             Column("F_avg", lambda row: MISSING if math.isnan(row.flops) else readable(row.flops), flops_unit),
@@ -272,7 +269,9 @@ class Printed:
     def remarks(self) -> list[str]:
         """Return what stands under the table: units, convention, footnotes."""
         best = ["* mean of each run's best epoch, selected on the validation data"] if self.best else []
+        kinds = "model: C is trained alone; B and M are the base and the motivated model of a motivated run"
         return [
+            *([kinds] if any(row.group.motivated for row in self.rows) else []),
             "top-1 of the last epoch, mean ± sample standard deviation over n runs",
             "F_avg: forward FLOPs of one image at the training size, averaged over the updates",
             *(f"{name}: {CONVENTIONS.get(name, 'unknown')}" for name in self.conventions),

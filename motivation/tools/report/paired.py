@@ -16,7 +16,7 @@ from motivation.method.records import Role
 from motivation.tools.report.groups import all_options, differing, model_options
 from motivation.tools.report.labels import fitted_lines, fitted_table, is_wide, short_names
 from motivation.tools.report.rows import Row
-from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, sample_sd
+from motivation.tools.tables import MISSING, csv_text, markdown_table, mean, number, plus_minus, sample_sd
 from motivation.training.run_files import RunError
 from motivation.training.run_folder import RunFolder
 
@@ -229,8 +229,8 @@ class PairedTable:
             cells.append([
                 one.row.label,
                 one.against.label,
-                f"{number(one.row.accuracy)} ± {number(one.row.accuracy_sd)}",
-                f"{one.mean:+.2f} ± {number(one.half_width)}" if one.values else MISSING,
+                plus_minus(one.row.accuracy, one.row.accuracy_sd),
+                plus_minus(one.mean, one.half_width, sign="+") if one.values else MISSING,
                 str(len(one.values)),
                 seeds_text(one.pairs),
                 number(one.row.share, 4),
