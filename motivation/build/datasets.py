@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from argparse import Namespace
 from collections.abc import Sized
 from dataclasses import dataclass, field
@@ -38,11 +39,13 @@ class DataSets:
     held_out: Any = None
     notes: list[str] = field(default_factory=list)
 
-    def sizes(self) -> dict[str, int]:
-        """Return the number of images of each split, and of classes, where they are known."""
+    def facts(self) -> dict[str, Any]:
+        """Return what must be the same on all ranks: the number of images of each split, and the classes, if known."""
         splits = {"training images": self.train, "validation images": self.validation}
-        sizes = {name: len(split) for name, split in splits.items() if isinstance(split, Sized)}
-        return sizes | {"classes": len(label_names(self.train) or ())}
+        facts = {f"the number of {name}": len(split) for name, split in splits.items() if isinstance(split, Sized)}
+        classes = label_names(self.train) or []
+        checksum = zlib.crc32("/".join(classes).encode())  # the names that are listed may be equal, others not
+        return facts | {"the classes": f"{named(classes)} (checksum {checksum:08x})"}
 
 
 def make_datasets(args: Namespace, input_size: tuple[int, int, int]) -> DataSets:

@@ -49,7 +49,7 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        self._launcher_fault = _missing_launcher()
+        self._launcher_fault = _launcher_fault()
         is_alone = self._launcher_fault is not None or not is_distributed_env()
         self.rank: int = 0
         self.world_size: int = 1
@@ -89,7 +89,7 @@ class Ranks:
             address = f"env://?rank={self.rank}&world_size={self.world_size}"
             try:
                 self._store, _, _ = next(rendezvous(address, timeout=PATIENCE))
-            except dist.DistError as error:
+            except (dist.DistError, ValueError) as error:  # the latter for a port that cannot be one
                 self._compares_again = False
                 text = f"the {self.world_size} processes cannot meet there: {one_line(error)}"
                 raise StartupError([Fault(f"MASTER_ADDR:MASTER_PORT {place}", text)]) from error
@@ -193,19 +193,32 @@ def is_lost_connection(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_CONNECTION)
 
 
-def _missing_launcher() -> Fault | None:
+def _launcher_fault() -> Fault | None:
+    """Return why the processes that the environment announces cannot meet; None if they can, or there is only one."""
+    announced = "WORLD_SIZE" if "WORLD_SIZE" in os.environ else "SLURM_NTASKS"
+    if fault := _unreadable(announced):
+        return fault
     if not is_distributed_env():
         return None
+    count = f"{announced}={os.environ[announced]}"
     needed = ["MASTER_ADDR", "MASTER_PORT"] + ["RANK"] * ("SLURM_PROCID" not in os.environ)
-    missing = [name for name in needed if name not in os.environ]
-    if not missing:
-        return None
-    announced = "WORLD_SIZE" if "WORLD_SIZE" in os.environ else "SLURM_NTASKS"
-    text = (
-        f"several processes are announced, but without {', '.join(missing)}: start them with torchrun or srun, or "
-        f"unset {announced} to train in this one"
-    )
-    return Fault(f"{announced}={os.environ[announced]}", text)
+    if missing := [name for name in needed if name not in os.environ]:
+        text = (
+            f"several processes are announced, but without {', '.join(missing)}: start them with torchrun or srun, or "
+            f"unset {announced} to train in this one"
+        )
+        return Fault(count, text)
+    if fault := _unreadable("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        return fault
+    _, rank, world_size = world_info_from_env()
+    return None if rank < world_size else Fault(count, f"no process of these has the rank {rank}: they count from 0")
+
+
+def _unreadable(*names: str) -> Fault | None:
+    for name in names:
+        if not os.environ.get(name, "0").isdecimal():
+            return Fault(f"{name}={os.environ[name]}", "must be a whole number, as torchrun and srun set it")
+    return None
 
 
 UNSHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
@@ -254,7 +267,7 @@ def _differences(ranks: Sequence[Mapping[str, Any]]) -> list[str]:
     for name in dict.fromkeys(name for rank in ranks for name in rank["facts"]):
         having: dict[str, list[int]] = {}
         for index, rank in enumerate(ranks):
-            having.setdefault(str(rank["facts"].get(name)), []).append(index)
+            having.setdefault(str(rank["facts"].get(name)) or "nothing", []).append(index)
         if len(having) > 1:
             values = "; ".join(f"{value} on {_named(indices, ranks)}" for value, indices in having.items())
             lines.append(f"{name} must be the same on all ranks: {values}")

@@ -98,7 +98,7 @@ def prepare(args: Namespace, ranks: Ranks) -> Prepared:
     if not any(fault.flag in DATA_FLAGS for fault in faults):
         datasets, found = open_datasets(args, runtime.world_size)
         faults += found
-    ranks.compare({f"the number of {name}": count for name, count in datasets.sizes().items()}, faults)
+    ranks.compare(datasets.facts(), faults)
     if runtime.primary:
         for note in (*without_effect(args), *dict.fromkeys(datasets.notes)):
             _logger.warning(note)
@@ -133,6 +133,8 @@ def assemble(args: Namespace, args_text: str, ranks: Ranks, prepared: Prepared, 
         "the number of updates in an epoch": data.feed.updates_per_epoch,
         "the number of validation batches": len(data.validator.loader) if data.validator is not None else 0,
         "the place in the resumed training": "" if resumed is None else resumed.place,
+        "the signals that the condition needs": ", ".join(sorted(condition.needs)),
+        "the hooks of the plugins": ", ".join(hook.__name__ for hook in hooks_of(plugins)),
     }
     ranks.compare(facts, is_last=True)
     lr, lr_base_scale = make.learning_rate(args, runtime, data.reference_batch)

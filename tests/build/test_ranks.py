@@ -43,7 +43,29 @@ class DecidesAlone(Condition):
     def observe(self, record):
         self.motivated = record.step == 1 and os.environ["RANK"] == "1"
 """
+NEEDS_OF_ITS_OWN = """
+import os
+from motivation import Condition, register_condition
+from motivation.training.hooks import Hook, register_hook
+
+@register_condition("needs_of_its_own")
+class Needs(Condition):
+    motivated = False
+    needs = ("gradient_norm",) if os.environ["RANK"] == "1" else ()
+
+    def observe(self, record):
+        pass
+
+if os.environ["RANK"] == "0":
+    @register_hook("of_rank_0")
+    class OfRank0(Hook):
+        pass
+"""
 NODES = [{"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}] * 2
+
+
+SETS = {"whole": 8, "incomplete": 6, "renamed": 8}
+"""Images of each class."""
 
 
 def images(folder, number):
@@ -63,7 +85,12 @@ def ends(tmp_path_factory):
     """What two processes said, by the names of the cases: [(exit code, standard error) of rank 0, of rank 1]."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "fails.py").write_text(FAILS_ON_RANK_1)
-    whole, incomplete = images(folder / "whole", 8), images(folder / "incomplete", 6)
+    whole, incomplete, renamed = (images(folder / name, number) for name, number in SETS.items())
+    for split in ("train", "validation"):
+        (folder / "renamed" / split / "b").rename(folder / "renamed" / split / "c")
+    (folder / "needs.py").write_text(NEEDS_OF_ITS_OWN)
+    needs = ["--motivation-plugins", str(folder / "needs.py"), "--motivation-condition", "needs_of_its_own"]
+    needs += ["--motivated-model", "resnet14_cifar"]
     (folder / "alone.py").write_text(DECIDES_ALONE)
     alone = ["--motivation-plugins", str(folder / "alone.py"), "--motivation-condition", "decides_alone"]
     alone += ["--motivated-model", "resnet14_cifar"]
@@ -77,6 +104,8 @@ def ends(tmp_path_factory):
         "batch": ([], ["-b", "200"]),
         "data": (whole, [*whole, "--data-dir", str(folder / "missing")]),
         "incomplete": (whole, incomplete),
+        "renamed": (whole, renamed),
+        "needs": (needs, needs),
         "all": (["--epochs", "0"], ["--epochs", "0"]),
         "words": ([], ["--no-such-flag"]),
         "folder": (["--output", str(folder / "locked"), "--resume", "auto"], ["--resume", "auto"]),
@@ -115,6 +144,9 @@ def lines(end, code):
         ("batch", f"--batch-size must be the same on all ranks: 20 on rank 0 on {HOST}; 200 on rank 1 on {HOST}"),
         ("data", f"rank 1 on {HOST}: --data-dir: there is no folder"),
         ("incomplete", "the number of training images must be the same on all ranks: 16 on rank 0"),
+        ("renamed", "the classes must be the same on all ranks: a, b (checksum "),
+        ("needs", f"the signals that the condition needs must be the same on all ranks: nothing on rank 0 on {HOST}"),
+        ("needs", f"the hooks of the plugins must be the same on all ranks: OfRank0 on rank 0 on {HOST}; nothing"),
         ("all", "--epochs: at least 1, not 0"),
         ("words", f"rank 1 on {HOST}: unknown: --no-such-flag"),
         ("weights", f"rank 1 on {HOST}: --initial-checkpoint"),

@@ -1,5 +1,6 @@
 """What cannot work is said before any training, all of it at once, in lines that name the option."""
 
+import re
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -10,6 +11,7 @@ from timm.models.resnet import ResNet
 from motivation import versions
 from motivation.build import feasible, forward_trial, run
 from motivation.build.feasible import model_faults
+from motivation.build.ranks import Ranks
 from motivation.build.runtime import Runtime
 from motivation.models import CifarResNet
 from motivation.options.checks import option_faults
@@ -218,6 +220,33 @@ def test_processes_that_nothing_has_started_are_named_by_their_variable(
     assert line.startswith(f"error: {announced}: ")
     assert f"without {missing}: " in line
     assert "torchrun or srun" in line
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: must be a whole number"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE=: must be a whole number"),
+        ({"SLURM_NTASKS": "2(x3)"}, "SLURM_NTASKS=2(x3): must be a whole number"),
+        ({"RANK": "gold"}, ""),  # nobody reads it where no processes are announced
+        ({"WORLD_SIZE": "2", "RANK": "gold"}, "RANK=gold: must be a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}, "LOCAL_RANK=-1: must be a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "WORLD_SIZE=2: no process of these has the rank 2"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "70000"}, "MASTER_PORT localhost:70000: the 2 processes"),
+    ],
+)
+def test_variables_of_a_launcher_that_cannot_be_are_named(monkeypatch, variables, said):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", **variables}.items():
+        monkeypatch.setenv(name, value)
+    ranks = Ranks()
+    if not said:
+        ranks.require_launcher()
+        return
+    with pytest.raises(StartupError, match=re.escape(said)):
+        ranks.require_launcher()
+        ranks.compare({})
 
 
 def test_an_optimizer_of_second_derivatives_is_refused_on_several_ranks(monkeypatch):
