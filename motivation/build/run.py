@@ -273,7 +273,10 @@ def _make_base(
     eval_model = make.finish_task(task, args, runtime)
     rule = make.make_rule(args, runtime, data.reference_batch)
     schedule, epochs = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
-    return make.make_learner(args, Role.BASE, task, optimizer, schedule, rule, eval_model), epochs
+    learner = make.make_learner(args, Role.BASE, task, optimizer, schedule, rule, eval_model)
+    if resumed is None:
+        _begin_ema_alike(learner, runtime)
+    return learner, epochs
 
 
 LEAST_RECOMPILE_LIMIT = 16
@@ -303,9 +306,14 @@ def _make_motivated(
         group["initial_lr"] = of_base.get("initial_lr", of_base["lr"])  # a resumed base has that of its file
     schedule, _ = make.make_schedule(optimizer, args, resolved.updates_per_epoch, resolved.ranking == "loss")
     learner = make.make_learner(args, Role.MOTIVATED, task, optimizer, schedule, base.rule, eval_model)
-    if learner.ema is not None and runtime.distributed:
-        learner.ema.set(learner.model)  # it was made of this rank's weights, before DDP sent those of rank 0
+    _begin_ema_alike(learner, runtime)
     return learner, weights_map
+
+
+def _begin_ema_alike(learner: Learner, runtime: Runtime) -> None:
+    """Begin the EMA with the weights of rank 0: it was made of this rank's own, before DDP sent those."""
+    if learner.ema is not None and runtime.distributed:
+        learner.ema.set(learner.model)
 
 
 def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:
