@@ -1,10 +1,12 @@
 """One call of a learner is one update, whatever it is made of."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support.toys import Toy, batch, learner, make_pair, switch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from motivation.method.records import DeferredScalar
 from motivation.training.learner import UpdateRule
@@ -119,6 +121,21 @@ def test_a_deferred_scalar_is_read_once_and_multiplied_on_the_host():
     scalar = DeferredScalar(torch.tensor(0.1), 3)
     assert scalar.value == float(torch.tensor(0.1)) * 3
     assert scalar.value is scalar.value
+
+
+def test_a_scalar_of_a_gpu_waits_for_the_stream_of_its_copy_and_then_lets_its_memory_go(monkeypatch):
+    happened = []
+    event = SimpleNamespace(record=happened.append, synchronize=lambda: happened.append("waits"))
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    with FakeTensorMode():
+        scalar = DeferredScalar(torch.ones((), device="cuda:1"))
+    assert happened == ["stream of cuda:1"]
+    scalar._host = torch.tensor(0.5)  # what has arrived
+    assert scalar.value == 0.5
+    assert happened[1:] == ["waits"]
+    assert scalar._event is None
+    assert scalar._host == 0.0
 
 
 def test_waiting_for_data_is_summed_over_micro_batches():
