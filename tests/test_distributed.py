@@ -16,7 +16,7 @@ FLAGS = [*DIGITS, "-b", "10", "--dist-bn", "reduce"]
 MOTIVATED = ["--motivated-model", "resnet14_cifar", "--motivation-k", "1"]
 ALL_TOGETHER = [
     *MOTIVATED, "--motivation-bn", "separate", "--motivation-bn-recalibrate", "2", "--model-ema",
-    "--grad-accum-steps", "2", "--opt", "lamb", "-b", "5",
+    "--grad-accum-steps", "2", "--opt", "lamb", "-b", "5", "--clip-grad", "1", "-j", "1",
 ]  # fmt: skip
 STOP_HOOK = """
 from motivation.training.hooks import Hook, register_hook
@@ -138,6 +138,11 @@ def test_an_update_sends_one_message_for_loss_signal_and_votes(name, expected, r
     counts = check_ranks(runs[name])["messages"]
     sent = [after - before for (_, before), (update, after) in itertools.pairwise(counts) if update]
     assert set(sent) == {expected}, "the held-out loss is a second one"
+
+
+def test_no_rank_reads_from_its_device_before_the_decision(runs):
+    """With EMA, LAMB, clipping, accumulation and data workers; without workers images are made in between."""
+    assert check_ranks(runs["all_together"])["reads"] == []
 
 
 def test_the_first_rank_alone_counts_flops(runs):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from support.program import FewDigits
+from support.waits import HostReads, is_on_host
 from timm.utils import setup_default_logging
 
 import motivation.data.datasets
@@ -55,6 +56,25 @@ def rounded_otherwise(norm, rank):
     return lambda model: norm(model) * (1 + rank * 1e-6)
 
 
+def train_watched(run):
+    """Train; return what was read of devices between the choice of a model and the decision for the next update."""
+    reads, between = [], False
+
+    def telling(call, starts):
+        def told(*arguments):
+            nonlocal between
+            between = starts
+            return call(*arguments)
+
+        return told
+
+    run.pair.select = telling(run.pair.select, True)
+    run.pair.condition.observe = telling(run.pair.condition.observe, False)
+    with HostReads(lambda name: between and reads.append(name), lambda tensor: is_on_host(tensor, run)):
+        train(run)
+    return reads
+
+
 def train_one(folder, argv, ranks):
     args, text = parse(argv)
     witness = Witness()
@@ -63,7 +83,7 @@ def train_one(folder, argv, ranks):
     else:
         run = build_run(args, text, ranks)
         run.hooks = HookList([*run.hooks.hooks, witness])
-        train(run)
+        witness._seen["reads"] = train_watched(run) if args.workers else train(run)
     if run.folder is not None:
         report(run, args)
     models = {side.role.value: side.model.state_dict() for side in run.pair.sides}

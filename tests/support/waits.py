@@ -82,3 +82,12 @@ class HostReads:
     def __exit__(self, *error):
         for mode in reversed(self._modes):
             mode.__exit__(*error)
+
+
+def is_on_host(tensor, run):
+    """Whether a tensor is on the host of a GPU too: the step counters of torch's AdamW and timm's LAMB are."""
+    if run.device.type != "cpu":
+        return tensor.device.type == "cpu"
+    optimizers = [side.optimizer for side in run.pair.sides]
+    kept = [values for one in optimizers for values in (*one.param_groups, *one.state.values())]
+    return any(value is tensor for values in kept for value in values.values())

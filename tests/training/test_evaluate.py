@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from support.toys import Toy
+from support.waits import HostReads
 from torch import nn
 
 from motivation.training.batchnorm import Recalibration
@@ -59,6 +60,19 @@ def test_re_estimated_statistics_are_the_cumulative_average_and_are_put_back():
     assert model.training
     assert model.norm.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def _is_random_state(tensor):
+    return tensor.dtype == torch.uint8
+
+
+def test_no_batch_of_a_re_estimation_waits_for_the_batch_before():
+    """As a layer with momentum None would for its counter."""
+    reads = []
+    batches = [torch.randn(8, 2, 5, 5)] * 3
+    with HostReads(reads.append, _is_random_state), recalibration(batches, 3).applied_to(Toy()):
+        pass
+    assert reads == []
 
 
 def test_dropout_is_off_while_statistics_are_re_estimated():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.program import MOTIVATED, built
 from support.toys import Toy, batch, learner
-from support.waits import HostReads
+from support.waits import HostReads, is_on_host
 
 from motivation.method.records import DeferredScalar
 from motivation.training import loss_message
@@ -83,20 +83,11 @@ def watched(events, monkeypatch):
         run.pair.select = before("select", run.pair.select)
         run.pair.condition.observe = before("decide", run.pair.condition.observe)
         events.clear()
-        with HostReads(lambda name: events.append(f"waits: {name}"), lambda tensor: _is_on_host(tensor, run)):
+        with HostReads(lambda name: events.append(f"waits: {name}"), lambda tensor: is_on_host(tensor, run)):
             train(run)
         return events
 
     return log_of
-
-
-def _is_on_host(tensor, run):
-    """Whether a tensor is on the host of a GPU too: the step counters of torch's AdamW and timm's LAMB are."""
-    if run.device.type != "cpu":
-        return tensor.device.type == "cpu"
-    optimizers = [side.optimizer for side in run.pair.sides]
-    kept = [values for one in optimizers for values in (*one.param_groups, *one.state.values())]
-    return any(value is tensor for values in kept for value in values.values())
 
 
 def waits(log):
