@@ -12,6 +12,7 @@ map of `auto.py` (ours).
 from weight_maps.core import Link, Shapes, WeightMap, WeightMapError, fits, leading, shapes_of
 from weight_maps.depth import PLACEMENTS
 from weight_maps.find import find_map
+from weight_maps.identity import begin_as_identity
 from weight_maps.layout import Facts, Layout, layout_of
 from weight_maps.parts import leading_parts
 from weight_maps.registry import map_for, map_named, register_map, registered_maps
@@ -24,6 +25,7 @@ __all__ = [
     "Shapes",
     "WeightMap",
     "WeightMapError",
+    "begin_as_identity",
     "find_map",
     "fits",
     "layout_of",

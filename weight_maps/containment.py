@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from weight_maps.core import Axis, Link, WeightMap
-from weight_maps.depth import Blocks, name_of
-from weight_maps.layout import Layout
+from weight_maps.depth import extra_blocks
 
 _NORMALISES = re.compile(r"(Evo|GlobalResponse|Group|Instance|Layer|RMS|Rms|Simple)Norm")
 
@@ -198,16 +197,9 @@ class _Bypass(nn.Module):
 
 
 def _bypass_extra_blocks(weights_map: WeightMap, model: nn.Module) -> None:
-    blocks = Blocks(Layout(dict.fromkeys(model.state_dict(), ())))
-    mapped = Blocks(Layout({link.motivated: () for link in weights_map.links}))
-    for container in mapped.containers:
-        if not container or not blocks.is_stack(container):
-            continue
-        kept = mapped.indices(container)
-        for index in set(blocks.indices(container)) - set(kept):
-            path, _, word = name_of([container, str(index)]).rpartition(".")
-            neighbour = model.get_submodule(name_of([container, str(kept[0])]))
-            setattr(model.get_submodule(path), word, _Bypass(neighbour))
+    for path, neighbour in extra_blocks((link.motivated for link in weights_map.links), model.state_dict()).items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, _Bypass(model.get_submodule(neighbour)))
 
 
 def _channel_dim(module: nn.Module) -> int | None:

@@ -114,6 +114,23 @@ class Blocks:
         return numbers
 
 
+def extra_blocks(mapped: Iterable[str], all_names: Iterable[str]) -> dict[str, str]:
+    """Return the paths of the blocks that only the motivated model has, each with that of a block that both have.
+
+    Args:
+        mapped: names of the motivated model's tensors that hold the base's.
+        all_names: names of all its tensors.
+    """
+    there, shared = (Blocks(Layout(dict.fromkeys(names, ()))) for names in (all_names, mapped))
+    return {
+        name_of([container, str(index)]): name_of([container, str(shared.indices(container)[0])])
+        for container in shared.containers
+        if container and there.is_stack(container)
+        for index in there.indices(container)
+        if index not in shared.indices(container)
+    }
+
+
 def _numbers_in(name: str) -> Iterator[tuple[str, int, str]]:
     """Yield container, number and rest of a name for each block that it lies in, the outer ones first."""
     words = words_of(name)

@@ -1,19 +1,18 @@
 """Variants of the method itself that were tried for docs/frontier.md: how the differential part begins and learns.
 
-python -m motivation frontier frontier/digits --variant zero "--motivation-plugins configs/frontier/variants.py
-    --motivation-condition changed --motivation-plugin-kwargs begin=zero"
+python -m motivation frontier frontier/digits --variant forget "--motivation-plugins configs/frontier/variants.py
+    --motivation-condition changed --motivation-plugin-kwargs momentum=0"
 
 An experiment, not an example: a plugin cannot reach the models, so this one replaces two methods of `MotivatedPair`.
 It is for one process.
 """
-
-import itertools
 
 import torch
 from torch.nn import functional as F
 
 from motivation import MotivatedPair, register_condition
 from motivation.method.conditions import FallingLoss
+from weight_maps.depth import extra_blocks
 
 LAST = ("bn3", "bn2", "attn.proj", "mlp.fc2")
 """The last layers of a block's residual branches: of a ResNet, an EfficientNet, a vision transformer. The first of
@@ -28,8 +27,7 @@ class Changed(FallingLoss):
 
     Args:
         k: length of the streak.
-        begin: of a new block: "default", "zero" (the last layer of its branches gives 0), or "copy" (of the block
-            before it, that layer halved).
+        begin: of a new block: "default", or "copy" (of the block before it, the last layer of its branches halved).
         rate: factor on the learning rate of the differential part.
         decay: factor on its weight decay.
         momentum: factor on its momentum at the first update after an idle stretch: 1 keeps it, 0 forgets it.
@@ -49,8 +47,8 @@ def make_pair(pair, base, motivated, weights_map, condition, *others, **named):
         return
     small, large = base.model, motivated.model
     weights_map.expand(small, large)
-    shared = {link.motivated for link in weights_map.links}
-    begin_blocks(large, shared, condition.begin)
+    if condition.begin == "copy":
+        copy_neighbours(large, [link.motivated for link in weights_map.links])
 
     masks = {name: torch.ones_like(tensor) for name, tensor in large.named_parameters()}
     for _, part in weights_map.pairs(small.state_dict(), masks):
@@ -85,31 +83,22 @@ def make_pair(pair, base, motivated, weights_map, condition, *others, **named):
 
 
 @torch.no_grad()
-def begin_blocks(model, shared, begin):
-    """Let the blocks that are new in the motivated model begin otherwise.
+def copy_neighbours(model, shared):
+    """Let each block that is new in the motivated model begin as the one before it, with half of what that adds.
 
     Args:
         model: the motivated model, with the base's weights in it.
         shared: names of the tensors that the base has, too.
-        begin: see `Changed`.
     """
-    if begin == "default":
-        return
-    blocks = {}  # by the module that holds them: all of a stage, in order
-    for name, block in model.named_modules():
-        if name.rpartition(".")[2].isdigit() and any(last in dict(block.named_modules()) for last in LAST):
-            blocks.setdefault(name.rpartition(".")[0], []).append((name, block))
-    for stage in blocks.values():
-        for (_, neighbour), (name, block) in itertools.pairwise(stage):
-            if any(f"{name}.{tensor}" in shared for tensor, _ in block.named_parameters()):
-                continue
-            modules = dict(block.named_modules())
-            ends = [modules[last] for last in LAST if last in modules]
-            if begin == "copy":
-                block.load_state_dict(neighbour.state_dict())
-            for end in ends if "mlp.fc2" in modules else ends[:1]:
-                for tensor in end.parameters():
-                    tensor *= 0.5 if begin == "copy" else 0.0
+    for path in extra_blocks(shared, model.state_dict()):
+        stage, _, number = path.rpartition(".")
+        block = model.get_submodule(path)
+        block.load_state_dict(model.get_submodule(f"{stage}.{int(number) - 1}").state_dict())
+        modules = dict(block.named_modules())
+        ends = [modules[last] for last in LAST if last in modules]
+        for end in ends if "mlp.fc2" in modules else ends[:1]:
+            for tensor in end.parameters():
+                tensor *= 0.5
 
 
 def observe(pair, *signals, **named):

@@ -43,7 +43,7 @@ from motivation.training.learner import Learner
 from motivation.training.numerics import CheckedLearner
 from motivation.training.plugin_errors import is_users
 from motivation.training.run import Clock, Run
-from weight_maps import WeightMap, map_for
+from weight_maps import WeightMap, begin_as_identity, map_for
 
 _logger = logging.getLogger("train")
 
@@ -152,7 +152,7 @@ def assemble(args: Namespace, args_text: str, ranks: Ranks, prepared: Prepared, 
         pair = MotivatedPair(base, None, None, condition)
     else:
         with fork_rng():
-            motivated, weights_map = _make_motivated(base, args, runtime, resolved, data)
+            motivated, weights_map = _make_motivated(base, args, runtime, resolved, data, config)
             with blaming("--opt", args.opt, errors=ValueError):  # an optimizer whose state cannot be carried over
                 pair = MotivatedPair(base, motivated, weights_map, condition, args.motivation_bn)
             pair.confirm = _decision_check(condition, runtime)
@@ -284,7 +284,7 @@ LEAST_RECOMPILE_LIMIT = 16
 
 
 def _make_motivated(
-    base: Learner, args: Namespace, runtime: Runtime, resolved: make.Resolved, data: Data
+    base: Learner, args: Namespace, runtime: Runtime, resolved: make.Resolved, data: Data, config: dict[str, Any]
 ) -> tuple[Learner, WeightMap]:
     """Make the learner of the motivated model; returns it and the weights map."""
     loss = make.make_loss(args, data.mixes, runtime.device)
@@ -293,10 +293,12 @@ def _make_motivated(
     model = models.place_model(model, args, runtime)
     task = make.make_task(model, loss, args, runtime, teacher=getattr(base.task, "teacher", None))
     optimizer = make.make_optimizer(task.get_trainable_module(), args, resolved.lr, runtime.primary)
-    if args.model_ema:
-        make.add_ema(task, args)
     with blaming("--motivated-model", args.motivated_model, errors=ValueError):
         weights_map = task_map(args, base.task, task)
+    if args.motivated_init == "zero":
+        _begin_at_zero(task.get_trainable_module(), weights_map, config["input_size"], runtime)
+    if args.model_ema:
+        make.add_ema(task, args)
     eval_model = make.finish_task(task, args, runtime)
     if args.torchcompile:  # torch counts graphs by the code they are made of; that is often the same for both models
         torch._dynamo.config.recompile_limit = max(LEAST_RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
@@ -314,6 +316,15 @@ def _begin_ema_alike(learner: Learner, runtime: Runtime) -> None:
     """Begin the EMA with the weights of rank 0: it was made of this rank's own, before DDP sent those."""
     if learner.ema is not None and runtime.distributed:
         learner.ema.set(learner.model)
+
+
+def _begin_at_zero(model: Any, weights_map: WeightMap, size: tuple[int, ...], runtime: Runtime) -> None:
+    parameter = next(model.parameters())
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(parameter)
+    with blaming("--motivated-init", "zero", errors=ValueError):
+        blocks = begin_as_identity(weights_map, model, images)
+    if runtime.primary:
+        _logger.info(f"Begin as the identity: {', '.join(blocks)}.")
 
 
 def _announce_map(pair: MotivatedPair[Learner], weights_map: WeightMap, args: Namespace, runtime: Runtime) -> None:

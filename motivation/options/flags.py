@@ -381,6 +381,8 @@ GROUPS: tuple[Group, ...] = (
              motivated=True),
         Flag("--motivated-initial-checkpoint", str, "weights to begin with; the base is then laid over them",
              default="", metavar="FILE", motivated=True, per_rank=True),
+        Flag("--motivated-init", str, "zero: the blocks that only it has begin as the identity",
+             default="default", choices=("default", "zero"), motivated=True),
         Flag("--motivated-eval", str, "synced: evaluate it with the base's present weights in their place",
              default="synced", choices=("synced", "none"), measured=False, motivated=True),
     ), description="What is not given is as for the base model, but for weights to begin with."),

@@ -61,6 +61,10 @@ def test_all_faults_come_at_once(capsys, tmp_path):
         ([*MOTIVATED, "--motivated-model-kwargs", "num_classes=3"], "has 3 classes, resnet8_cifar has 10"),
         ([*MOTIVATED, "--motivated-model-kwargs", "shortcut=C"], "shortcut is 'A' or 'B'"),
         ([*MOTIVATED, "--motivated-initial-checkpoint", "nowhere.pth"], "there is no file nowhere.pth"),
+        (
+            ["--motivated-model", "resnet8_cifar", "--motivated-init", "zero"],
+            "--motivated-init zero: the motivated model has no blocks of its own that could begin at zero",
+        ),
         (["--train-split", "tran"], "has no split 'tran'"),
         (["--dataset", "sklearn/faces"], "unknown data set sklearn/faces"),
         (["--dataset", "torch/nothing", "--data-dir", "."], "--dataset torch/nothing: "),

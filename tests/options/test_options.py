@@ -22,7 +22,8 @@ TIMM = json.loads((Path(__file__).parents[1] / "files" / "timm_train_args.json")
 OURS = {
     "motivated_model", "motivation_k", "motivation_condition", "motivation_bn", "motivation_bn_recalibrate",
     "motivated_drop", "motivated_drop_path", "motivated_drop_block", "motivated_model_kwargs",
-    "motivated_initial_checkpoint", "motivated_pretrained", "motivated_eval", "val_input_size", "train_pad",
+    "motivated_initial_checkpoint", "motivated_pretrained", "motivated_init", "motivated_eval", "val_input_size",
+    "train_pad",
     "motivation_plugins", "motivation_map", "motivation_placement", "motivation_plugin_kwargs", "motivation_ema_decay",
     "motivation_ema_drop", "motivation_valloss_images", "motivation_scheduled_runs", "folds", "fold", "log_tensorboard",
     "max_nonfinite", "data_on_device", "no_pin_mem", "deterministic", "check_numerics",

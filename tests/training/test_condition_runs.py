@@ -48,6 +48,15 @@ def test_a_resumed_run_goes_on_with_accumulation_and_amp(name, train, earlier):
     assert {"never": share == 0, "always": share == 1}.get(name, 0 < share < 1)
 
 
+def test_new_blocks_that_begin_at_zero_train_as_in_a_model_that_is_made_so(train):
+    flags = [*MOTIVATED, "--model-ema", "--epochs", "1"]
+    folders = [
+        train(*flags, *words, name=words[0].strip("-"))
+        for words in (["--motivated-init", "zero"], ["--motivated-model-kwargs", "zero_init_last=True"])
+    ]
+    assert_same_run(*folders)
+
+
 def test_scheduled_takes_its_counts_from_earlier_runs(train, earlier):
     folder = train(*flags_of("scheduled", earlier), "--epochs", "4")
     assert [int(row["motivated_updates"]) for row in rows(folder / "summary.csv")] == [1, 2, 3, 4]
