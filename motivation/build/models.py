@@ -225,7 +225,7 @@ def announce(model: nn.Module, name: str, runtime: Runtime) -> None:
         _logger.info(f"Model {safe_model_name(name)} has {count:,} parameters.")
 
 
-def place_model(model: nn.Module, args: Namespace, runtime: Runtime) -> nn.Module:
+def place_model(model: Any, args: Namespace, runtime: Runtime) -> Any:
     """Give a model its device, dtype and layout, and timm's variant of BatchNorm."""
     if args.split_bn:
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
