@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from motivation.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, InputError, print_errors
-from motivation.versions import version_text
+from motivation.versions import require_packages, version_text
 
 COMMANDS = {
     "train": ("motivation.tools.train", "train a base model, and a motivated one around it"),
@@ -76,4 +77,7 @@ def run_command(command: Callable[[Sequence[str]], int | None], words: Sequence[
 
 
 if __name__ == "__main__":
+    requirements = Path(__file__).resolve().parents[1] / "requirements.txt"
+    if requirements.is_file():  # in a clone; what is installed has its packages
+        require_packages(requirements)
     sys.exit(main())

@@ -350,7 +350,7 @@ def _announce_plan(run: Run, args: Namespace, runtime: Runtime) -> None:
     )
     warmup = args.warmup_epochs if run.clock.schedules else 0
     if 5 * warmup > run.epochs and run.start_epoch < warmup:
-        _logger.info(f"Warm-up takes {warmup} of these epochs; --warmup-epochs 0 leaves it out.")
+        _logger.info(f"Warm-up takes {min(warmup, run.epochs)} of these epochs; --warmup-epochs 0 leaves it out.")
     is_resumed = args.resume and (run.start_epoch or run.resumed_mid_epoch)
     if is_resumed and run.start_epoch < run.epochs and run.stopped_by is None:
         update = run.pair.update if run.resumed_mid_epoch else 0

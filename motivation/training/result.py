@@ -114,7 +114,7 @@ class RunResult:
         lines += [
             "* best epoch, selected on the validation data",
             f"updates   {counts.total}: {counts.updates[Role.BASE]} base, {counts.updates[Role.MOTIVATED]} motivated; "
-            f"{counts.switches} switches",
+            f"{counts.switches} switch{'es' * (counts.switches != 1)}",
             f"share     {counts.share:.4f}{law}",
             f"cost      {readable(average)} {CONVENTION} per forward pass on average: "
             f"{average / flops[Role.BASE]:.3f} x {models[Role.BASE]} alone, "

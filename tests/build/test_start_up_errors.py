@@ -1,6 +1,8 @@
 """What cannot work is said before any training, all of it at once, in lines that name the option."""
 
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
 
@@ -282,6 +284,12 @@ def test_splits_with_other_classes_are_named(capsys, tmp_path):
 
 def test_a_very_long_streak_is_no_error(train):
     train(*MOTIVATED, "--motivation-k", "200", "--epochs", "1")
+
+
+def test_a_clone_without_packages_says_what_to_install():
+    words = [sys.executable, "-E", "-S", "-m", "motivation", "cost", "quickstart"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr == f"packages are missing; run: pip install -r {ROOT / 'requirements.txt'}\n"
 
 
 def test_missing_and_too_old_packages_are_named(monkeypatch):
