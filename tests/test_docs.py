@@ -34,6 +34,8 @@ OTHER_PROGRAMS |= {
     "--rdzv_backend",
     "--rdzv_endpoint",
     "--rdzv_id",
+    "--rdzv_conf",
+    "--local_addr",
     "--kills",
     "--all",
     "--no-deps",
