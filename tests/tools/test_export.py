@@ -201,7 +201,10 @@ def test_what_cannot_be_exported_is_one_line(prepare, message, runs, tmp_path, c
     assert message in line
 
 
-def test_a_name_that_is_no_text_is_no_damage_and_weights_that_cannot_be_written_are_one_line(runs, tmp_path, command):
+def test_a_name_that_is_no_text_is_no_damage_and_weights_that_cannot_be_written_are_one_line(
+    runs, tmp_path, command, caplog
+):
+    caplog.set_level("WARNING", logger="timm")  # it logs the name, which pytest-xdist cannot send
     run = shutil.copytree(runs / "plain", tmp_path / os.fsdecode(b"run\xff"))
     options = yaml.safe_load((run / "args.yaml").read_text())
     (run / "args.yaml").write_text(yaml.safe_dump({**options, "output": "out\udcff", "data_dir": "in\udcff"}))
