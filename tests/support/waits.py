@@ -85,7 +85,7 @@ class HostReads:
 
 
 def is_on_host(tensor, run):
-    """Whether a tensor is on the host of a GPU too: the step counters of torch's AdamW and timm's LAMB are."""
+    """Return True for tensors on the host even beside a GPU: the step counters of torch's AdamW and timm's LAMB."""
     if run.device.type != "cpu":
         return tensor.device.type == "cpu"
     optimizers = [side.optimizer for side in run.pair.sides]
